@@ -1,0 +1,1 @@
+//! Chaos experiments: fault catalogue, seeded schedules, experiment machine, guardian.

@@ -1,0 +1,104 @@
+//! What a launch is asked for: resolved, absolute, already checked against the operator's file. Serde only, no syscalls.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ring::Ring;
+
+/// What happens when this host can't enforce a protection of the ring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Enforcement {
+    /// The launch is refused with the list of what is missing.
+    #[default]
+    Required,
+    /// The launch goes on and the report says what was left out. An explicit opt-out.
+    BestEffort,
+}
+
+/// How much of a tree is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Access {
+    /// Read and execute.
+    Read,
+    /// Read, execute, create, change, remove.
+    Write,
+}
+
+/// One tree or file that the agent may reach.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileRule {
+    /// Absolute, links resolved.
+    pub path: PathBuf,
+    /// What may be done below it.
+    pub access: Access,
+}
+
+/// Whose uid the agent has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum User {
+    /// A uid that nobody else has, when the supervisor is root; else the supervisor's own.
+    #[default]
+    Own,
+    /// This uid and gid (needs a line in the operator's file).
+    Fixed {
+        /// User id.
+        uid: u32,
+        /// Group id.
+        gid: u32,
+    },
+}
+
+/// Resource limits, kept by cgroups. `None` = none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Limits {
+    /// Bytes of memory, swap included.
+    pub memory_bytes: Option<u64>,
+    /// Thousandths of one CPU: 1000 is one full CPU.
+    pub cpu_millis: Option<u32>,
+    /// Tasks: processes and threads together.
+    pub tasks: Option<u32>,
+}
+
+/// A listener inside the agent's network namespace that the supervisor serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listen {
+    /// A loopback address inside the namespace.
+    pub address: SocketAddr,
+}
+
+/// A launch, as asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spec {
+    /// The agent's name: names its cgroup and its host name.
+    pub name: String,
+    /// The effective ring.
+    pub ring: Ring,
+    /// Refuse or go on where the host falls short.
+    pub enforcement: Enforcement,
+    /// The program to start, links resolved; never a script.
+    pub program: PathBuf,
+    /// `argv`, the program's own name first.
+    pub argv: Vec<OsString>,
+    /// The whole environment.
+    pub env: Vec<(OsString, OsString)>,
+    /// Where it starts.
+    pub workdir: PathBuf,
+    /// What it may read and write besides the ring's own system paths.
+    pub files: Vec<FileRule>,
+    /// Existing names inside writable trees that stay read-only.
+    pub protect: Vec<PathBuf>,
+    /// Trees that no ring may see (the supervisor's state, sockets, keys).
+    pub hide: Vec<PathBuf>,
+    /// Listeners inside the network namespace.
+    pub listen: Vec<Listen>,
+    /// Resource limits.
+    pub limits: Limits,
+    /// Whose uid it has.
+    pub user: User,
+}

@@ -1,0 +1,1 @@
+//! Runs AI agents the way an operating system runs processes.
