@@ -46,7 +46,10 @@ pub enum Death {
         reason: String,
     },
     /// It was stopped in order.
-    Stopped,
+    Stopped {
+        /// Its own exit code, 128+n when a signal ended it.
+        code: i32,
+    },
     /// It could not be started.
     LaunchFailed {
         /// What went wrong.
@@ -62,7 +65,32 @@ impl Death {
     /// Whether a restart rule sees this as a failure.
     #[must_use]
     pub fn is_failure(&self) -> bool {
-        !matches!(self, Death::Exit { code: 0 } | Death::Stopped)
+        !matches!(self, Death::Exit { code: 0 } | Death::Stopped { .. })
+    }
+
+    /// A stop passes on how the agent ended; every other cause stands by itself.
+    fn with_status(self, ended: &Ended) -> Death {
+        match (self, ended) {
+            (Death::Stopped { .. }, Ended::Exit(code)) => Death::Stopped { code: *code },
+            (Death::Stopped { .. }, Ended::Signal(signal)) => Death::Stopped { code: 128 + signal },
+            (Death::Stopped { .. }, Ended::OutOfMemory | Ended::Taken) => Death::Stopped { code: 128 + 9 },
+            (death, _) => death,
+        }
+    }
+
+    /// The exit code of `run` for it, as the table of exit codes has it.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        let own = |code: i32| u8::try_from(code & 0xff).unwrap_or(1);
+        match self {
+            Death::Exit { code } | Death::Stopped { code } => own(*code),
+            Death::Signal { signal } => own(128 + signal),
+            Death::MemoryLimit | Death::Taken => 137,
+            Death::TimeLimit => 124,
+            Death::Unhealthy => 1,
+            Death::Killed { .. } => 76,
+            Death::LaunchFailed { code, .. } => *code,
+        }
     }
 
     /// The word that tables and metrics use.
@@ -75,7 +103,7 @@ impl Death {
             Death::TimeLimit => "time_limit",
             Death::Unhealthy => "unhealthy",
             Death::Killed { .. } => "killed",
-            Death::Stopped => "stopped",
+            Death::Stopped { .. } => "stopped",
             Death::LaunchFailed { .. } => "launch_failed",
             Death::Taken => "taken",
         }
@@ -294,18 +322,22 @@ impl Lifecycle {
             }
             // A stop or kill that came while the launcher worked takes effect on what it made.
             (State::Stopping { .. } | State::Killing { .. }, Event::Started) => vec![Action::KillTree],
-            (State::Stopping { death } | State::Killing { death }, Event::LaunchFailed { .. } | Event::Ended(_)) => {
+            (State::Stopping { death } | State::Killing { death }, Event::LaunchFailed { .. }) => {
                 self.end(death, now, draw)
             }
+            (State::Stopping { death } | State::Killing { death }, Event::Ended(ended)) => {
+                self.end(death.with_status(&ended), now, draw)
+            }
             (State::Running { .. }, Event::Ended(ended)) => self.end(cause(&ended), now, draw),
-            (State::Running { .. }, Event::Stop) => self.terminate(Death::Stopped),
+            (State::Running { .. }, Event::Stop) => self.terminate(Death::Stopped { code: 0 }),
             (State::Running { .. }, Event::RunTimeOver) => self.terminate(Death::TimeLimit),
             (State::Running { since, unhealthy }, Event::Health(health)) => self.health(since, unhealthy, health),
-            (State::Starting, Event::Stop) => self.kill(Death::Stopped),
+            (State::Starting, Event::Stop) => self.kill(Death::Stopped { code: 0 }),
             (State::Stopping { death }, Event::GraceOver | Event::Stop) => self.kill(death),
-            (State::Starting | State::Running { .. } | State::Stopping { .. } | State::Killing { .. }, Event::Kill { reason }) => {
-                self.kill(Death::Killed { reason })
-            }
+            (
+                State::Starting | State::Running { .. } | State::Stopping { .. } | State::Killing { .. },
+                Event::Kill { reason },
+            ) => self.kill(Death::Killed { reason }),
             (State::Backoff { death, .. }, Event::Stop) => self.rest(death),
             (State::Backoff { .. } | State::Idle | State::Ended { .. }, Event::Kill { reason }) => {
                 self.rest(Death::Killed { reason })
@@ -345,7 +377,7 @@ impl Lifecycle {
 
     fn end(&mut self, death: Death, now: Now, draw: f64) -> Vec<Action> {
         let restart = &self.rules.restart;
-        let asked_for = matches!(death, Death::Stopped | Death::Killed { .. });
+        let asked_for = matches!(death, Death::Stopped { .. } | Death::Killed { .. });
         let wanted = match restart.policy {
             Policy::Never => false,
             Policy::OnFailure => death.is_failure(),
@@ -383,7 +415,8 @@ mod tests {
     use super::*;
 
     fn running(restart: Policy) -> Lifecycle {
-        let rules = Rules { restart: Restart { policy: restart, attempts: 2, ..Restart::default() }, ..Rules::default() };
+        let rules =
+            Rules { restart: Restart { policy: restart, attempts: 2, ..Restart::default() }, ..Rules::default() };
         let mut life = Lifecycle::new(rules);
         assert_eq!(life.step(Event::Launch, 0, 0.5), [Action::DisarmAll, Action::Launch]);
         assert_eq!(life.step(Event::Started, 1, 0.5), [Action::Announce]);
@@ -396,7 +429,7 @@ mod tests {
         assert!(life.step(Event::Stop, 2, 0.5).contains(&Action::Terminate));
         assert!(life.step(Event::GraceOver, 3, 0.5).contains(&Action::KillTree));
         let end = life.step(Event::Ended(Ended::Signal(9)), 4, 0.5);
-        assert!(end.contains(&Action::Bury { death: Death::Stopped, again_in: None }), "{end:?}");
+        assert!(end.contains(&Action::Bury { death: Death::Stopped { code: 137 }, again_in: None }), "{end:?}");
     }
 
     #[test]
