@@ -36,7 +36,6 @@ impl ArgumentRule {
 // ioctl requests, asm-generic/ioctls.h: the same on both architectures.
 const TIOCSTI: u32 = 0x5412;
 const TIOCLINUX: u32 = 0x541c;
-const TIOCCONS: u32 = 0x541d;
 const TIOCSETD: u32 = 0x5423;
 
 // linux/sched.h. CLONE_NEWTIME lies in clone's exit-signal byte: only clone3 and unshare know it.
@@ -75,9 +74,14 @@ const PR_SET_SYSCALL_USER_DISPATCH: u32 = 59;
 const PR_SCHED_CORE: u32 = 62;
 const PR_LAST_KNOWN: u32 = 76;
 const PR_SET_VMA: u32 = 0x5356_4d41;
-/// Parent-death signal, dumpable flag, name, seccomp state, bounding set, no_new_privs, tid address, huge pages, names
-/// of mappings: what C libraries, Node, Python and Go ask for at their start.
-const PR_ONE_PROGRAM: [u32; 14] = [1, 2, 3, 4, 15, 16, 21, 23, 38, 39, 40, 41, 42, PR_SET_VMA];
+/// Up to here: parent-death signal and dumpable flag.
+const PR_LAST_OF_DEATH_AND_DUMP: u32 = 4;
+/// Between these two, both left out: no_new_privs, the address for set_tid_address, huge pages.
+const PR_BEFORE_NO_NEW_PRIVS: u32 = 37;
+const PR_LAST_OF_HUGE_PAGES: u32 = 42;
+const PR_SET_NAME: u32 = 15;
+const PR_GET_NAME: u32 = 16;
+const PR_CAPBSET_READ: u32 = 23;
 
 fn arg(index: u8, test: Test) -> Condition {
     Condition::new(index, test)
@@ -151,9 +155,9 @@ pub const ARGUMENT_RULES: &[ArgumentRule] = &[
         calls: &["ioctl"],
         from: Ring::R1,
         until: Ring::R3,
-        refuses: "TIOCSTI, TIOCLINUX, TIOCCONS, TIOCSETD",
-        why: "types into a terminal, takes over the console, loads line disciplines (kernel modules)",
-        check: |_| refuse_when([vec![arg(1, Test::one_of(&[TIOCSTI, TIOCLINUX, TIOCCONS, TIOCSETD]))]]),
+        refuses: "TIOCSTI, TIOCLINUX, TIOCSETD",
+        why: "types into a terminal, drives the console, loads line disciplines (kernel modules)",
+        check: |_| refuse_when([vec![arg(1, Test::one_of(&[TIOCSTI, TIOCLINUX, TIOCSETD]))]]),
     },
     ArgumentRule {
         calls: &["clone"],
@@ -272,9 +276,16 @@ pub const ARGUMENT_RULES: &[ArgumentRule] = &[
         calls: &["prctl"],
         from: Ring::R3,
         until: Ring::R3,
-        refuses: "everything but the options that runtimes set at their start",
-        why: "one program needs a dozen of the hundred options",
-        check: |_| refuse_unless([vec![arg(0, Test::one_of(&PR_ONE_PROGRAM))]]),
+        refuses: "everything but parent-death signal, dumpable flag, names, no_new_privs, tid address, huge pages and the \
+                  question for the bounding set",
+        why: "what C libraries and runtimes set at their start: a dozen of the hundred options",
+        check: |_| {
+            refuse_unless([
+                vec![arg(0, Test::AtMost(PR_LAST_OF_DEATH_AND_DUMP))],
+                vec![arg(0, Test::Above(PR_BEFORE_NO_NEW_PRIVS)), arg(0, Test::AtMost(PR_LAST_OF_HUGE_PAGES))],
+                vec![arg(0, Test::one_of(&[PR_SET_NAME, PR_GET_NAME, PR_CAPBSET_READ, PR_SET_VMA]))],
+            ])
+        },
     },
     ArgumentRule {
         calls: &["prlimit64"],

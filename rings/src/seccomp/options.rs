@@ -64,7 +64,7 @@ pub struct ExecCookie(u64);
 impl ExecCookie {
     /// From 64 random bits (getrandom(2)).
     #[must_use]
-    pub fn new(random: u64) -> ExecCookie {
+    pub const fn new(random: u64) -> ExecCookie {
         ExecCookie(random)
     }
 

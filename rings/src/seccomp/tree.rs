@@ -23,6 +23,12 @@ pub fn compile(policy: &Policy) -> Result<Program, Error> {
     compiler.prologue();
     let segments = segments(&runs(policy));
     let root = compiler.entry(&segments);
+    if let [only] = segments.as_slice()
+        && only.exceptions.is_empty()
+    {
+        // One answer to every number: no search, but still a jump over what comes next.
+        compiler.assembler.branch(opcode::JUMP_AT_LEAST, 0, root, root);
+    }
     compiler.search(&segments, root);
     compiler.check_blocks();
     compiler.returns();
@@ -174,6 +180,7 @@ impl Compiler {
 
     fn search(&mut self, segments: &[Segment], entry: Label) {
         if let [only] = segments {
+            // Without exceptions `entry` is the rule's own label, and the search above jumps there.
             if !only.exceptions.is_empty() {
                 self.assembler.place(entry);
                 self.exceptions(only);
