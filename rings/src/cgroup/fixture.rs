@@ -138,7 +138,7 @@ impl Agent {
             .spawn()
             .unwrap();
         let stdin = child.stdin.take().unwrap();
-        Agent { child, stdin: stdin }
+        Agent { child, stdin }
     }
 
     pub(super) fn open_gate(&mut self) {

@@ -15,9 +15,10 @@ use super::error::Error;
 use super::fixture::{Agent, PATIENCE, Rig, skip, until};
 use super::freeze::State;
 use super::kill::Means;
-use super::layout::{Controller, Gap, GapReason};
+use super::layout::{Controller, Gap, GapReason, Place};
+use super::subtree;
 use super::tree::Version;
-use super::{Base, Grip, Group, Limits};
+use super::{Base, Grip, Group, Layout, Limits};
 
 const NONE: Limits = Limits { memory_bytes: None, cpu_millis: None, tasks: None };
 const MIB: u64 = 1 << 20;
@@ -385,7 +386,7 @@ fn limit_whose_controller_is_missing_is_refused_and_the_rest_still_works() {
             base.close().unwrap();
             return skip("limit_whose_controller_is_missing", "memory is on for every group here");
         }
-        assert_eq!(base.gaps(), [gap.clone()]);
+        assert_eq!(base.gaps(), std::slice::from_ref(&gap));
         let refused = base.create("a", &Limits { memory_bytes: Some(MIB), ..NONE });
         assert!(matches!(refused, Err(Error::NoController(g)) if g == gap));
         let group = base.create("a", &Limits { tasks: Some(5), ..NONE }).unwrap();
@@ -466,4 +467,76 @@ fn waiting_for_a_state_that_does_not_come_is_bounded() {
         end(&group);
         drop(agent);
     });
+}
+
+/// This process in a group below the real v2 root, as a service or a container would be; back at the root afterwards.
+struct Inner {
+    root: std::path::PathBuf,
+    own: std::path::PathBuf,
+}
+
+impl Inner {
+    fn enter(root: &std::path::Path) -> Inner {
+        let own = root.join(format!("inner-test-{}", std::process::id()));
+        fs::create_dir(&own).unwrap();
+        let inner = Inner { root: root.to_owned(), own };
+        subtree::move_into(&inner.own, Pid::this().as_raw()).unwrap();
+        inner
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let left = subtree::move_into(&self.root, Pid::this().as_raw());
+        let removed = fs::remove_dir(&self.own);
+        if !std::thread::panicking() {
+            left.unwrap();
+            removed.unwrap();
+        }
+    }
+}
+
+#[test]
+fn own_v2_group_is_emptied_into_a_leaf_and_given_back() {
+    let name = "own_v2_group_is_emptied_into_a_leaf_and_given_back";
+    let Some(rig) = Rig::host(name) else { return };
+    let Some(root) = rig.layout.unified.as_ref().filter(|u| u.place == Place::Root && !u.offered.is_empty()) else {
+        return skip(name, "needs the real root of a v2 hierarchy with controllers");
+    };
+    let inner = Inner::enter(&root.own);
+    let helper = Agent::at_gate("exec sleep 1000", &[]);
+    let layout = Layout::detect().unwrap();
+    assert_eq!(layout.unified.as_ref().map(|u| (u.own.as_path(), u.place)), Some((inner.own.as_path(), Place::Inner)));
+
+    let shared = Base::open(&layout, "shared", &[]).unwrap();
+    assert_eq!(shared.gaps().len(), 3, "{:?}", shared.gaps());
+    assert!(
+        shared.gaps().iter().all(|g| matches!(&g.reason, GapReason::Shared { pids, .. } if *pids == [helper.pid()]))
+    );
+    assert!(matches!(shared.create("a", &Limits { tasks: Some(5), ..NONE }), Err(Error::NoController(_))));
+    let group = shared.create("a", &NONE).unwrap();
+    let agent = tree_of(&group, 1, "exec sleep 1000");
+    assert_eq!(group.kill(PATIENCE).unwrap().processes, 1);
+    drop(agent);
+    shared.close().unwrap();
+
+    let base = Base::open(&layout, "alone", &[helper.pid()]).unwrap();
+    assert_eq!(base.gaps(), []);
+    let leaf = base.tree().child("supervisor").unified.unwrap();
+    let members = fs::read_to_string(leaf.join("cgroup.procs")).unwrap();
+    assert_eq!(members.lines().count(), 2, "{members}");
+    // A second look from inside the leaf finds the same base and nests no deeper.
+    let again = Base::open(&Layout::detect().unwrap(), "alone", &[helper.pid()]).unwrap();
+    assert_eq!(again.tree(), base.tree());
+    let group =
+        base.create("a", &Limits { memory_bytes: Some(64 * MIB), cpu_millis: Some(500), tasks: Some(5) }).unwrap();
+    let agent = tree_of(&group, 1, "exec sleep 1000");
+    // What is in the leaf and not ours is of an earlier life.
+    let stranger = Agent::at_gate("exec sleep 1000", &[]);
+    assert_eq!(again.sweep(PATIENCE).unwrap().processes, 2);
+    assert!(!is_alive(stranger.pid()) && !is_alive(agent.pid()) && is_alive(helper.pid()));
+    base.close().unwrap();
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap();
+    assert!(own.trim_end().ends_with(inner.own.file_name().unwrap().to_str().unwrap()), "{own}");
+    drop(helper);
 }

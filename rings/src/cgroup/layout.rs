@@ -252,7 +252,7 @@ impl Layout {
         if let Some(unusable) = membership {
             return Err(unusable);
         }
-        let unified = unified.writable().map(|own| describe_unified(own));
+        let unified = unified.writable().map(describe_unified);
         Ok(Layout::assemble(unified, freezer.writable(), &own, &mounts))
     }
 
