@@ -1,1 +1,4 @@
 //! Runs AI agents the way an operating system runs processes.
+
+pub mod audit;
+pub mod store;
