@@ -45,6 +45,14 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Whether it is about the records, not about the heads.
+    const fn is_of_the_chain(self) -> bool {
+        matches!(
+            self,
+            Self::Edited | Self::Deleted | Self::Inserted | Self::Reordered | Self::Forked | Self::Unreadable
+        )
+    }
+
     /// The word for it in JSON and messages.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -110,11 +118,18 @@ pub struct Findings {
 /// What the row before offers as the hash that the next record builds on.
 #[derive(Debug)]
 enum Previous {
-    /// Rows are missing: nothing to compare with.
+    /// Rows are missing or stand elsewhere: nothing to compare with.
     Unknown,
     Stored(Hash),
     /// The stored hash is wrong for its record: either of the two may be what the next one was built on.
     Either(Hash, Hash),
+}
+
+#[derive(Debug)]
+struct Suspect {
+    seq: u64,
+    held: u64,
+    stored: Option<Hash>,
 }
 
 /// Checks one chain.
@@ -125,6 +140,8 @@ pub struct Checker {
     next: u64,
     records: u64,
     displaced: Displaced,
+    /// The last row, while it holds a record of another number and it isn't known why.
+    suspect: Option<Suspect>,
     /// Signed heads that the chain contradicts and that no other problem explains.
     contradicted: Vec<(u64, u64)>,
     good_head: u64,
@@ -150,6 +167,7 @@ impl Checker {
             next: 1,
             records: 0,
             displaced: Displaced::default(),
+            suspect: None,
             contradicted: Vec::new(),
             good_head: 0,
             blamed: 0,
@@ -175,15 +193,22 @@ impl Checker {
         }
         self.next = seq + 1;
         let stored = Hash::from_bytes(row.hash);
+        // What the row before would have to be hashed as, if it is in its place.
+        let needed = |suspect: &Suspect| suspect.stored.is_some_and(|before| Some(link(&before, row.record)) == stored);
         let held =
             std::str::from_utf8(row.record).ok().and_then(|text| Record::decode(text).ok()).map(|(held, _)| held);
         match (held, stored) {
-            (Some(held), _) if held != seq => {
-                self.displaced.note(seq, held);
+            (Some(held), stored) if held != seq => {
+                self.settle_suspect(None);
+                self.suspect = Some(Suspect { seq, held, stored });
                 self.blamed = seq;
-                self.previous = stored.map_or(Previous::Unknown, Previous::Stored);
+                self.previous = Previous::Unknown;
             }
-            (Some(_), Some(stored)) => self.check_link(seq, row.record, stored),
+            (Some(_), Some(stored)) => {
+                let in_place = self.suspect.as_ref().map(needed);
+                self.settle_suspect(in_place);
+                self.check_link(seq, row.record, stored);
+            }
             (None, Some(stored)) => {
                 self.blame(Kind::Edited, seq, format!("record {seq} is no record any more"));
                 self.previous = Previous::Stored(stored);
@@ -194,6 +219,18 @@ impl Checker {
             }
         }
         self.check_heads(seq, stored);
+    }
+
+    /// A record under another number was either moved here with its hash, or it is the right one with an edited number: then the
+    /// hash beside it is the one that the next record (or a head) builds on.
+    fn settle_suspect(&mut self, in_place: Option<bool>) {
+        let Some(Suspect { seq, held, .. }) = self.suspect.take() else {
+            return;
+        };
+        match in_place {
+            Some(true) => self.blame(Kind::Edited, seq, format!("record {seq} names itself {held}")),
+            Some(false) | None => self.displaced.note(seq, held),
+        }
     }
 
     fn check_link(&mut self, seq: u64, record: &[u8], stored: Hash) {
@@ -221,6 +258,10 @@ impl Checker {
         }
         if fits {
             self.good_head = seq;
+            let is_here = |suspect: &Suspect| suspect.seq == seq;
+            if self.suspect.as_ref().is_some_and(is_here) {
+                self.settle_suspect(Some(true));
+            }
         } else if self.blamed != seq && !forked {
             self.contradicted.push((self.good_head, seq));
         }
@@ -251,6 +292,9 @@ impl Checker {
 
     /// All rows were pushed: what is wrong?
     pub fn finish(mut self) -> Findings {
+        // Nothing follows the last record: a higher number means that one before it is gone.
+        let edited = self.suspect.as_ref().map(|suspect| suspect.held < suspect.seq && self.displaced.is_empty());
+        self.settle_suspect(edited);
         if let Some(problem) = self.displaced.problem() {
             self.add(problem);
         }
@@ -270,7 +314,8 @@ impl Checker {
     fn add_contradictions(&mut self) {
         let mut told_after = None;
         for (good, seq) in std::mem::take(&mut self.contradicted) {
-            let explained = self.problems.iter().any(|problem| (good + 1..=seq).contains(&problem.seq));
+            let chain = self.problems.iter().filter(|problem| problem.kind.is_of_the_chain());
+            let explained = chain.into_iter().any(|problem| (good + 1..=seq).contains(&problem.seq));
             if explained || told_after == Some(good) {
                 continue;
             }

@@ -34,6 +34,10 @@ impl Displaced {
         }
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.runs.is_empty()
+    }
+
     /// The one problem behind the displacement, if there is any.
     pub(crate) fn problem(&self) -> Option<Problem> {
         let first = self.runs.first()?;

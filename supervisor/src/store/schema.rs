@@ -4,7 +4,7 @@
 //! old or a whole new format. Steps are never changed once released; a newer format than is known here is refused.
 //!
 //! All tables are STRICT: what was written as text can't come back as a number. Only canonical text and its hash are stored of an
-//! audit record; the columns to search by are virtual, computed from the text, so that there is nothing beside the chain to change.
+//! audit record; the columns to search by are a view, computed from the text, so that there is nothing beside the chain to change.
 //! A saga's events hang on a short integer key: events of sagas that run at the same time lie side by side, and a commit touches
 //! few pages.
 
@@ -22,14 +22,18 @@ const STEPS: &[&str] = &["
     CREATE TABLE audit (
         seq INTEGER PRIMARY KEY,
         record TEXT NOT NULL,
-        hash BLOB NOT NULL,
-        time_ms INTEGER AS (json_extract(record, '$.time_ms')),
-        actor TEXT AS (json_extract(record, '$.actor')),
-        agent TEXT AS (json_extract(record, '$.agent')),
-        action TEXT AS (json_extract(record, '$.action')),
-        outcome TEXT AS (json_extract(record, '$.outcome')),
-        reason TEXT AS (json_extract(record, '$.reason'))
+        hash BLOB NOT NULL
     ) STRICT;
+    CREATE VIEW audit_columns AS SELECT
+        seq,
+        record ->> '$.time_ms' AS time_ms,
+        record ->> '$.actor' AS actor,
+        record ->> '$.agent' AS agent,
+        record ->> '$.action' AS action,
+        record ->> '$.outcome' AS outcome,
+        record ->> '$.reason' AS reason,
+        record -> '$.details' AS details
+    FROM audit;
     CREATE TABLE audit_heads (seq INTEGER PRIMARY KEY, head TEXT NOT NULL) STRICT;
     CREATE TABLE saga_summary (
         key INTEGER PRIMARY KEY,

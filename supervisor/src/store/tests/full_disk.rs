@@ -63,7 +63,7 @@ fn with_the_disk_full_power_is_refused_and_its_taking_is_still_recorded() {
 #[ignore = "a child process of the tests in this file"]
 fn child_full_disk() {
     let Some(dir) = child_dir() else { return };
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build().unwrap();
     runtime.block_on(async {
         let store = Store::open(&dir).unwrap();
         store.append_audit(record("before")).await.unwrap();

@@ -231,13 +231,19 @@ async fn any_changed_byte_of_the_database_file_is_found_or_not_of_the_log() {
     let needle = b"run 1, record 3";
     let places: Vec<usize> =
         (0..whole.len() - needle.len()).filter(|at| &whole[*at..*at + needle.len()] == needle).collect();
-    assert_eq!(places.len(), 1, "the record stands in one place only");
-    for offset in 0..needle.len() {
-        let mut bytes = whole.clone();
-        bytes[places[0] + offset] ^= 1;
-        fs::write(&site.database, &bytes).unwrap();
-        assert_eq!(site.found(), [(Kind::Edited, 14)]);
+    // A page that was split leaves a dead copy behind; the living one is found, byte by byte.
+    let mut living = 0;
+    for place in places {
+        for offset in 0..needle.len() {
+            let mut bytes = whole.clone();
+            bytes[place + offset] ^= 1;
+            fs::write(&site.database, &bytes).unwrap();
+            let found = site.found();
+            assert!(found.is_empty() || found == [(Kind::Edited, 14)], "{found:?}");
+            living += usize::from(!found.is_empty());
+        }
     }
+    assert_eq!(living, needle.len());
     // Anywhere at all: a different log is never called sound.
     for at in (0..whole.len()).step_by(997) {
         let mut bytes = whole.clone();
