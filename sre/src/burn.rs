@@ -166,8 +166,7 @@ pub fn burn_rate(counts: Counts, objective: Objective) -> Option<f64> {
 /// Whether the burn rate exceeds a threshold in tenths, exactly. Never without events.
 pub fn burns_over(counts: Counts, objective: Objective, tenths: u32) -> bool {
     let bad = u128::from(counts.bad) * 10_000_000_000;
-    counts.valid() > 0
-        && bad > u128::from(tenths) * u128::from(counts.valid()) * u128::from(objective.allowed().ppb())
+    counts.valid() > 0 && bad > u128::from(tenths) * u128::from(counts.valid()) * u128::from(objective.allowed().ppb())
 }
 
 #[cfg(test)]

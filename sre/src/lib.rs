@@ -31,6 +31,8 @@ pub mod budget;
 pub mod burn;
 pub mod engine;
 pub mod error;
+#[cfg(test)]
+mod json;
 pub mod ratio;
 pub mod remedy;
 pub mod sli;

@@ -203,14 +203,8 @@ pub enum Rejection {
 
 impl Rejection {
     /// All reasons, in the order of their counters.
-    pub const ALL: [Self; 6] = [
-        Self::NoSlo,
-        Self::NotFinite,
-        Self::Negative,
-        Self::NoThreshold,
-        Self::SelfReportedGood,
-        Self::RateCapped,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::NoSlo, Self::NotFinite, Self::Negative, Self::NoThreshold, Self::SelfReportedGood, Self::RateCapped];
 
     /// The word used as a metric's label.
     pub const fn as_str(self) -> &'static str {
@@ -340,8 +334,7 @@ mod tests {
     fn own_praise_counts_for_throughput_only() {
         for sli in Sli::ALL {
             let good = Sample::new(sli, Outcome::Good, Evidence::SelfReported);
-            let expected =
-                if sli == Sli::Throughput { Ok(Judged::Good) } else { Err(Rejection::SelfReportedGood) };
+            let expected = if sli == Sli::Throughput { Ok(Judged::Good) } else { Err(Rejection::SelfReportedGood) };
             assert_eq!(judge(&good, None), expected, "{sli}");
             let bad = Sample::new(sli, Outcome::Bad, Evidence::SelfReported);
             assert_eq!(judge(&bad, None), Ok(Judged::Bad), "{sli}");

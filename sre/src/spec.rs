@@ -151,7 +151,9 @@ impl<'de> Deserialize<'de> for Share {
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Share, E> {
                 let number = text.strip_suffix('%').and_then(|number| number.trim_end().parse::<f64>().ok());
-                number.map(|percent| Share(percent / 100.0)).ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
+                number
+                    .map(|percent| Share(percent / 100.0))
+                    .ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
             }
         }
         deserializer.deserialize_any(Visitor)

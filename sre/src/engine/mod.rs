@@ -247,7 +247,8 @@ impl Engine {
     /// Remedies that still bind, as of the last [`Engine::evaluate`]: a demotion or throttle lasts as long as it
     /// stands here.
     pub fn in_force(&self) -> Vec<InForce> {
-        let of_track = |track: &Track| track.remedies.iter().filter_map(|state| state.in_force(&track.slo)).collect::<Vec<_>>();
+        let of_track =
+            |track: &Track| track.remedies.iter().filter_map(|state| state.in_force(&track.slo)).collect::<Vec<_>>();
         self.tracks.iter().flat_map(of_track).collect()
     }
 

@@ -40,8 +40,7 @@ impl Reading {
         });
         let trips = track.trips.as_ref();
         let trip = trips.and_then(|trips| trips.active(now).map(|last| (last, trips.describe(last.cause))));
-        let exhausted =
-            is_evidence(period, slo.minimum_events) && has_consumed(period, slo.objective, Ratio::ONE);
+        let exhausted = is_evidence(period, slo.minimum_events) && has_consumed(period, slo.objective, Ratio::ONE);
         let mut reading = Self {
             period,
             look_backs,
@@ -124,8 +123,7 @@ impl Reading {
         let Counts { bad, claimed, .. } = self.period;
         let errors = self.period.error_ratio().unwrap_or(0.0);
         let consumed = consumed(self.period, slo.objective).unwrap_or(0.0);
-        let own_word =
-            if claimed > 0 { format!(" ({claimed} of them by its own report)") } else { String::new() };
+        let own_word = if claimed > 0 { format!(" ({claimed} of them by its own report)") } else { String::new() };
         format!(
             "{bad} bad of {} in {}{own_word}, {} errors where {} are allowed = {} of the budget",
             self.period.valid(),
