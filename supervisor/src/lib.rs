@@ -1,4 +1,9 @@
 //! Runs AI agents the way an operating system runs processes.
 
 pub mod audit;
+pub mod control;
+pub mod dirs;
+pub mod driver;
+pub mod exit;
+pub mod machine;
 pub mod store;
