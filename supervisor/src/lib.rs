@@ -1,6 +1,9 @@
 //! Runs AI agents the way an operating system runs processes.
 
 pub mod audit;
+pub mod cli;
+pub mod commands;
+pub mod config;
 pub mod control;
 pub mod dirs;
 pub mod driver;

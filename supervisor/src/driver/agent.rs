@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use agt_rings::Ring;
 use agt_rings::cgroup::Group;
 use agt_rings::launch::Running;
 use agt_rings::plan::Plan;
@@ -25,6 +26,8 @@ pub(super) const STOP_WITHIN: Duration = Duration::from_secs(10);
 pub(super) struct Agent {
     pub(super) definition: Definition,
     pub(super) wiring: Wiring,
+    /// The effective ring of the present or next life.
+    pub(super) ring: Ring,
     pub(super) life: Lifecycle,
     pub(super) launches: u64,
     pub(super) running: Option<Arc<Running>>,
@@ -61,7 +64,8 @@ impl Agent {
         done: oneshot::Sender<Result<Death, Refusal>>,
     ) -> Agent {
         Agent {
-            life: Lifecycle::new(definition.rules.clone()),
+            ring: definition.plan.ceiling,
+            life: Lifecycle::new(definition.rules()),
             definition,
             wiring,
             launches: 0,
@@ -114,7 +118,8 @@ impl Agent {
         AgentStatus {
             name: self.definition.name().to_owned(),
             state: self.life.state().clone(),
-            ring: self.definition.spec.ring,
+            ring: self.ring,
+            ceiling: self.definition.plan.ceiling,
             report: self.plan.as_ref().map(|plan| plan.report.clone()),
             pid: self.running.as_ref().map(|running| running.pid()),
             up_ms: self.started.map(|at| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX)),
@@ -122,7 +127,7 @@ impl Agent {
             last_death: self.last_death.clone(),
             exit_code: self.last_death.as_ref().map(Death::exit_code),
             usage: self.group.as_ref().and_then(|group| group.usage().ok()),
-            memory_limit_bytes: self.definition.spec.limits.memory_bytes,
+            memory_limit_bytes: self.definition.plan.limits_at(self.ring).memory_bytes,
             log: self.log.clone(),
             kill: self.kill.clone(),
         }

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use agt_rings::cgroup::{Group, Join};
 use agt_rings::launch::{Exit, LaunchError, Running};
+use agt_rings::spec::Spec;
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 
 use super::Supervisor;
 use super::agent::STOP_WITHIN;
-use super::definition::Definition;
 use super::event::{Event, Gone, Launched, NotLaunched, OutOfMemory};
 use super::ground::Ground;
 use super::streams;
@@ -28,16 +28,19 @@ impl Supervisor {
         let agent = self.agents.get_mut(name)?;
         agent.launches += 1;
         agent.kill = None;
-        let wired = match streams::wire(name, &agent.wiring, agent.log.clone(), agent.definition.log) {
+        let wired = match streams::wire(name, &agent.wiring, agent.log.clone(), agent.definition.log_limits()) {
             Ok(wired) => wired,
             Err(e) => return failed(format!("its standard streams can't be made: {e}"), exit::CANT_CREATE),
         };
         agent.pumps = wired.pumps;
         let whose = agent.whose();
-        let definition = agent.definition.clone();
+        let spec = match agent.definition.launch_spec(agent.ring) {
+            Ok(spec) => spec,
+            Err(e) => return failed(in_full(&e), exit::UNAVAILABLE),
+        };
         let (ground, events) = (Arc::clone(&self.ground), self.events.clone());
         tokio::task::spawn_blocking(move || {
-            let result = perform(&ground, &definition, &whose, &wired.streams);
+            let result = perform(&ground, &spec, &whose, &wired.streams);
             let _ = events.send(Event::Launched(whose, Box::new(result)));
         });
         None
@@ -46,12 +49,12 @@ impl Supervisor {
 
 fn perform(
     ground: &Ground,
-    definition: &Definition,
+    spec: &Spec,
     whose: &super::event::Whose,
     streams: &agt_rings::launch::Streams,
 ) -> Result<Launched, NotLaunched> {
     let not = |error: String, code: u8| NotLaunched { error, code };
-    let plan = match ground.launcher.compile(&definition.spec) {
+    let plan = match ground.launcher.compile(spec) {
         Ok(Ok(plan)) => plan,
         Ok(Err(refused)) => {
             let mut text = refused.to_string();
@@ -63,7 +66,7 @@ fn perform(
         Err(e) => return Err(not(in_full(&e), exit::UNAVAILABLE)),
     };
     let group = ground
-        .group(&format!("{}-{}", whose.agent, whose.life), &definition.spec.limits)
+        .group(&format!("{}-{}", whose.agent, whose.life), &spec.limits)
         .map_err(|e| not(in_full(&e), exit::UNAVAILABLE))?;
     let join = match &group {
         Some(group) => group.join().map_err(|e| not(in_full(&e), exit::UNAVAILABLE))?,

@@ -230,9 +230,8 @@ impl Supervisor {
             return;
         }
         if let Some(known) = self.agents.get(&name) {
-            let refusal = if known.definition.source != definition.source || known.definition.uid != definition.uid {
-                let other =
-                    known.definition.source.as_ref().map_or("another command".to_owned(), |p| p.display().to_string());
+            let refusal = if known.definition.plan.identity != definition.plan.identity {
+                let other = known.definition.plan.identity.source.display().to_string();
                 Some(Refusal::NameTaken { name: name.clone(), other })
             } else if !known.is_dead() {
                 Some(Refusal::NotNow(format!("{name} is already running")))
@@ -246,7 +245,7 @@ impl Supervisor {
                 return;
             }
         }
-        definition.spec.own_id = self.own_id(&definition);
+        definition.own_id = self.own_id(&definition);
         let log = self.dirs.logs().join(format!("{name}.log"));
         self.agents.insert(name.clone(), Agent::new(definition, wiring, log, done));
         self.step(&name, lifecycle::Event::Launch).await;
@@ -257,13 +256,13 @@ impl Supervisor {
     fn own_id(&self, definition: &Definition) -> u32 {
         use std::hash::{Hash, Hasher};
         let mut hasher = std::hash::DefaultHasher::new();
-        (definition.name(), &definition.source, definition.uid).hash(&mut hasher);
+        definition.plan.identity.hash(&mut hasher);
         let count = agt_rings::builtin::OWN_ID_COUNT;
         let first = u32::try_from(hasher.finish() % u64::from(count)).expect("below a u32 count");
         let taken = |id: u32| {
             self.agents
                 .values()
-                .any(|other| other.definition.spec.own_id == id && other.definition.name() != definition.name())
+                .any(|other| other.definition.own_id == id && other.definition.name() != definition.name())
         };
         (0..count)
             .map(|offset| agt_rings::builtin::OWN_ID_BASE + (first + offset) % count)
@@ -324,8 +323,8 @@ impl Supervisor {
         match result {
             Ok(mut launched) => {
                 let listeners = launched.running.take_listeners();
-                for (listener, forward) in listeners.into_iter().zip(&agent.definition.forwards) {
-                    if let Err(e) = forward::serve(listener, forward.target.clone(), &mut agent.served) {
+                for (listener, forward) in listeners.into_iter().zip(agent.definition.plan.forwards_at(agent.ring)) {
+                    if let Err(e) = forward::serve(listener, forward.target.to_string(), &mut agent.served) {
                         eprintln!("error: {}: the forward to {} can't be served: {e}", whose.agent, forward.target);
                     }
                 }

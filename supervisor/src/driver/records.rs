@@ -27,11 +27,11 @@ impl Supervisor {
     pub(super) async fn record_launch(&mut self, name: &str) -> Result<(), Refusal> {
         let Some(agent) = self.agents.get(name) else { return Err(Refusal::Unknown(name.to_owned())) };
         let definition = &agent.definition;
-        let record = Record::new(wall_ms(), Actor::Uid(definition.uid), LAUNCH, Outcome::Allowed)
+        let record = Record::new(wall_ms(), Actor::Uid(definition.plan.identity.uid), LAUNCH, Outcome::Allowed)
             .agent(name)
-            .detail("ring", definition.spec.ring.to_string())
+            .detail("ring", agent.ring.to_string())
             .detail("plan", definition.plan_hash.as_str())
-            .detail("program", definition.spec.program.display().to_string());
+            .detail("program", definition.plan.program.display().to_string());
         self.durable(record).await
     }
 
@@ -67,8 +67,8 @@ impl Supervisor {
         if let Some(tasks) = limits.tasks {
             line.push_str(&format!("  tasks {tasks}"));
         }
-        line.push_str(&format!("  {} file rules", agent.definition.spec.files.len()));
-        for forward in &agent.definition.forwards {
+        line.push_str(&format!("  {} file rules", agent.definition.plan.files.len()));
+        for forward in agent.definition.plan.forwards_at(agent.ring) {
             line.push_str(&format!("  net {}", forward.target));
         }
         line.push_str(&format!("   enforced: {}", plan.report.extent()));

@@ -15,8 +15,10 @@ pub struct AgentStatus {
     /// Where it is in its life.
     #[serde(flatten)]
     pub state: State,
-    /// Its ring.
+    /// Its effective ring.
     pub ring: Ring,
+    /// The most privileged ring that it can reach.
+    pub ceiling: Ring,
     /// What is enforced; `None` before the first launch.
     pub report: Option<Report>,
     /// Its main process on the host.

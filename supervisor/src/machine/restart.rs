@@ -1,11 +1,14 @@
-//! When a dead agent is started again: exponential backoff with full jitter, a ceiling, and an end.
+//! When a dead agent is started again: exponential backoff with jitter, a ceiling, and an end.
 //!
-//! Full jitter (a uniform draw between zero and the exponential step) spreads the restarts of many agents that died of one
+//! Jitter (a uniform draw over a part of the exponential step) spreads the restarts of many agents that died of one
 //! cause; the draw is an argument, so that this stays pure.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+/// The shortest delay.
+const FLOOR: Duration = Duration::from_millis(50);
 
 /// Which deaths are followed by a restart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -29,6 +32,8 @@ pub struct Restart {
     pub initial: Duration,
     /// The longest delay.
     pub max: Duration,
+    /// Which part of a delay is drawn at random, 0..=1.
+    pub jitter: f64,
     /// Restarts allowed inside one window; one more gives up.
     pub attempts: u32,
     /// The window: an agent that lived this long has its count forgiven.
@@ -41,6 +46,7 @@ impl Default for Restart {
             policy: Policy::Never,
             initial: Duration::from_secs(1),
             max: Duration::from_secs(60),
+            jitter: 0.75,
             attempts: 5,
             window: Duration::from_secs(600),
         }
@@ -52,10 +58,10 @@ impl Restart {
     #[must_use]
     pub fn delay(&self, attempt: u32, draw: f64) -> Duration {
         let doubled = 2f64.powi(attempt.saturating_sub(1).min(30).cast_signed());
-        let bound = self.initial.as_secs_f64() * doubled;
+        let step = (self.initial.as_secs_f64() * doubled).min(self.max.as_secs_f64());
+        let jittered = step * (1.0 - self.jitter.clamp(0.0, 1.0) * (1.0 - draw.clamp(0.0, 1.0)));
         // Never zero: an agent that dies at once must not spin the supervisor.
-        let floor = self.initial.as_secs_f64() / 4.0;
-        let jittered = floor + draw.clamp(0.0, 1.0) * (bound.min(self.max.as_secs_f64()) - floor).max(0.0);
+        let jittered = jittered.max(FLOOR.as_secs_f64());
         Duration::from_secs_f64(jittered)
     }
 }
