@@ -1,1 +1,9 @@
-//! Integration tests: one binary, a module per subject.
+//! Integration tests: one binary, a module per subject. They run the real program against the real kernel.
+
+#![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
+
+mod confinement;
+mod kill;
+mod limits;
+mod run;
+mod support;

@@ -12,6 +12,8 @@ use crate::dirs::Dirs;
 use crate::driver::status::AgentStatus;
 use crate::exit;
 
+/// How long a supervisor may take to kill everything before it is taken for hung: a kill takes milliseconds.
+const SUPERVISOR_WITHIN: std::time::Duration = std::time::Duration::from_secs(2);
 /// How long the kill of a hung supervisor's agents may take.
 const KILL_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
 
@@ -23,7 +25,16 @@ pub fn act(global: &Global, args: &ActArgs, act: ActWord) -> Outcome {
     let dirs = dirs(global)?;
     confirm(args, act)?;
     let body = ActBody { agent: args.agent.clone(), act, reason: args.reason.clone() };
-    let answered = client_runtime()?.block_on(client::post::<_, Agents>(&dirs.operator_socket(), ACT, &body));
+    let kill_all = act == ActWord::Kill && args.all;
+    let socket = dirs.operator_socket();
+    let answered = client_runtime()?.block_on(async {
+        if kill_all {
+            // A hung supervisor must not keep agents alive: after this the kernel is asked without it.
+            client::post_within::<_, Agents>(&socket, ACT, &body, SUPERVISOR_WITHIN).await
+        } else {
+            client::post::<_, Agents>(&socket, ACT, &body).await
+        }
+    });
     let agents = match answered {
         Ok(agents) => agents.agents,
         Err(ClientError::Nobody { .. } | ClientError::Late | ClientError::Broken(_))

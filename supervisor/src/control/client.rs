@@ -36,8 +36,8 @@ pub enum ClientError {
     #[error("the supervisor did not answer")]
     Broken(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// It did not come in time.
-    #[error("the supervisor did not answer within {} s", ANSWER_WITHIN.as_secs())]
-    Late,
+    #[error("the supervisor did not answer within {} s", .0.as_secs())]
+    Late(Duration),
     /// The supervisor says no.
     #[error("{0}")]
     Refused(String, u8),
@@ -48,7 +48,7 @@ impl ClientError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            ClientError::Nobody { .. } | ClientError::Broken(_) | ClientError::Late => exit::UNAVAILABLE,
+            ClientError::Nobody { .. } | ClientError::Broken(_) | ClientError::Late(_) => exit::UNAVAILABLE,
             ClientError::Refused(_, code) => *code,
         }
     }
@@ -63,7 +63,7 @@ fn broken(e: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> ClientError
 /// # Errors
 /// [`ClientError`].
 pub async fn get<T: DeserializeOwned>(socket: &Path, path: &str) -> Result<T, ClientError> {
-    exchange(socket, Method::GET, path, Vec::new()).await
+    exchange(socket, Method::GET, path, Vec::new(), ANSWER_WITHIN).await
 }
 
 /// POST.
@@ -71,8 +71,21 @@ pub async fn get<T: DeserializeOwned>(socket: &Path, path: &str) -> Result<T, Cl
 /// # Errors
 /// [`ClientError`].
 pub async fn post<B: Serialize, T: DeserializeOwned>(socket: &Path, path: &str, body: &B) -> Result<T, ClientError> {
+    post_within(socket, path, body, ANSWER_WITHIN).await
+}
+
+/// POST to a supervisor that may hang.
+///
+/// # Errors
+/// [`ClientError::Late`] when no answer came in time.
+pub async fn post_within<B: Serialize, T: DeserializeOwned>(
+    socket: &Path,
+    path: &str,
+    body: &B,
+    within: Duration,
+) -> Result<T, ClientError> {
     let body = serde_json::to_vec(body).map_err(broken)?;
-    exchange(socket, Method::POST, path, body).await
+    exchange(socket, Method::POST, path, body, within).await
 }
 
 async fn exchange<T: DeserializeOwned>(
@@ -80,11 +93,12 @@ async fn exchange<T: DeserializeOwned>(
     method: Method,
     path: &str,
     body: Vec<u8>,
+    within: Duration,
 ) -> Result<T, ClientError> {
     let stream =
         UnixStream::connect(socket).await.map_err(|source| ClientError::Nobody { path: socket.to_owned(), source })?;
-    let answer = tokio::time::timeout(ANSWER_WITHIN, converse(stream, method, path, body));
-    let (ok, bytes) = answer.await.map_err(|_| ClientError::Late)??;
+    let answer = tokio::time::timeout(within, converse(stream, method, path, body));
+    let (ok, bytes) = answer.await.map_err(|_| ClientError::Late(within))??;
     if ok {
         return serde_json::from_slice(&bytes).map_err(broken);
     }

@@ -90,8 +90,10 @@ impl Supervisor {
         agent.last_death = Some(death.clone());
         let failed_launch = matches!(death, Death::LaunchFailed { .. });
         if failed_launch || !quiet {
-            let after = agent.life.restarts();
-            eprintln!("{}", obituary(name, death, again_in, after));
+            eprintln!("{}", obituary(name, death, again_in, agent.life.restarts()));
+            if matches!(agent.life.state(), lifecycle::State::Ended { gave_up: lifecycle::GaveUp::Yes, .. }) {
+                eprintln!("error: {name}: gave up after {} restarts within its window", agent.life.restarts());
+            }
         }
         if again_in.is_some() {
             return;
