@@ -73,7 +73,6 @@ impl From<Decision> for Verdict {
 
 impl Program {
     /// What this program alone answers, and how many instructions that took.
-    #[must_use]
     pub fn run(&self, call: &Call) -> (Verdict, usize) {
         let instructions = self.as_sock_filters();
         let (mut accumulator, mut at, mut steps) = (0u32, 0usize, 0usize);
@@ -107,7 +106,7 @@ fn load(call: &Call, offset: u32) -> u32 {
         8 | 12 => 0,
         _ => {
             let register = call.args[(offset as usize - 16) / 8];
-            if offset % 8 == 0 { register as u32 } else { (register >> 32) as u32 }
+            if offset.is_multiple_of(8) { register as u32 } else { (register >> 32) as u32 }
         }
     }
 }
