@@ -74,8 +74,9 @@ impl Filters {
         Ok(Filters { programs })
     }
 
-    /// The programs, in the order to load them. Each goes to seccomp(SECCOMP_SET_MODE_FILTER) as it is
-    /// ([`Program::as_sock_filters`]), after no_new_privs and as the last step before the launch's `execveat`.
+    /// The programs, in the order to load them: each as it is ([`Program::as_sock_filters`]) by
+    /// seccomp(SECCOMP_SET_MODE_FILTER), after no_new_privs and Landlock, as the last step before the launch's exec. In R2
+    /// and R3 that must be `execveat(exec_fd, "", argv, envp, AT_EMPTY_PATH, exec_cookie)`, six arguments by raw syscall.
     #[must_use]
     pub fn programs(&self) -> &[Program] {
         &self.programs
