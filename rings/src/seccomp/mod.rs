@@ -5,16 +5,17 @@
 //! is the stack of programs to load. Everything here is pure: loading is the launcher's single system call per program.
 //!
 //! Two compilers. Our own range tree takes every policy: R2's and R3's allow-lists and R1's wider deny-list are one
-//! program each of under 150 instructions, loaded in about 50 us of CPU, where a list takes 1,000 instructions and 400 us.
-//! The crate seccompiler makes the list of what no ring may ever do: it is R0's filter (with a short tree beside it for
-//! the answers that seccompiler can't give) and the first of R1's two, so that in the rings without an allow-list no
-//! mistake in our compiler opens the kernel. And it is the reference: tests hold both compilers, for all four rings, to
-//! the policy's own plain answer on every number, ABI and argument case.
+//! program each of under 150 instructions, loaded in about 50 us of CPU, where a list takes 1,000 instructions and 400
+//! us. The crate seccompiler makes the list of what no ring may ever do: it is R0's filter (with a short tree beside it
+//! for the answers that seccompiler can't give) and the first of R1's two, so that in the rings without an allow-list
+//! no mistake in our compiler opens the kernel. And it is the reference: tests hold both compilers, for all four rings,
+//! to the policy's own plain answer on every number, ABI and argument case.
 //!
 //! What no filter here can do, because it doesn't see what a pointer points to: tell one path, address or pid from
-//! another. Where a ring's promise needs that, mounts, Landlock and namespaces keep it. Two neighbours of the exec rules
-//! stay the mounts' job as well: `ld.so PROGRAM` (an mmap, not an exec; noexec mounts stop it), and /proc/self/fd/N of
-//! ordinary files (a path rule sees the file; noexec mounts stop it). Memory files are closed here ([`Memfd`]).
+//! another. Where a ring's promise needs that, mounts, Landlock and namespaces keep it. Two neighbours of the exec
+//! rules stay the mounts' job as well: `ld.so PROGRAM` (an mmap, not an exec; noexec mounts stop it), and
+//! /proc/self/fd/N of ordinary files (a path rule sees the file; noexec mounts stop it). Memory files are closed here
+//! ([`Memfd`]).
 
 pub mod builtin;
 pub mod checks;
@@ -75,8 +76,9 @@ impl Filters {
     }
 
     /// The programs, in the order to load them: each as it is ([`Program::as_sock_filters`]) by
-    /// seccomp(SECCOMP_SET_MODE_FILTER), after no_new_privs and Landlock, as the last step before the launch's exec. In R2
-    /// and R3 that must be `execveat(exec_fd, "", argv, envp, AT_EMPTY_PATH, exec_cookie)`, six arguments by raw syscall.
+    /// seccomp(SECCOMP_SET_MODE_FILTER), after no_new_privs and Landlock, as the last step before the launch's exec. In
+    /// R2 and R3 that must be `execveat(exec_fd, "", argv, envp, AT_EMPTY_PATH, exec_cookie)`, six arguments by raw
+    /// syscall.
     #[must_use]
     pub fn programs(&self) -> &[Program] {
         &self.programs

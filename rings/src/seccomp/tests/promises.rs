@@ -190,8 +190,8 @@ fn exec_takes_descriptor_and_secret_and_nothing_else_in_ring_three() {
     {
         in_each_ring("execveat", args, [OK, OK, EPERM, EPERM]);
     }
-    // By path R2 may start what the mounts and Landlock let it; an absolute path makes the kernel ignore the descriptor,
-    // which is why R3 can't rely on the descriptor alone.
+    // By path R2 may start what the mounts and Landlock let it; an absolute path makes the kernel ignore the
+    // descriptor, which is why R3 can't rely on the descriptor alone.
     in_each_ring("execveat", exec(fd, 0, 0), [OK, OK, OK, EPERM]);
     in_each_ring("execveat", exec(libc::AT_FDCWD as u64, 0, 0), [OK, OK, OK, EPERM]);
 }
