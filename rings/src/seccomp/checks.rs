@@ -1,8 +1,8 @@
 //! Calls that are fine or not depending on their arguments: what is looked at, in which rings, and why.
 //!
 //! A filter sees registers, not what they point to. So there is a check where the danger shows in a number (flags,
-//! modes, families, request codes); where it hides behind a pointer the whole call answers ENOSYS (clone3, openat2), and
-//! where the number tells nothing (a path, a pid) mounts, Landlock and namespaces have to hold instead.
+//! modes, families, request codes); where it hides behind a pointer the whole call answers ENOSYS (clone3, openat2),
+//! and where the number tells nothing (a path, a pid) mounts, Landlock and namespaces have to hold instead.
 
 use super::options::{Memfd, Options, Sockets};
 use super::policy::{Check, Clause, Condition, Test};
@@ -264,7 +264,7 @@ pub const ARGUMENT_RULES: &[ArgumentRule] = &[
         from: Ring::R2,
         until: Ring::R2,
         refuses: "PR_SET_MM, PR_SCHED_CORE, PR_SET_SYSCALL_USER_DISPATCH, options newer than Linux 6.12 but PR_SET_VMA",
-        why: "forges what /proc shows of oneself, ties other processes to one's core, and what nobody has looked at yet",
+        why: "forges what /proc shows of oneself, ties others to one's core, and what nobody has looked at yet",
         check: |_| {
             refuse_when([
                 vec![arg(0, Test::one_of(&[PR_SET_MM, PR_SCHED_CORE, PR_SET_SYSCALL_USER_DISPATCH]))],
@@ -276,8 +276,8 @@ pub const ARGUMENT_RULES: &[ArgumentRule] = &[
         calls: &["prctl"],
         from: Ring::R3,
         until: Ring::R3,
-        refuses: "everything but parent-death signal, dumpable flag, names, no_new_privs, tid address, huge pages and the \
-                  question for the bounding set",
+        refuses: "everything but parent-death signal, dumpable flag, names, no_new_privs, tid address, huge pages and \
+                  the question for the bounding set",
         why: "what C libraries and runtimes set at their start: a dozen of the hundred options",
         check: |_| {
             refuse_unless([

@@ -57,7 +57,7 @@ pub fn describe(ring: Ring, options: &Options) -> Description {
     let policy = builtin::policy(ring, options);
     let (mut allowed, mut refused) = (Vec::new(), Vec::new());
     for group in groups::GROUPS {
-        let calls = group.calls.iter().copied().filter(|call| options.arch.number(call).is_some()).collect::<Vec<_>>();
+        let calls = group.names().filter(|call| options.arch.number(call).is_some()).collect::<Vec<_>>();
         if calls.is_empty() {
             continue;
         }

@@ -73,7 +73,6 @@ impl From<Decision> for Verdict {
 
 impl Program {
     /// What this program alone answers, and how many instructions that took.
-    #[must_use]
     pub fn run(&self, call: &Call) -> (Verdict, usize) {
         let instructions = self.as_sock_filters();
         let (mut accumulator, mut at, mut steps) = (0u32, 0usize, 0usize);
@@ -107,7 +106,7 @@ fn load(call: &Call, offset: u32) -> u32 {
         8 | 12 => 0,
         _ => {
             let register = call.args[(offset as usize - 16) / 8];
-            if offset % 8 == 0 { register as u32 } else { (register >> 32) as u32 }
+            if offset.is_multiple_of(8) { register as u32 } else { (register >> 32) as u32 }
         }
     }
 }
@@ -121,5 +120,36 @@ impl Filters {
             .rev()
             .map(|program| program.run(call).0)
             .fold(Verdict::Allow, |sofar, next| if next.precedence() < sofar.precedence() { next } else { sofar })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use libc::sock_filter;
+
+    use super::*;
+
+    fn always(value: u32) -> Program {
+        let load = sock_filter { code: opcode::LOAD, jt: 0, jf: 0, k: OFFSET_ARCH };
+        Program::new(vec![load, sock_filter { code: opcode::RETURN, jt: 0, jf: 0, k: value }]).unwrap()
+    }
+
+    fn stack(values: &[u32]) -> Verdict {
+        let filters = Filters { programs: values.iter().map(|value| always(*value)).collect() };
+        filters.decide(&Call { number: 0, audit_arch: 0, args: [0; 6] })
+    }
+
+    #[test]
+    fn the_most_restrictive_answer_wins_and_of_equal_ones_the_last_loaded() {
+        let (allow, log, kill) = (libc::SECCOMP_RET_ALLOW, libc::SECCOMP_RET_LOG, libc::SECCOMP_RET_KILL_PROCESS);
+        let errno = |errno| libc::SECCOMP_RET_ERRNO | errno;
+        assert_eq!(stack(&[allow, errno(1), log]), Verdict::Errno(1));
+        assert_eq!(stack(&[errno(1), errno(38), allow]), Verdict::Errno(38));
+        assert_eq!(stack(&[kill, errno(38)]), Verdict::KillProcess);
+        assert_eq!(stack(&[libc::SECCOMP_RET_USER_NOTIF, libc::SECCOMP_RET_TRACE]), Verdict::Notify);
+        assert_eq!(stack(&[0x1234_0000, allow]), Verdict::KillProcess);
+        assert_eq!(stack(&[]), Verdict::Allow);
     }
 }

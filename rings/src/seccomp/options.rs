@@ -47,8 +47,8 @@ pub enum Memfd {
     /// there are none.
     #[default]
     MustBeSealed,
-    /// All but those asked for with MFD_EXEC: only where the agent's PID namespace has vm.memfd_noexec set to 1 or 2, so
-    /// that the kernel adds the seal by itself (Linux 6.3).
+    /// All but those asked for with MFD_EXEC: only where the agent's PID namespace has vm.memfd_noexec set to 1 or 2,
+    /// so that the kernel adds the seal by itself (Linux 6.3).
     SealedByNamespace,
 }
 

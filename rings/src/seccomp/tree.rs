@@ -3,8 +3,9 @@
 //! Why not a list of comparisons, as most builders emit: the kernel runs a new filter once for every number to find
 //! those that are always allowed (`seccomp_cache_prepare`), so a list of 320 calls costs 320 x 470 steps at each load,
 //! about 700 us; a tree costs eight steps a number. Policies come in ranges, and in ranges with single exceptions (`all
-//! of 17 to 63 but 29`): those become one comparison for equality instead of two for order. Only loads, `and`, jumps and
-//! returns are used: with others the kernel gives up its table of always-allowed numbers and runs the filter each time.
+//! of 17 to 63 but 29`): those become one comparison for equality instead of two for order. Only loads, `and`, jumps
+//! and returns are used: with others the kernel gives up its table of always-allowed numbers and runs the filter each
+//! time.
 
 use super::bpf::{Assembler, Label, OFFSET_ARCH, OFFSET_NUMBER, offset_high, offset_low, opcode, verdict};
 use super::policy::{Check, Condition, Decision, Policy, Refusal, Rule, Test};

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod equality;
+mod kernel;
 mod promises;
 
 use super::*;
