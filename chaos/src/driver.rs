@@ -74,9 +74,11 @@ impl AbortSwitch {
 
 impl AbortEar {
     async fn heard(&mut self) -> String {
-        match self.0.wait_for(Option::is_some).await {
-            Ok(reason) => reason.clone().expect("waited for a reason"),
-            Err(_) => future::pending().await,
+        let reason = self.0.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
+        match reason {
+            Some(reason) => reason,
+            // The switch is gone without having been used.
+            None => future::pending().await,
         }
     }
 }

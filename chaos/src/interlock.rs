@@ -233,7 +233,7 @@ pub(crate) mod tests {
             assert_eq!(refusals(|now| now.process = process), [Refusal::NotRunning { process }]);
         }
         for left in [None, Some(0.0), Some(-0.5), Some(f64::NAN)] {
-            let found = refusals(|now| drop(now.budgets.insert("availability".into(), left)));
+            let found = refusals(|now| now.budgets = BTreeMap::from([("availability".into(), left)]));
             assert!(matches!(&found[..], [Refusal::Budget { .. }]), "{left:?}: {found:?}");
         }
         assert!(matches!(refusals(|now| now.frozen = Some(true))[..], [Refusal::NoFault { .. }]));
@@ -256,7 +256,7 @@ pub(crate) mod tests {
 
     #[test]
     fn an_unknown_name_is_told_apart_from_no_data() {
-        assert_eq!(refusals(|now| drop(now.slis.insert("availability".into(), None))), []);
+        assert_eq!(refusals(|now| now.slis = BTreeMap::from([("availability".into(), None)])), []);
         let mut asked = spec();
         asked.steady_state[0].sli = Some("availabilty".into());
         let found = check(&Plan::resolve(&asked).unwrap(), &willing());
