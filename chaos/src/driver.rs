@@ -27,6 +27,8 @@ pub const TARGET_LIMIT: Duration = Duration::from_secs(5);
 pub const OBSERVE_LIMIT: Duration = Duration::from_secs(2);
 /// For one durable record.
 pub const JOURNAL_LIMIT: Duration = Duration::from_secs(5);
+/// For anything asked of a guardian; its own limits are shorter.
+pub const GUARDIAN_LIMIT: Duration = Duration::from_secs(15);
 /// For one attempt to undo.
 pub const UNDO_LIMIT: Duration = Duration::from_secs(5);
 
@@ -167,9 +169,11 @@ where
     let &Stage { target, journal, guardians, .. } = stage;
     match action {
         Action::ArmGuardian { undo, within } => Box::pin(async move {
-            match guardians.arm(&undo, within).await {
-                Ok(guardian) => Answer { event: Event::GuardianArmed, armed: Some(guardian) },
-                Err(error) => Answer { event: Event::GuardianFailed(chain(&error)), armed: None },
+            let failed = |why| Answer { event: Event::GuardianFailed(why), armed: None };
+            match timeout(GUARDIAN_LIMIT, guardians.arm(&undo, within)).await {
+                Ok(Ok(guardian)) => Answer { event: Event::GuardianArmed, armed: Some(guardian) },
+                Ok(Err(error)) => failed(chain(&error)),
+                Err(_) => failed(TargetError::TimedOut(GUARDIAN_LIMIT).to_string()),
             }
         }),
         Action::DisarmGuardian => {
@@ -177,7 +181,7 @@ where
             plain(async move {
                 // A guardian that can't be disarmed undoes what is undone already.
                 if let Some(guardian) = guardian {
-                    let _ = guardian.disarm().await;
+                    let _ = timeout(GUARDIAN_LIMIT, guardian.disarm()).await;
                 }
                 Event::Disarmed
             })
@@ -245,13 +249,14 @@ async fn undo_by_guardian<A: ArmedGuardian>(guardian: Option<A>) -> Event {
     let Some(guardian) = guardian else {
         return Event::UndoFailed("the target can't undo it, and the guardian is gone".to_owned());
     };
-    match guardian.undo_now().await {
-        Ok(outcomes) if outcomes.iter().all(Outcome::is_settled) => Event::Undone,
-        Ok(outcomes) => {
+    match timeout(GUARDIAN_LIMIT, guardian.undo_now()).await {
+        Ok(Ok(outcomes)) if outcomes.iter().all(Outcome::is_settled) => Event::Undone,
+        Ok(Ok(outcomes)) => {
             let left: Vec<_> = outcomes.iter().filter(|outcome| !outcome.is_settled()).collect();
             Event::UndoFailed(format!("the guardian left {} of {} undone: {left:?}", left.len(), outcomes.len()))
         }
-        Err(error) => Event::UndoFailed(chain(&error)),
+        Ok(Err(error)) => Event::UndoFailed(chain(&error)),
+        Err(_) => Event::UndoFailed(TargetError::TimedOut(GUARDIAN_LIMIT).to_string()),
     }
 }
 

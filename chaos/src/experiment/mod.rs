@@ -17,22 +17,24 @@
 //! At most one action is under way at a time. Looking ([`Action::CheckHost`], [`Action::Observe`], [`Action::Prepare`])
 //! changes nothing and may be given up for the next action; everything else is waited for, within the driver's limits.
 
+mod burst;
 mod evidence;
 mod sampling;
+mod words;
 
 use std::mem;
 use std::time::Duration;
 
 pub(crate) use evidence::Evidence;
 use sampling::Sampler;
+pub use words::{Action, Event};
 
-use crate::fault::Fault;
 use crate::interlock::{self, Refusal};
 use crate::plan::Plan;
 use crate::report::{AbortReason, Moment, Report, UndoState, Verdict};
 use crate::score;
-use crate::target::{Act, Missing, Need, Observation};
-use crate::undo::{BootId, JournalEntry, RunId, Undo, UndoEntry, UndoId};
+use crate::target::Observation;
+use crate::undo::{BootId, RunId, Undo, UndoId};
 
 /// How often the target is asked to undo before the guardian is told to.
 pub const UNDO_ATTEMPTS: u32 = 3;
@@ -44,80 +46,6 @@ pub const OVERRUN: Duration = Duration::from_secs(60);
 pub const GUARDIAN_GRACE: Duration = Duration::from_secs(15);
 /// The most lines in the timeline.
 pub const MOMENTS_MAX: usize = 512;
-
-/// Everything that can move an experiment.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Event {
-    /// Go.
-    Start,
-    /// Answer to [`Action::CheckHost`].
-    HostChecked(Vec<Missing>),
-    /// Answer to [`Action::Observe`].
-    Observed(Box<Observation>),
-    /// Answer to [`Action::Observe`]: nothing to be seen, and why.
-    ObserveFailed(String),
-    /// Answer to [`Action::Prepare`]: the way back.
-    Prepared(Vec<UndoEntry>),
-    /// Answer to [`Action::Prepare`].
-    PrepareRefused(Refusal),
-    /// Answer to [`Action::Journal`]: it is on disk.
-    Journaled,
-    /// Answer to [`Action::Journal`].
-    JournalFailed(String),
-    /// Answer to [`Action::ArmGuardian`].
-    GuardianArmed,
-    /// Answer to [`Action::ArmGuardian`].
-    GuardianFailed(String),
-    /// The guardian ended by itself.
-    GuardianEnded(String),
-    /// Answer to [`Action::Inject`]: it is in force.
-    Injected,
-    /// Answer to [`Action::Inject`]: a part of it may be in force.
-    InjectFailed(String),
-    /// Answer to [`Action::Undo`] and [`Action::UndoByGuardian`]: all of it is put back.
-    Undone,
-    /// Answer to [`Action::Undo`] and [`Action::UndoByGuardian`].
-    UndoFailed(String),
-    /// Answer to [`Action::DisarmGuardian`].
-    Disarmed,
-    /// The operator wants it to end, and says why.
-    Abort(String),
-    /// Time has passed; see [`Experiment::wake`].
-    Tick,
-}
-
-/// What is to be done next.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Action {
-    /// Which of these needs aren't met?
-    CheckHost(Vec<Need>),
-    /// Look.
-    Observe {
-        /// How far back the SLIs look.
-        look_back: Duration,
-    },
-    /// Find the way back from these acts.
-    Prepare(Vec<Act>),
-    /// Make this durable.
-    Journal(JournalEntry),
-    /// Start a guardian that holds this undo.
-    ArmGuardian {
-        /// What it does when the injector dies.
-        undo: Undo,
-        /// What it does it after anyway, counted from now.
-        within: Duration,
-    },
-    /// Do it to the agent.
-    Inject(Vec<Act>),
-    /// Put it back.
-    Undo(Undo),
-    /// Tell the guardian to put it back.
-    UndoByGuardian,
-    /// Tell the guardian that nothing is left to do.
-    DisarmGuardian,
-    /// The report is ready.
-    Finish,
-}
 
 #[derive(Debug)]
 enum State {
@@ -336,92 +264,6 @@ impl Experiment {
         self.note("interlocks passed; baseline begins");
         let every = self.plan.windows.every;
         (State::Baseline(Sampler::new(self.now, self.plan.windows.baseline, every)), None)
-    }
-
-    fn prepared(&mut self, entries: Vec<UndoEntry>) -> Step {
-        let undo = Box::new(Undo {
-            id: UndoId(format!("{}/{}", self.run, self.burst)),
-            run: self.run.clone(),
-            agent: self.plan.agent.clone(),
-            boot: self.boot.clone(),
-            entries,
-        });
-        let action = Action::Journal(JournalEntry::Undo((*undo).clone()));
-        (State::Journaling(undo), Some(action))
-    }
-
-    fn arm(&mut self, undo: Box<Undo>) -> Step {
-        let within = self.plan.bursts[self.burst].length + GUARDIAN_GRACE;
-        let action = Action::ArmGuardian { undo: (*undo).clone(), within };
-        (State::Arming(undo), Some(action))
-    }
-
-    fn inject(&mut self, undo: Box<Undo>) -> Step {
-        self.seen.before_injection();
-        self.note(format!("injecting, burst {} of {}", self.burst + 1, self.plan.bursts.len()));
-        (State::Injecting(undo), Some(Action::Inject(self.plan.fault.acts())))
-    }
-
-    fn injected(&mut self, undo: Box<Undo>) -> Step {
-        self.seen.injected(self.now);
-        self.note("injected");
-        if self.abort.is_some() {
-            return self.begin_undo(undo);
-        }
-        let length = self.plan.bursts[self.burst].length;
-        // The first look is due at once: a fault that acts only for a moment must be seen too.
-        let mut sampler = Sampler::new(self.now, length, self.plan.windows.every);
-        sampler.next = self.now;
-        (State::Acting(sampler, undo), None)
-    }
-
-    fn begin_undo(&mut self, undo: Box<Undo>) -> Step {
-        let action = Action::Undo((*undo).clone());
-        (State::Undoing(undo, 1), Some(action))
-    }
-
-    fn undo_failed(&mut self, undo: Box<Undo>, attempt: u32, reason: &str) -> Step {
-        self.note(format!("undo failed, attempt {attempt} of {UNDO_ATTEMPTS}: {reason}"));
-        if attempt < UNDO_ATTEMPTS {
-            let until = self.now + UNDO_PAUSE;
-            return (State::UndoPause(undo, attempt, until), None);
-        }
-        (State::UndoingByGuardian(undo), Some(Action::UndoByGuardian))
-    }
-
-    fn undone(&mut self, undo: &Undo) -> Step {
-        self.seen.undone(self.now);
-        self.undo = UndoState::Undone;
-        self.note("undone");
-        let entry = JournalEntry::Undone { id: undo.id.clone() };
-        (State::Recording(undo.id.clone()), Some(Action::Journal(entry)))
-    }
-
-    fn left_behind(&mut self, undo: &Undo, reason: String) -> Step {
-        self.seen.undone(self.now);
-        self.note(format!("NOT UNDONE: {reason}"));
-        self.undo = UndoState::NotUndone { id: undo.id.clone(), reason };
-        self.settle()
-    }
-
-    fn burst_over(&mut self) -> Step {
-        self.burst += 1;
-        let is_over = self.abort.is_some() || !self.refusals.is_empty();
-        if is_over { self.settle() } else { self.begin_burst() }
-    }
-
-    /// Waits for the next burst, or begins it; after the last one, waits for the end of the faulty phase.
-    fn begin_burst(&mut self) -> Step {
-        let next = self.plan.bursts.get(self.burst);
-        let start = self.during_since + next.map_or(self.plan.duration, |burst| burst.start);
-        if self.now < start {
-            return (State::Gap(Sampler::new(self.now, start - self.now, self.plan.windows.every)), None);
-        }
-        if next.is_some() {
-            return (State::Preparing, Some(Action::Prepare(self.plan.fault.acts())));
-        }
-        self.note("faulty phase over; watching the recovery");
-        (State::Recovering(Sampler::new(self.now, self.plan.windows.observe, self.plan.windows.every)), None)
     }
 
     /// This burst can't begin; nothing of it is in force.

@@ -7,7 +7,8 @@ use crate::fault::Seen;
 use crate::interlock::tests::willing;
 use crate::plan::tests::spec;
 use crate::spec::{Comparison, Condition, Spec};
-use crate::target::Process;
+use crate::target::{Missing, Need, Process};
+use crate::undo::JournalEntry;
 
 fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)

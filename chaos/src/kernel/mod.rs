@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, fstatfs};
 
 use crate::error::KernelError;
+use crate::fault::fd_exhaustion;
 use crate::undo::{BootId, FileId, ProcessId, UndoEntry, UndoSignal};
 
 pub(crate) use sys::{close_inherited, default_signals};
@@ -257,6 +258,62 @@ pub fn file_limits_back(procs: &Path) -> Result<Option<Vec<UndoEntry>>, KernelEr
         entries.push(UndoEntry::PrlimitGroup { procs: procs.to_owned(), file: file.id(), soft });
     }
     Ok(Some(entries))
+}
+
+/// The room for further files in a cgroup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileRoom {
+    /// The lowest soft limit among its processes.
+    pub soft: u64,
+    /// How many more files the process with the least room can open.
+    pub room: u64,
+}
+
+/// Looks how much room the processes of a cgroup (by its `cgroup.procs`) have. `None`: no process, or no cgroup.
+pub fn file_room(procs: &Path) -> Result<Option<FileRoom>, KernelError> {
+    let mut least: Option<FileRoom> = None;
+    for (_, limits, open) in open_files_of(procs)? {
+        let room = fd_exhaustion::room(&open, limits.soft);
+        least = Some(least.map_or(FileRoom { soft: limits.soft, room }, |least| FileRoom {
+            soft: least.soft.min(limits.soft),
+            room: least.room.min(room),
+        }));
+    }
+    Ok(least)
+}
+
+/// Lowers the soft file limit of every process of a cgroup until it can open only `headroom` more. Returns how many
+/// processes that were. [`file_limits_back`] must have been asked before.
+pub fn lower_file_limits(procs: &Path, headroom: u32) -> Result<usize, KernelError> {
+    let mut count = 0;
+    for (process, limits, open) in open_files_of(procs)? {
+        let soft = fd_exhaustion::soft_limit_for(&open, headroom, limits.soft);
+        count += usize::from(set_file_limit(process, soft)?.is_some());
+    }
+    Ok(count)
+}
+
+fn open_files_of(procs: &Path) -> Result<Vec<(ProcessId, FileLimits, Vec<u32>)>, KernelError> {
+    let Some(file) = CgroupFile::open(procs)? else { return Ok(Vec::new()) };
+    let mut found = Vec::new();
+    for process in members(&file.read()?.unwrap_or_default())? {
+        if let (Some(limits), Some(open)) = (file_limits(process)?, open_files(process)?) {
+            found.push((process, limits, open));
+        }
+    }
+    Ok(found)
+}
+
+/// The numbers of a process's open descriptors.
+pub fn open_files(process: ProcessId) -> Result<Option<Vec<u32>>, KernelError> {
+    let path = PathBuf::from(format!("/proc/{}/fd", process.pid));
+    let names: io::Result<Vec<_>> = fs::read_dir(&path).and_then(Iterator::collect);
+    let open = match names {
+        Ok(names) => names.iter().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect(),
+        Err(error) if is_gone(&error) => return Ok(None),
+        Err(source) => return Err(file_error("reading", &path, source)),
+    };
+    Ok(is_present(process)?.then_some(open))
 }
 
 /// The processes in a `cgroup.procs`. 0 stands for one outside of our PID namespace, which can't be touched.

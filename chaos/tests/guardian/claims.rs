@@ -39,6 +39,7 @@ tests! {
     Root guardian_can_t_be_traced_by_its_own_uid,
     Root file_limit_of_another_uid_is_lowered_and_given_back,
     Root process_forked_during_the_fault_gets_its_file_limit_back,
+    Root process_without_room_can_open_nothing_until_the_undo,
     Root replay_thaws_when_injector_and_guardian_are_both_dead,
     Root replay_leaves_a_new_group_of_the_same_name_alone,
 }
@@ -260,5 +261,23 @@ fn replay_leaves_a_new_group_of_the_same_name_alone() {
         let done = replay(vec![undo]).unwrap();
         assert_eq!(done[0].outcomes, [Outcome::Gone]);
         assert!(group.is_frozen());
+    }
+}
+
+fn process_without_room_can_open_nothing_until_the_undo() {
+    for group in Group::on_every_hierarchy() {
+        let mut victim = Victim::opener();
+        group.add(victim.0.id());
+        let before = kernel::file_room(&group.procs()).unwrap().unwrap();
+        let entries = kernel::file_limits_back(&group.procs()).unwrap().unwrap();
+        assert_eq!(victim.ask(), "opened");
+        assert_eq!(kernel::lower_file_limits(&group.procs(), 0).unwrap(), 1);
+        let during = kernel::file_room(&group.procs()).unwrap().unwrap();
+        assert!(during.soft < before.soft && during.room == 0, "{during:?}");
+        assert_eq!(victim.ask(), "failed");
+        let done = replay(vec![undo(entries)]).unwrap();
+        assert!(done[0].is_settled(), "{done:?}");
+        assert_eq!(victim.ask(), "opened");
+        assert_eq!(kernel::file_room(&group.procs()).unwrap().unwrap(), before);
     }
 }

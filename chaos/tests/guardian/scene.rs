@@ -54,10 +54,22 @@ impl Victim {
     }
 
     pub(crate) fn fork(&mut self) {
+        assert_eq!(self.ask(), "started");
+    }
+
+    /// A shell that opens a file whenever it is asked, and says how it went.
+    pub(crate) fn opener() -> Self {
+        let script = "while read go; do if true </dev/null; then echo opened; else echo failed; fi; done";
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        Self(command.spawn().unwrap())
+    }
+
+    pub(crate) fn ask(&mut self) -> String {
         self.0.stdin.as_mut().unwrap().write_all(b"go\n").unwrap();
         let mut line = String::new();
         BufReader::new(self.0.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-        assert_eq!(line, "started\n");
+        line.trim_end().to_owned()
     }
 
     pub(crate) fn id(&self) -> ProcessId {
