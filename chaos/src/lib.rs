@@ -9,6 +9,21 @@
 //! or hangs, and [`replay::replay`] of the journaled [`undo`]s at the next start. The machine has no path to an injection
 //! that doesn't first make the undo durable and then arm the guardian.
 //!
+//! ```
+//! use agt_chaos::plan::Plan;
+//! use agt_chaos::spec::Spec;
+//!
+//! let spec: Spec = serde_json::from_str(
+//!     r#"{"name": "hang", "agent": "researcher", "template": "process-hang", "duration": "20s",
+//!         "steady_state": [{"sli": "availability", "comparison": "at-least", "value": 0.9}]}"#,
+//! )?;
+//! let plan = Plan::resolve(&spec).expect("no problems");
+//! assert_eq!(plan.total().as_secs(), 30 + 20 + 60);
+//! # Ok::<(), serde_json::Error>(())
+//! ```
+//!
+//! A program that runs experiments calls [`guardian::main_if_guardian`] first in its `main`.
+//!
 //! Nothing here knows agent.yaml, rings, SLO arithmetic or sagas: those are the target's.
 
 #![deny(unsafe_code)]

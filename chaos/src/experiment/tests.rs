@@ -523,7 +523,7 @@ fn feed(
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_happens_an_injected_fault_is_undone_and_abort_wins(script in moves(), count in 1_u32..4, seed: u64) {

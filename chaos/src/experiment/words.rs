@@ -43,7 +43,7 @@ pub enum Event {
     Disarmed,
     /// The operator wants it to end, and says why.
     Abort(String),
-    /// Time has passed; see [`Experiment::wake`].
+    /// Time has passed; see [`super::Experiment::wake`].
     Tick,
 }
 

@@ -9,11 +9,12 @@ use std::time::Duration;
 use agt_chaos::guardian::{ArmedGuardian, GuardianProcess, Guardians};
 use agt_chaos::kernel;
 use agt_chaos::replay::replay;
-use agt_chaos::undo::{Outcome, UndoEntry, UndoSignal};
+use agt_chaos::undo::{Outcome, UndoEntry, UndoSignal, open_undos};
 use nix::sys::signal::{Signal, kill};
 
+use crate::experiment::{read_journal, start};
 use crate::group::Group;
-use crate::scene::{Injector, LONG, NOBODY, Victim, runtime, undo};
+use crate::scene::{Injector, LONG, NOBODY, Victim, runtime, undo, wait_for};
 use crate::{Needs, Test};
 
 macro_rules! tests {
@@ -40,6 +41,8 @@ tests! {
     Root file_limit_of_another_uid_is_lowered_and_given_back,
     Root process_forked_during_the_fault_gets_its_file_limit_back,
     Root process_without_room_can_open_nothing_until_the_undo,
+    Root experiment_on_a_real_process_passes_and_settles_its_journal,
+    Root experiment_whose_process_is_killed_is_undone_and_left_open_in_the_journal,
     Root replay_thaws_when_injector_and_guardian_are_both_dead,
     Root replay_leaves_a_new_group_of_the_same_name_alone,
 }
@@ -279,5 +282,40 @@ fn process_without_room_can_open_nothing_until_the_undo() {
         assert!(done[0].is_settled(), "{done:?}");
         assert_eq!(victim.ask(), "opened");
         assert_eq!(kernel::file_room(&group.procs()).unwrap().unwrap(), before);
+    }
+}
+
+fn experiment_on_a_real_process_passes_and_settles_its_journal() {
+    for group in Group::on_every_hierarchy() {
+        let victim = Victim::new();
+        group.add(victim.0.id());
+        let folder = tempfile::tempdir().unwrap();
+        let journal = folder.path().join("journal");
+        let (mut child, lines) = start(&group.freezer(), &journal, Duration::from_millis(500));
+        let lines: Vec<String> = lines.collect();
+        assert!(child.wait().unwrap().success());
+        assert!(lines.contains(&"the fault is seen to act".to_owned()), "{lines:#?}");
+        assert_eq!(lines.last().unwrap(), "pass", "{lines:#?}");
+        assert!(!group.is_frozen());
+        assert_eq!(read_journal(&journal).len(), 2);
+        assert_eq!(open_undos(read_journal(&journal)), []);
+    }
+}
+
+fn experiment_whose_process_is_killed_is_undone_and_left_open_in_the_journal() {
+    for group in Group::on_every_hierarchy() {
+        let victim = Victim::new();
+        group.add(victim.0.id());
+        let folder = tempfile::tempdir().unwrap();
+        let journal = folder.path().join("journal");
+        let (mut child, mut lines) = start(&group.freezer(), &journal, LONG);
+        assert!(lines.any(|line| line == "the fault is seen to act"));
+        assert!(group.is_frozen());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        wait_for("the guardian to thaw the group", || !group.is_frozen());
+        let open = open_undos(read_journal(&journal));
+        assert_eq!(open.len(), 1);
+        assert_eq!(replay(open).unwrap()[0].outcomes, [Outcome::AlreadySo]);
     }
 }

@@ -1,11 +1,13 @@
 //! The guardian on real processes: it is this very executable, started again, which is why this test has a main of its own.
 //!
-//! Three roles: the tests; an injector that arms a guardian and then waits to be killed; the guardian itself. A test that
+//! Four roles: the tests; an injector that arms a guardian and then waits to be killed; a process that runs a whole
+//! experiment; the guardian itself. A test that
 //! needs root says so and is counted as ignored; with `AGT_FORBID_SKIPS` set it fails instead.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 mod claims;
+mod experiment;
 mod group;
 mod scene;
 
@@ -30,6 +32,9 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     if args.first().is_some_and(|arg| arg == scene::INJECTOR) {
         return scene::be_injector();
+    }
+    if args.first().is_some_and(|arg| arg == experiment::EXPERIMENTER) {
+        return experiment::be_experimenter(&args[1..]);
     }
     let wanted = |test: &&Test| {
         let mut filters = args.iter().filter(|arg| !arg.starts_with('-')).peekable();
