@@ -37,7 +37,7 @@ pub fn act(global: &Global, args: &ActArgs, act: ActWord) -> Outcome {
     });
     let agents = match answered {
         Ok(agents) => agents.agents,
-        Err(ClientError::Nobody { .. } | ClientError::Late | ClientError::Broken(_))
+        Err(ClientError::Nobody { .. } | ClientError::Late(_) | ClientError::Broken(_))
             if act == ActWord::Kill && args.all =>
         {
             return kill_without_supervisor(&dirs);
