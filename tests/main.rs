@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
 mod confinement;
+mod examples;
 mod kill;
 mod limits;
 mod run;
 mod support;
+mod tidy;

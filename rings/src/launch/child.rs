@@ -5,7 +5,7 @@
 //! commented with why it stands where it stands.
 
 use std::ffi::{CString, OsStr};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 
 use super::protocol::Failure;
@@ -13,6 +13,7 @@ use super::server::Given;
 use crate::builtin;
 use crate::plan::{Ids, Plan, Start};
 use crate::spec::Terminal;
+use crate::sys::process;
 
 const STACK_BYTES: usize = 64 * 1024;
 
@@ -23,6 +24,8 @@ pub(super) struct Prepared {
     env: Vec<CString>,
     workdir: CString,
     streams: [RawFd; 3],
+    cgroup: Option<RawFd>,
+    tasks: Vec<RawFd>,
     ids: Option<Ids>,
     open_files: u64,
     landlock: Option<RawFd>,
@@ -56,6 +59,8 @@ impl Prepared {
             env: env.collect::<Result<_, _>>()?,
             workdir: text(plan.workdir.as_os_str())?,
             streams: [given.streams[0].as_raw_fd(), given.streams[1].as_raw_fd(), given.streams[2].as_raw_fd()],
+            cgroup: given.cgroup.as_ref().map(AsRawFd::as_raw_fd),
+            tasks: given.tasks.iter().map(AsRawFd::as_raw_fd).collect(),
             ids: plan.ids,
             open_files: plan.open_files,
             landlock: landlock.map(AsRawFd::as_raw_fd),
@@ -73,6 +78,7 @@ impl Prepared {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 enum Step {
+    Cgroup,
     Signals,
     Session,
     Terminal,
@@ -98,6 +104,7 @@ enum Step {
 impl Step {
     fn words(self) -> &'static str {
         match self {
+            Step::Cgroup => "join a cgroup",
             Step::Signals => "reset signals",
             Step::Session => "start a session",
             Step::Terminal => "take the terminal",
@@ -138,20 +145,11 @@ pub(super) fn start(prepared: &Prepared) -> Result<Agent, Failure> {
     };
     let mut shared = Shared { prepared, argv: pointers(&prepared.argv), env: pointers(&prepared.env), failed: None };
     let mut stack = vec![0u8; STACK_BYTES];
-    let mut pidfd: RawFd = -1;
-    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
-    // SAFETY: the stack grows down from its aligned end and outlives the child's use of it, because CLONE_VFORK holds us until
-    // the child has executed or ended; `shared` is touched by the child alone until then; CLONE_PIDFD stores into `pidfd`.
-    let pid = unsafe {
-        let top = stack.as_mut_ptr().add(STACK_BYTES);
-        let top = top.sub(top as usize % 16);
-        libc::clone(enter, top.cast(), flags, (&raw mut shared).cast(), &raw mut pidfd)
-    };
-    if pid < 0 {
-        return Err(Failure::new("clone the agent", &std::io::Error::last_os_error()));
-    }
-    // SAFETY: the kernel stored a new descriptor of ours.
-    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    let cgroup = prepared.cgroup;
+    // SAFETY: the stack outlives the child's use of it, because CLONE_VFORK holds us until the child has executed or ended;
+    // `shared` is touched by the child alone until then; `enter` never returns.
+    let cloned = unsafe { process::vfork_on(&mut stack, cgroup, enter, (&raw mut shared).cast()) };
+    let (pid, pidfd) = cloned.map_err(|e| Failure::new("clone the agent", &e))?;
     // SAFETY: a volatile read: the child wrote through another pointer to the same memory.
     let failed = unsafe { std::ptr::read_volatile(&raw const shared.failed) };
     match failed {
@@ -167,7 +165,7 @@ pub(super) fn start(prepared: &Prepared) -> Result<Agent, Failure> {
     }
 }
 
-extern "C" fn enter(shared: *mut libc::c_void) -> libc::c_int {
+extern "C" fn enter(shared: *mut libc::c_void) -> ! {
     // SAFETY: `start` passes a live Shared that only this child touches while its parent sleeps in vfork.
     let shared = unsafe { &mut *shared.cast::<Shared<'_>>() };
     // SAFETY: raw system calls over prepared data, see `perform`.
@@ -190,6 +188,11 @@ unsafe fn perform(shared: &Shared<'_>) -> Result<std::convert::Infallible, Step>
     let p = shared.prepared;
     // SAFETY: each call gets numbers or pointers into `shared`; none of them returns memory.
     unsafe {
+        // v1, first of all: what follows is paid by the agent's group. Writing 0 moves the writer alone, and for a process of
+        // one thread the kernel needs no grace period.
+        for &tasks in &p.tasks {
+            ok(libc::syscall(libc::SYS_write, tasks, c"0".as_ptr(), 1), Step::Cgroup)?;
+        }
         // Rust ignores SIGPIPE and the init blocks SIGCHLD; a program expects neither.
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = libc::SIG_DFL;
@@ -212,7 +215,7 @@ unsafe fn perform(shared: &Shared<'_>) -> Result<std::convert::Infallible, Step>
             ok(libc::syscall(libc::SYS_setresgid, ids.gid, ids.gid, ids.gid), Step::Gid)?;
             ok(libc::syscall(libc::SYS_setresuid, ids.uid, ids.uid, ids.uid), Step::Uid)?;
         }
-        ok(crate::sys::process::drop_all_capabilities().map_or(-1, |()| 0), Step::Capabilities)?;
+        ok(process::drop_all_capabilities().map_or(-1, |()| 0), Step::Capabilities)?;
         // After the uid change, which clears it.
         ok(libc::syscall(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0), Step::DeathSignal)?;
         // As the agent's uid: what it can't enter it must not start in.
@@ -253,7 +256,7 @@ unsafe fn connect_streams(p: &Prepared) -> Result<(), Step> {
 /// # Safety
 /// As [`perform`].
 unsafe fn drop_bounding_set(p: &Prepared) -> Result<(), Step> {
-    match crate::sys::process::drop_bounding_set() {
+    match process::drop_bounding_set() {
         Ok(()) => Ok(()),
         // Neither root nor a user namespace: the set can't be changed, and no_new_privs makes it worthless.
         Err(e) if e.raw_os_error() == Some(libc::EPERM) && p.ids.is_none() => Ok(()),

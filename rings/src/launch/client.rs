@@ -12,7 +12,7 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
-use super::protocol::{Descriptors, LAUNCHER_NAME, Reply, Request, Usage, Word};
+use super::protocol::{Descriptors, LAUNCHER_NAME, Reply, Request, SLOTS, Usage, Word};
 use crate::cgroup;
 use crate::host::{Controllers, Host};
 use crate::plan::{self, Plan, Refused, SystemTrees};
@@ -153,6 +153,14 @@ pub struct Launcher {
     host: Host,
     system: SystemTrees,
     cookie: ExecCookie,
+    kept: Mutex<Kept>,
+}
+
+/// Which plans the launcher has.
+#[derive(Debug, Default)]
+struct Kept {
+    plans: Vec<Option<Plan>>,
+    next: u8,
 }
 
 impl Launcher {
@@ -179,7 +187,14 @@ impl Launcher {
         };
         host.controllers = controllers;
         let cookie = ExecCookie::new(random().map_err(at("asking for random bits"))?);
-        Ok(Launcher { socket: Mutex::new(ours), child: Mutex::new(child), host: *host, system, cookie })
+        Ok(Launcher {
+            socket: Mutex::new(ours),
+            child: Mutex::new(child),
+            host: *host,
+            system,
+            cookie,
+            kept: Mutex::default(),
+        })
     }
 
     /// What this host offers.
@@ -208,6 +223,24 @@ impl Launcher {
         Ok(plan::compile(spec, &self.host, &trees, &self.system, self.cookie))
     }
 
+    /// The slot that holds a plan, which is handed over if it is new. The caller holds the socket's lock, so the slot can't be
+    /// given to another plan before the launch is asked for.
+    fn keep(&self, socket: BorrowedFd<'_>, plan: &Plan) -> io::Result<u8> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(slot) = kept.plans.iter().position(|known| known.as_ref() == Some(plan)) {
+            return Ok(u8::try_from(slot).expect("slots fit a byte"));
+        }
+        let slot = kept.next;
+        kept.next = (slot + 1) % SLOTS;
+        send(socket, &Request::Keep { slot, plan: Box::new(plan.clone()) }, &[])?;
+        let index = usize::from(slot);
+        if kept.plans.len() <= index {
+            kept.plans.resize(index + 1, None);
+        }
+        kept.plans[index] = Some(plan.clone());
+        Ok(slot)
+    }
+
     /// Launches a plan into a cgroup. Blocks until the program was executed (milliseconds) or the launch has failed.
     ///
     /// # Errors
@@ -223,10 +256,10 @@ impl Launcher {
             cgroup: u8::from(join.into_cgroup.is_some()),
             tasks: u8::try_from(join.tasks.len()).expect("a handful of controllers"),
         };
-        let request = Request::Launch { plan: Box::new(plan.clone()), descriptors };
         {
             let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
-            send(socket.as_fd(), &request, &fds).map_err(at("asking for a launch"))?;
+            let slot = self.keep(socket.as_fd(), plan).map_err(at("handing over the plan"))?;
+            send(socket.as_fd(), &Request::Launch { slot, descriptors }, &fds).map_err(at("asking for a launch"))?;
         }
         drop(theirs);
         await_start(ours, plan)

@@ -16,8 +16,8 @@ use crate::plan::{Mount, Root, SystemEntry, SystemTrees};
 use crate::sys::process::{self, Cloned};
 use crate::sys::{self, mount};
 
-/// A small file of /etc is carried in the plan rather than mounted: writing 4 KiB to a tmpfs costs less than a mount.
-const SMALL_FILE_BYTES_MAX: u64 = 64 * 1024;
+/// A small text file of /etc is carried in the plan rather than mounted: writing 4 KiB to a tmpfs costs less than a mount.
+const SMALL_FILE_BYTES_MAX: u64 = 4096;
 const CAP_SYS_ADMIN: u32 = 21;
 
 /// Whether we hold the power of root, not just its number: in a container uid 0 may have no capabilities.
@@ -86,7 +86,7 @@ fn namespaces(privilege: Privilege) -> Support {
         Err(e) => return no("pipe2", &e),
     };
     // SAFETY: the launcher is single-threaded.
-    match unsafe { process::fork_into(flags | all, None) } {
+    match unsafe { process::fork_into(flags | all) } {
         Err(e) => no("clone3 with user, mount, PID, IPC, UTS and network namespaces", &e),
         Ok(Cloned::Child) => {
             drop((gate_write, answer_read));
@@ -149,7 +149,8 @@ fn system_trees() -> SystemTrees {
         let Ok(real) = fs::canonicalize(path) else { continue };
         let Ok(meta) = fs::metadata(&real) else { continue };
         if meta.is_file() && meta.len() <= SMALL_FILE_BYTES_MAX && path.starts_with("/etc") {
-            if let Ok(content) = fs::read(&real) {
+            // Not text, or unreadable for us: then it is unreadable for the agent as well, or a mount shows it.
+            if let Ok(content) = fs::read_to_string(&real) {
                 entries.push((path.to_owned(), SystemEntry::Small(content)));
             }
         } else {
@@ -201,7 +202,7 @@ fn try_id_map(path: &Path, owner: (u32, u32)) -> io::Result<()> {
 pub(super) fn user_namespace(on_disk: (u32, u32), agent: (u32, u32)) -> io::Result<OwnedFd> {
     let (gate_read, gate_write) = pipe2(OFlag::O_CLOEXEC)?;
     // SAFETY: the launcher is single-threaded.
-    match unsafe { process::fork_into(libc::CLONE_NEWUSER, None) }? {
+    match unsafe { process::fork_into(libc::CLONE_NEWUSER) }? {
         Cloned::Child => {
             drop(gate_write);
             let mut nothing = [0u8; 1];

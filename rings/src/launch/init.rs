@@ -37,7 +37,6 @@ fn live(plan: &Plan, given: &mut Given) -> Result<(), Failure> {
         return Err(Failure { step: "see the launcher alive".to_owned(), errno: 0 });
     }
     nix::unistd::setsid().map_err(|e| Failure::new("setsid", &e.into()))?;
-    join_cgroups(given)?;
     if let Some(gate) = given.go.take() {
         let mut go = [0u8; 1];
         match nix::unistd::read(&gate, &mut go) {
@@ -62,15 +61,6 @@ fn live(plan: &Plan, given: &mut Given) -> Result<(), Failure> {
     announce(given, &agent, listeners)?;
     settle(given)?;
     watch(given, &agent, &signals, plan.namespaces & libc::CLONE_NEWPID != 0)
-}
-
-/// v1: writing 0 moves the writer itself, and for a single-threaded writer the kernel needs no grace period.
-fn join_cgroups(given: &mut Given) -> Result<(), Failure> {
-    for tasks in given.tasks.drain(..) {
-        nix::unistd::write(&tasks, b"0").map_err(|e| Failure::new("join a cgroup", &e.into()))?;
-    }
-    given.cgroup = None;
-    Ok(())
 }
 
 fn network(plan: &Plan) -> Result<Vec<TcpListener>, Failure> {
@@ -145,6 +135,9 @@ fn announce(given: &Given, agent: &child::Agent, listeners: Vec<TcpListener>) ->
 /// Gives up everything that only the launch needed: streams (so that their ends are seen), capabilities, dumpability.
 fn settle(given: &mut Given) -> Result<(), Failure> {
     let failed = |step: &'static str| move |e: std::io::Error| Failure::new(step, &e);
+    // Which groups the agent joins is decided: the way into them is closed.
+    given.tasks.clear();
+    given.cgroup = None;
     let keep = [given.channel.as_raw_fd(), given.launcher.as_raw_fd()];
     for stream in &given.streams {
         // The Given owns them; dup2 of /dev/null over each number closes what was behind it.

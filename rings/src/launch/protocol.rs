@@ -10,6 +10,9 @@ use crate::plan::{Plan, SystemTrees};
 /// `argv[0]` of the launcher process.
 pub(super) const LAUNCHER_NAME: &str = "agt-launcher";
 
+/// Plans that the launcher keeps: a plan travels once and is launched often.
+pub(super) const SLOTS: u8 = 32;
+
 /// Supervisor to launcher.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Request {
@@ -17,8 +20,11 @@ pub(super) enum Request {
     Detect,
     /// Who owns these trees, and can they be id-mapped? Answered by [`Reply::Trees`].
     Inspect(Vec<PathBuf>),
-    /// Start this; descriptors: channel, stdin, stdout, stderr, then what `descriptors` says. Answered on the channel.
-    Launch { plan: Box<Plan>, descriptors: Descriptors },
+    /// Keep a plan under a number, in place of the one that had it.
+    Keep { slot: u8, plan: Box<Plan> },
+    /// Start the plan kept in `slot`; descriptors: channel, stdin, stdout, stderr, then what `descriptors` says. Answered on
+    /// the channel.
+    Launch { slot: u8, descriptors: Descriptors },
 }
 
 /// Which optional descriptors follow the four fixed ones of a launch.

@@ -36,15 +36,18 @@ pub(super) fn id_maps(plan: &Plan) -> Vec<(u32, u32)> {
     owners
 }
 
+/// For each on-disk (uid, gid) that is mapped: a user namespace with that map.
+pub(super) type Maps = [((u32, u32), std::rc::Rc<OwnedFd>)];
+
 struct Builder<'a> {
     old: OwnedFd,
     new: OwnedFd,
     ids: Option<Ids>,
-    maps: &'a [((u32, u32), OwnedFd)],
+    maps: &'a Maps,
 }
 
 /// Makes the view. The caller is alone in a new mount namespace (unless the root is left unchanged).
-pub(super) fn enter(root: &Root, ids: Option<Ids>, maps: &[((u32, u32), OwnedFd)]) -> Result<(), Failure> {
+pub(super) fn enter(root: &Root, ids: Option<Ids>, maps: &Maps) -> Result<(), Failure> {
     match root {
         Root::Unchanged => Ok(()),
         Root::Host { hide } => {
@@ -69,7 +72,7 @@ fn open_dir(path: &str) -> Result<OwnedFd, Failure> {
     fs::File::open(path).map(OwnedFd::from).map_err(|e| Failure::new(format!("open {path}"), &e))
 }
 
-fn built(mounts: &[Mount], bytes: u64, ids: Option<Ids>, maps: &[((u32, u32), OwnedFd)]) -> Result<(), Failure> {
+fn built(mounts: &[Mount], bytes: u64, ids: Option<Ids>, maps: &Maps) -> Result<(), Failure> {
     let failed = |step: &'static str| move |e: nix::errno::Errno| Failure::new(step, &e.into());
     private_propagation()?;
     let options = format!("size={bytes},nr_inodes={INODES_MAX},mode=0755");
@@ -103,7 +106,7 @@ impl Builder<'_> {
             Mount::Device { path } => self.device(path).map_err(|e| named(path, e)),
             Mount::Private { target, mode } => self.private(target, *mode).map_err(|e| named(target, e)),
             Mount::Link { target, to } => link(target, to).map_err(|e| named(target, e)),
-            Mount::File { target, content } => file(target, content).map_err(|e| named(target, e)),
+            Mount::File { target, content } => file(target, content.as_bytes()).map_err(|e| named(target, e)),
             Mount::Proc => {
                 make_dir(Path::new("/proc")).map_err(|e| named(Path::new("/proc"), e))?;
                 mount_proc(Path::new("/proc"), MsFlags::MS_RDONLY)
@@ -216,19 +219,28 @@ fn mount_proc(at: &Path, more: MsFlags) -> Result<(), Failure> {
 }
 
 fn make_dir(path: &Path) -> io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o755).create(path)
+    // The parent is there already nearly always: parents come first.
+    match fs::DirBuilder::new().mode(0o755).create(path) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => fs::DirBuilder::new().recursive(true).mode(0o755).create(path),
+        done => done,
+    }
 }
 
 fn file(path: &Path, content: &[u8]) -> io::Result<()> {
-    if let Some(parent) = path.parent() {
-        make_dir(parent)?;
-    }
-    fs::write(path, content)
+    with_parent(path, || fs::write(path, content))
 }
 
 fn link(path: &Path, to: &Path) -> io::Result<()> {
-    if let Some(parent) = path.parent() {
-        make_dir(parent)?;
+    with_parent(path, || symlink(to, path))
+}
+
+fn with_parent(path: &Path, make: impl Fn() -> io::Result<()>) -> io::Result<()> {
+    match (make(), path.parent()) {
+        (Err(e), Some(parent)) if e.kind() == io::ErrorKind::NotFound => {
+            make_dir(parent)?;
+            make()
+        }
+        (made, _) => made,
     }
-    symlink(to, path)
 }

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::rc::Rc;
 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
@@ -45,6 +46,8 @@ fn serve() -> io::Result<()> {
     let socket = std::io::stdin();
     let socket = socket.as_fd();
     let ourselves = process::pidfd_open(nix::unistd::getpid().as_raw())?;
+    let mut maps = KnownMaps::default();
+    let mut plans: Vec<Option<Box<Plan>>> = Vec::new();
     while let Some((_, fds)) = fdpass::receive(socket)? {
         let mut fds = fds.into_iter();
         let payload = fds.next().into_iter().collect();
@@ -57,10 +60,45 @@ fn serve() -> io::Result<()> {
                 let trees: Result<Vec<_>, String> = paths.iter().map(|path| detect::tree(path, privilege)).collect();
                 send(socket, &trees.map_or_else(Reply::Failed, Reply::Trees), &[])?;
             }
-            Request::Launch { plan, descriptors } => launch(&plan, descriptors, fds.collect(), ourselves.as_fd()),
+            Request::Keep { slot, plan } => {
+                let index = usize::from(slot);
+                if plans.len() <= index {
+                    plans.resize_with(index + 1, || None);
+                }
+                plans[index] = Some(plan);
+            }
+            Request::Launch { slot, descriptors } => {
+                // A slot that was never filled: the descriptors are dropped, which the supervisor sees as an end of file.
+                let Some(Some(plan)) = plans.get(usize::from(slot)) else { continue };
+                launch(plan, descriptors, fds.collect(), ourselves.as_fd(), &mut maps);
+            }
         }
     }
     Ok(())
+}
+
+/// Id maps are kept: making one costs a process, and an agent needs the same one at each launch.
+#[derive(Default)]
+struct KnownMaps(Vec<(MapKey, Rc<OwnedFd>)>);
+
+/// The on-disk (uid, gid) and the agent's.
+type MapKey = ((u32, u32), (u32, u32));
+
+/// Each holds a descriptor and a user namespace.
+const KNOWN_MAPS_MAX: usize = 256;
+
+impl KnownMaps {
+    fn get(&mut self, on_disk: (u32, u32), agent: (u32, u32)) -> io::Result<Rc<OwnedFd>> {
+        if let Some((_, known)) = self.0.iter().find(|(key, _)| *key == (on_disk, agent)) {
+            return Ok(Rc::clone(known));
+        }
+        if self.0.len() >= KNOWN_MAPS_MAX {
+            self.0.remove(0);
+        }
+        let made = Rc::new(detect::user_namespace(on_disk, agent)?);
+        self.0.push(((on_disk, agent), Rc::clone(&made)));
+        Ok(made)
+    }
 }
 
 /// Everything an init was given.
@@ -70,7 +108,7 @@ pub(super) struct Given {
     pub(super) cgroup: Option<OwnedFd>,
     pub(super) tasks: Vec<OwnedFd>,
     /// For each on-disk (uid, gid) that is mapped: a user namespace with that map.
-    pub(super) maps: Vec<((u32, u32), OwnedFd)>,
+    pub(super) maps: Vec<((u32, u32), Rc<OwnedFd>)>,
     /// Readable once the launcher is dead.
     pub(super) launcher: OwnedFd,
     /// Closed by the launcher once the user namespace is mapped.
@@ -90,11 +128,11 @@ fn sort_out(descriptors: Descriptors, fds: Vec<OwnedFd>, launcher: BorrowedFd<'_
     Some(Given { channel, streams, cgroup, tasks: fds.collect(), maps: Vec::new(), launcher, go: None })
 }
 
-fn launch(plan: &Plan, descriptors: Descriptors, fds: Vec<OwnedFd>, launcher: BorrowedFd<'_>) {
+fn launch(plan: &Plan, descriptors: Descriptors, fds: Vec<OwnedFd>, launcher: BorrowedFd<'_>, maps: &mut KnownMaps) {
     // Without a channel there is nobody to tell; dropping the descriptors tells the supervisor by end of file.
     let Some(mut given) = sort_out(descriptors, fds, launcher) else { return };
     let told = given.channel.try_clone();
-    if let Err(failure) = clone_init(plan, &mut given)
+    if let Err(failure) = clone_init(plan, &mut given, maps)
         && let Ok(channel) = told
     {
         tell(channel.as_fd(), &Word::Failed(failure));
@@ -107,11 +145,11 @@ pub(super) fn tell(channel: BorrowedFd<'_>, word: &Word) {
     let _ = fdpass::send(channel, &bytes, &[]);
 }
 
-fn clone_init(plan: &Plan, given: &mut Given) -> Result<(), Failure> {
+fn clone_init(plan: &Plan, given: &mut Given, maps: &mut KnownMaps) -> Result<(), Failure> {
     let failed = |step: &'static str| move |e: io::Error| Failure::new(step, &e);
     for owner in super::root::id_maps(plan) {
         let ids = plan.ids.unwrap_or(Ids { uid: 0, gid: 0 });
-        let namespace = detect::user_namespace(owner, (ids.uid, ids.gid)).map_err(failed("make an id map"))?;
+        let namespace = maps.get(owner, (ids.uid, ids.gid)).map_err(failed("make an id map"))?;
         given.maps.push((owner, namespace));
     }
     let mut flags = plan.namespaces;
@@ -124,7 +162,7 @@ fn clone_init(plan: &Plan, given: &mut Given) -> Result<(), Failure> {
         gate = Some(write);
     }
     // SAFETY: this process is single-threaded: it never starts a thread.
-    let cloned = unsafe { process::fork_into(flags, given.cgroup.as_ref().map(AsFd::as_fd)) };
+    let cloned = unsafe { process::fork_into(flags) };
     match cloned.map_err(failed("clone3 with the ring's namespaces"))? {
         Cloned::Child => {
             drop(gate);

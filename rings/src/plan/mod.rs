@@ -76,8 +76,8 @@ pub enum Mount {
     File {
         /// Where.
         target: PathBuf,
-        /// Its bytes.
-        content: Vec<u8>,
+        /// Its text.
+        content: String,
     },
     /// A fresh /proc of the PID namespace, read-only.
     Proc,
@@ -215,9 +215,17 @@ pub fn compile(
     let root = match (namespaced, definition.view) {
         (false, _) => Root::Unchanged,
         (true, View::Host) => Root::Host { hide: spec.hide.clone() },
-        (true, View::Built) => {
-            Root::Built { mounts: mounts::built(spec, definition, ids, trees, system), bytes: definition.private_bytes }
-        }
+        (true, View::Built) => Root::Built {
+            mounts: mounts::built(
+                spec,
+                definition,
+                ids,
+                ids.or(user_namespace).unwrap_or(Ids { uid: 0, gid: 0 }),
+                trees,
+                system,
+            ),
+            bytes: definition.private_bytes,
+        },
     };
     let landlock = landlock(spec, host, definition, &root, system);
     let filters = host.seccomp.is_yes().then(|| filters(spec.ring, namespaced, cookie)).flatten();
@@ -355,7 +363,7 @@ pub enum SystemEntry {
     /// A directory or file, by its resolved path.
     Real(PathBuf),
     /// A small file: its content, so that a launch needs no mount for it.
-    Small(Vec<u8>),
+    Small(String),
     /// A link to keep as a link.
     Link(PathBuf),
 }

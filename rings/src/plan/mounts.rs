@@ -24,6 +24,7 @@ pub(super) fn built(
     spec: &Spec,
     definition: &Definition,
     ids: Option<Ids>,
+    account: Ids,
     trees: &[Tree],
     system: &SystemTrees,
 ) -> Vec<Mount> {
@@ -40,9 +41,9 @@ pub(super) fn built(
         add(path, mount);
     }
     if definition.system_read.is_empty() {
-        for (path, content) in account_files(ids.map_or(0, |ids| ids.uid), ids.map_or(0, |ids| ids.gid)) {
+        for (path, content) in account_files(account.uid, account.gid) {
             let target = PathBuf::from(path);
-            add(&target, Mount::File { target: target.clone(), content: content.into_bytes() });
+            add(&target, Mount::File { target: target.clone(), content });
         }
     }
     for device in ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"] {

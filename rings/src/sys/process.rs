@@ -38,11 +38,11 @@ pub(crate) enum Cloned {
 
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
-/// fork(2) with namespaces, a pidfd and, where given, birth in a cgroup v2 group.
+/// fork(2) with namespaces and a pidfd.
 ///
 /// # Safety
 /// The calling process must be single-threaded: the child runs ordinary code (allocation included).
-pub(crate) unsafe fn fork_into(namespaces: libc::c_int, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Cloned> {
+pub(crate) unsafe fn fork_into(namespaces: libc::c_int) -> io::Result<Cloned> {
     let mut pidfd: RawFd = -1;
     let mut args = CloneArgs {
         flags: u64::from(namespaces.unsigned_abs()) | libc::CLONE_PIDFD as u64,
@@ -50,10 +50,6 @@ pub(crate) unsafe fn fork_into(namespaces: libc::c_int, cgroup: Option<BorrowedF
         exit_signal: libc::SIGCHLD as u64,
         ..CloneArgs::default()
     };
-    if let Some(cgroup) = cgroup {
-        args.flags |= CLONE_INTO_CGROUP;
-        args.cgroup = cgroup.as_raw_fd() as u64;
-    }
     // SAFETY: args is a valid clone_args of the size given; without CLONE_VM the child has its own copy of everything.
     let ret = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<CloneArgs>()) };
     let pid = check(ret)?;
@@ -63,6 +59,110 @@ pub(crate) unsafe fn fork_into(namespaces: libc::c_int, cgroup: Option<BorrowedF
     // SAFETY: the kernel has just stored a new descriptor there, and nobody else owns it.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
     Ok(Cloned::Parent { pid: i32::try_from(pid).expect("pids fit 22 bits"), pidfd })
+}
+
+/// clone3(2) with CLONE_VM|CLONE_VFORK: the child runs `entry(argument)` on `stack` in our memory, in a cgroup v2 group where one
+/// is given, and we sleep until it has executed or ended. Returns its pid and a pidfd.
+///
+/// # Safety
+/// `entry` must never return or unwind, and must only do what is sound while the parent's memory is shared. The caller must be
+/// single-threaded.
+pub(crate) unsafe fn vfork_on(
+    stack: &mut [u8],
+    cgroup: Option<RawFd>,
+    entry: extern "C" fn(*mut libc::c_void) -> !,
+    argument: *mut libc::c_void,
+) -> io::Result<(i32, OwnedFd)> {
+    let mut pidfd: RawFd = -1;
+    // The kernel puts the child's stack pointer at stack + size: aligned as a call expects it.
+    let base = stack.as_mut_ptr() as u64;
+    let size = (stack.len() as u64).saturating_sub((base + stack.len() as u64) % 16);
+    let mut args = CloneArgs {
+        flags: (libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD).unsigned_abs().into(),
+        pidfd: (&raw mut pidfd) as u64,
+        exit_signal: libc::SIGCHLD as u64,
+        stack: base,
+        stack_size: size,
+        ..CloneArgs::default()
+    };
+    if let Some(cgroup) = cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = u64::from(cgroup.unsigned_abs());
+    }
+    // SAFETY: args is a valid clone_args; the caller vouches for stack, entry and argument.
+    let ret = unsafe { clone3_onto_stack(&mut args, entry, argument) };
+    if ret < 0 {
+        return Err(io::Error::from_raw_os_error(i32::try_from(-ret).unwrap_or(libc::EINVAL)));
+    }
+    // SAFETY: the kernel has just stored a new descriptor there, and nobody else owns it.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    Ok((i32::try_from(ret).expect("pids fit 22 bits"), pidfd))
+}
+
+/// The system call itself. No library wrapper exists: the child comes back on another stack, so it must not return into a
+/// frame of ours, and jumps to `entry` at once.
+///
+/// # Safety
+/// As [`vfork_on`].
+#[cfg(target_arch = "x86_64")]
+unsafe fn clone3_onto_stack(
+    args: &mut CloneArgs,
+    entry: extern "C" fn(*mut libc::c_void) -> !,
+    argument: *mut libc::c_void,
+) -> i64 {
+    let ret: i64;
+    // SAFETY: registers survive the call in both processes (but rax, rcx, r11); the child never leaves the inner branch.
+    unsafe {
+        std::arch::asm!(
+            "syscall",
+            "test rax, rax",
+            "jnz 2f",
+            "xor ebp, ebp",
+            "mov rdi, r12",
+            "call r13",
+            "ud2",
+            "2:",
+            inlateout("rax") libc::SYS_clone3 => ret,
+            in("rdi") std::ptr::from_mut(args),
+            in("rsi") size_of::<CloneArgs>(),
+            in("r12") argument,
+            in("r13") entry,
+            lateout("rcx") _,
+            lateout("r11") _,
+        );
+    }
+    ret
+}
+
+/// The system call itself, see the other architecture's.
+///
+/// # Safety
+/// As [`vfork_on`].
+#[cfg(target_arch = "aarch64")]
+unsafe fn clone3_onto_stack(
+    args: &mut CloneArgs,
+    entry: extern "C" fn(*mut libc::c_void) -> !,
+    argument: *mut libc::c_void,
+) -> i64 {
+    let ret: i64;
+    // SAFETY: all registers but x0 survive the call in both processes; the child never leaves the inner branch.
+    unsafe {
+        std::arch::asm!(
+            "svc 0",
+            "cbnz x0, 2f",
+            "mov x29, xzr",
+            "mov x0, x20",
+            "blr x21",
+            "brk 1",
+            "2:",
+            in("x8") libc::SYS_clone3,
+            inlateout("x0") std::ptr::from_mut(args) as i64 => ret,
+            in("x1") size_of::<CloneArgs>(),
+            in("x20") argument,
+            in("x21") entry,
+        );
+    }
+    ret
 }
 
 /// pidfd_open(2).
