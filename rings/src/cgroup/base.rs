@@ -136,14 +136,15 @@ impl Base {
         Group::create(self.agents.tree(), name, limits, &self.gaps)
     }
 
-    /// Ends and removes whatever an earlier life left in our subtree: agents, and helpers in the supervisor's leaf.
-    /// To be called before the first agent starts.
+    /// Ends and removes whatever an earlier life left in our subtree: agents, and everybody in the supervisor's leaf but
+    /// us and our `companions`. To be called right after [`Base::open`], before other helpers are forked.
     ///
     /// # Errors
     /// [`Error::Survivors`] when something lives longer than `within`.
     pub fn sweep(&self, within: Duration) -> Result<SweepReport> {
         let start = Instant::now();
         let mut processes = self.agents.kill(within)?.processes;
+        self.agents.thaw(within)?;
         let groups = remove_children(self.agents.tree())?;
         if let Some(dir) = &self.tree.unified {
             processes += end_strangers(&dir.join(SUPERVISOR), &self.ours, start + within)?;

@@ -5,8 +5,10 @@
 use std::fs;
 use std::os::fd::AsRawFd;
 use std::os::unix::process::ExitStatusExt;
+use std::process::Command;
 use std::time::Duration;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -17,7 +19,7 @@ use super::freeze::State;
 use super::kill::Means;
 use super::layout::{Controller, Gap, GapReason, Place};
 use super::subtree;
-use super::tree::Version;
+use super::tree::{Tree, Version};
 use super::{Base, Grip, Group, Layout, Limits};
 
 const NONE: Limits = Limits { memory_bytes: None, cpu_millis: None, tasks: None };
@@ -128,8 +130,10 @@ fn stopped_and_frozen_trees_die_and_thaw() {
         let report = group.kill(PATIENCE).unwrap();
         assert_eq!(report.processes, 3);
         assert!(group.is_empty().unwrap());
-        group.thaw(PATIENCE).unwrap();
         assert!(!group.is_frozen().unwrap());
+        drop(agent);
+        let agent = tree_of(&group, 1, "exec sleep 1000");
+        end(&group);
         drop(agent);
     });
 }
@@ -317,7 +321,11 @@ fn frozen_parent_is_told_when_a_thaw_can_not_settle() {
             rig.base().agents().thaw(PATIENCE).unwrap();
         }
         end(&group);
+        if rig.layout.unified.is_some() {
+            assert!(matches!(group.join(), Err(Error::NotSettled { .. })));
+        }
         rig.base().agents().thaw(PATIENCE).unwrap();
+        drop(group.join().unwrap());
         drop(agent);
     });
 }
@@ -407,7 +415,7 @@ fn next_life_sweeps_what_the_last_one_left() {
     Rig::each("next_life_sweeps_what_the_last_one_left", |rig| {
         let (one, two) = (rig.group("one", NONE), rig.group("two", NONE));
         let agents = [tree_of(&one, 1, "setsid sleep 1000 & wait"), tree_of(&two, 1, "exec sleep 1000")];
-        two.freeze(PATIENCE).unwrap();
+        rig.base().agents().freeze(PATIENCE).unwrap();
         // The last life's handles are dropped without a clean-up, as a SIGKILL would.
         drop((one, two));
         let again = Base::open(&rig.layout, &rig.id, &[]).unwrap();
@@ -416,7 +424,11 @@ fn next_life_sweeps_what_the_last_one_left() {
         assert!(agents.iter().all(|agent| !is_alive(agent.pid())));
         assert!(again.agents().tree().is_empty().unwrap());
         assert_eq!(again.sweep(PATIENCE).unwrap().groups, 0);
-        again.create("one", &NONE).unwrap().remove(PATIENCE).unwrap();
+        let group = again.create("one", &NONE).unwrap();
+        let agent = tree_of(&group, 1, "exec sleep 1000");
+        end(&group);
+        drop(agent);
+        group.remove(PATIENCE).unwrap();
     });
 }
 
@@ -442,6 +454,32 @@ fn recorded_base_is_killed_and_swept_by_its_record_alone() {
         }
         drop(agent);
     });
+}
+
+/// The test runs itself again as the process that has no descriptor left.
+#[test]
+fn kill_needs_no_free_descriptor_on_v2() {
+    let name = "kill_needs_no_free_descriptor_on_v2";
+    if let Ok(tree) = std::env::var("AGT_TEST_TREE") {
+        let grip = Grip::open(serde_json::from_str(&tree).unwrap()).unwrap();
+        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        // 0, 1 and 2 are taken: nothing can be opened any more.
+        setrlimit(Resource::RLIMIT_NOFILE, 3, hard).unwrap();
+        assert!(fs::File::open("/dev/null").is_err());
+        assert_eq!(grip.kill(PATIENCE).unwrap().rounds, 1);
+        return;
+    }
+    let Some(rig) = Rig::host(name) else { return };
+    let group = rig.group("poor", NONE);
+    let Some(unified) = group.tree().unified.clone() else { return skip(name, "no v2 hierarchy here") };
+    let agent = tree_of(&group, 2, "sleep 1000 & sleep 1000 & wait");
+    let tree = Tree { unified: Some(unified), ..Tree::default() };
+    let mut poor = Command::new(std::env::current_exe().unwrap());
+    poor.args(["--exact", "cgroup::kernel_tests::kill_needs_no_free_descriptor_on_v2"]);
+    let out = poor.env("AGT_TEST_TREE", serde_json::to_string(&tree).unwrap()).output().unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stdout));
+    assert!(group.is_empty().unwrap());
+    drop(agent);
 }
 
 #[test]
