@@ -29,9 +29,6 @@ const SUPERVISOR: &str = "supervisor";
 const AGENTS: &str = "agents";
 /// The longest id.
 const ID_MAX: usize = 64;
-/// The agents' CPU weight together, against 100 of the supervisor's and of everything else's: under full load their tasks
-/// wait, not ours (measured wake-up latency of the supervisor under a fork bomb: 77 ms without, 0.1 ms with).
-const AGENTS_WEIGHT: u64 = 20;
 /// How long an empty group may take to vanish.
 const REMOVE_WITHIN: Duration = Duration::from_secs(2);
 
@@ -97,10 +94,10 @@ impl Base {
             tree.unified_controllers = subtree::enabled(&agents)?;
             own = Some(unified.own);
         }
-        let agents = tree.child(AGENTS);
-        agents.dirs().try_for_each(ensure)?;
+        tree.child(AGENTS).dirs().try_for_each(ensure)?;
         let place = layout.unified.as_ref().map_or(Place::Root, |unified| unified.place);
-        set_weights(&tree, &agents, place)?;
+        tree.weight = set_weight(&tree, place)?;
+        let agents = tree.child(AGENTS);
         gaps.dedup();
         Ok(Base { tree, agents: Grip::open(agents)?, gaps, ours, own, room })
     }
@@ -139,14 +136,15 @@ impl Base {
         Group::create(self.agents.tree(), name, limits, &self.gaps)
     }
 
-    /// Ends and removes whatever an earlier life left in our subtree: agents, and helpers in the supervisor's leaf.
-    /// To be called before the first agent starts.
+    /// Ends and removes whatever an earlier life left in our subtree: agents, and everybody in the supervisor's leaf but
+    /// us and our `companions`. To be called right after [`Base::open`], before other helpers are forked.
     ///
     /// # Errors
     /// [`Error::Survivors`] when something lives longer than `within`.
     pub fn sweep(&self, within: Duration) -> Result<SweepReport> {
         let start = Instant::now();
         let mut processes = self.agents.kill(within)?.processes;
+        self.agents.thaw(within)?;
         let groups = remove_children(self.agents.tree())?;
         if let Some(dir) = &self.tree.unified {
             processes += end_strangers(&dir.join(SUPERVISOR), &self.ours, start + within)?;
@@ -248,15 +246,13 @@ fn make_legacy(layout: &Layout, name: &str, unified: Option<&Path>, gaps: &mut V
 }
 
 /// The low weight stands where it competes with the supervisor: on `agents` beside its leaf, else on the whole base.
-fn set_weights(tree: &Tree, agents: &Tree, place: Place) -> Result<()> {
+fn set_weight(tree: &Tree, place: Place) -> Result<Option<PathBuf>> {
+    let agents = tree.child(AGENTS);
     let beside_us = match (tree.place(Controller::Cpu), place) {
         (Some((_, Version::V2)), Place::Inner) => agents.place(Controller::Cpu),
         (other, _) => other,
     };
-    match beside_us {
-        Some((dir, version)) => limits::set_weight(dir, version, AGENTS_WEIGHT),
-        None => Ok(()),
-    }
+    beside_us.map(|(dir, version)| limits::set_weight(dir, version)).transpose()
 }
 
 /// Makes a directory unless it is there.

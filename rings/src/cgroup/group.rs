@@ -26,14 +26,17 @@ pub const NAME_MAX: usize = 128;
 /// Keeps an agent called `tasks` or `memory.max` from meeting the kernel's own files.
 const PREFIX: &str = "agent-";
 
+/// How long an empty group may take to thaw.
+const THAW_WITHIN: Duration = Duration::from_secs(1);
+
 /// An agent's group.
 #[derive(Debug)]
 pub struct Group {
     grip: Grip,
     gaps: Vec<Gap>,
     limits: Mutex<Limits>,
-    /// A kill has lifted the CPU quota. Apart from the mutex: a kill waits for no lock.
-    quota_lifted: AtomicBool,
+    /// A kill has lifted the CPU quota, and found the group frozen perhaps. Not in the mutex: a kill waits for no lock.
+    was_killed: AtomicBool,
 }
 
 /// How a new process gets into a group without anybody writing its pid (which would cost an RCU grace period).
@@ -57,8 +60,8 @@ impl Group {
         let ready = limits::apply(&tree, limits, Absent::IsUnlimited, gaps).and_then(|()| Grip::open(tree.clone()));
         match ready {
             Ok(grip) => {
-                let (limits, quota_lifted) = (Mutex::new(*limits), AtomicBool::new(false));
-                Ok(Group { grip, gaps: gaps.to_vec(), limits, quota_lifted })
+                let (limits, was_killed) = (Mutex::new(*limits), AtomicBool::new(false));
+                Ok(Group { grip, gaps: gaps.to_vec(), limits, was_killed })
             }
             Err(error) => {
                 // Empty and a moment old; the error that counts is the first.
@@ -74,14 +77,15 @@ impl Group {
         self.grip.tree()
     }
 
-    /// What a launcher hands to the child. Sets the CPU quota again if a kill had lifted it.
+    /// What a launcher hands to the child. After a kill the group is made ready again: limits set, thawed.
     ///
     /// # Errors
-    /// [`Error::Read`] when a file can't be opened; those of [`Group::set_limits`].
+    /// [`Error::Read`] when a file can't be opened; after a kill those of [`Group::set_limits`] and [`Group::thaw`].
     pub fn join(&self) -> Result<Join> {
-        if self.quota_lifted.load(Ordering::SeqCst) {
+        if self.was_killed.load(Ordering::SeqCst) {
             limits::apply(self.tree(), &self.limits(), Absent::IsUnlimited, &self.gaps)?;
-            self.quota_lifted.store(false, Ordering::SeqCst);
+            self.grip.thaw(THAW_WITHIN)?;
+            self.was_killed.store(false, Ordering::SeqCst);
         }
         let directory = |dir: &Path| open(dir, OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY));
         let writable = |path: &Path| open(path, OpenOptions::new().write(true));
@@ -107,7 +111,7 @@ impl Group {
     /// # Errors
     /// [`Error::Survivors`] when processes are left after `within`.
     pub fn kill(&self, within: Duration) -> Result<KillReport> {
-        self.quota_lifted.store(true, Ordering::SeqCst);
+        self.was_killed.store(true, Ordering::SeqCst);
         self.grip.kill(within)
     }
 

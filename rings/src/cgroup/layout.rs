@@ -422,6 +422,21 @@ mod tests {
     }
 
     #[test]
+    fn group_that_may_not_be_written_is_named_with_the_kernels_answer() {
+        use std::os::unix::fs::PermissionsExt;
+        if nix::unistd::geteuid().is_root() {
+            return crate::cgroup::fixture::skip("group_that_may_not_be_written", "root may write everywhere");
+        }
+        let root = tempfile::tempdir().unwrap();
+        group(root.path(), "b/x", &[("cgroup.controllers", "cpu")]);
+        let own = root.path().join("b/x");
+        fs::set_permissions(&own, fs::Permissions::from_mode(0o555)).unwrap();
+        let found = Layout::from_texts("0::/x\n", "2 0 0:1 / /b rw - cgroup2 c rw\n", root.path());
+        fs::set_permissions(&own, fs::Permissions::from_mode(0o755)).unwrap();
+        assert_eq!(found, Err(Unusable::NotWritable { path: own, errno: Errno::EACCES }));
+    }
+
+    #[test]
     fn two_mounts_of_one_hierarchy_prefer_the_one_that_shows_our_group() {
         let root = tempfile::tempdir().unwrap();
         group(root.path(), "b/x", &[("cgroup.controllers", "")]);

@@ -18,6 +18,24 @@
 //!         agent-<name>/                        one agent: its limits
 //! ```
 //!
+//! ```no_run
+//! use agt_rings::cgroup::{Base, Layout, Limits};
+//! use std::time::Duration;
+//!
+//! # fn main() -> agt_rings::cgroup::Result<()> {
+//! let base = Base::open(&Layout::detect()?, "4f2c9a", &[])?;
+//! let left_over = base.sweep(Duration::from_secs(5))?;
+//! println!("{} processes of an earlier life ended", left_over.processes);
+//! let limits = Limits { memory_bytes: Some(1 << 30), cpu_millis: Some(1000), tasks: Some(256) };
+//! let group = base.create("researcher", &limits)?;
+//! let join = group.join()?; // to the launcher
+//! # drop(join);
+//! let report = group.kill(Duration::from_secs(5))?;
+//! println!("{} processes ended, empty after {:?}", report.processes, report.took);
+//! group.remove(Duration::from_secs(1))?;
+//! # Ok(()) }
+//! ```
+//!
 //! Sources: the kernel's `admin-guide/cgroup-v2.rst`, `admin-guide/cgroup-v1/*.rst`, cgroups(7).
 #![deny(unsafe_code)]
 

@@ -32,6 +32,8 @@ pub struct Tree {
     pub unified_controllers: Vec<Controller>,
     /// On v1, one entry a hierarchy.
     pub legacy: Vec<LegacyDir>,
+    /// The file that gives all agents together their low CPU weight; a kill lends them more to die with.
+    pub weight: Option<PathBuf>,
 }
 
 /// A group in one v1 hierarchy; several controllers can share it (cpu,cpuacct).
@@ -59,6 +61,7 @@ impl Tree {
             unified: self.unified.as_ref().map(|dir| dir.join(name)),
             unified_controllers: self.unified_controllers.clone(),
             legacy,
+            weight: self.weight.clone(),
         }
     }
 
@@ -237,7 +240,8 @@ mod tests {
 
     fn two(root: &Path) -> Tree {
         let legacy = vec![LegacyDir { controllers: vec![Controller::Pids], dir: root.join("pids/g") }];
-        Tree { unified: Some(root.join("unified/g")), unified_controllers: vec![Controller::Cpu], legacy }
+        let unified_controllers = vec![Controller::Cpu];
+        Tree { unified: Some(root.join("unified/g")), unified_controllers, legacy, weight: None }
     }
 
     #[test]

@@ -145,7 +145,7 @@ mod tests {
         let tree = Tree {
             unified: Some(dir.path().to_owned()),
             unified_controllers: Controller::LIMITING.to_vec(),
-            legacy: Vec::new(),
+            ..Tree::default()
         };
         let expected = Usage {
             memory_bytes: Some(100),
