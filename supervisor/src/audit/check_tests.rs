@@ -217,8 +217,8 @@ proptest! {
     }
 
     #[test]
-    fn any_rewrite_below_a_head_is_found(at in 0_usize..30, head in 1_u64..=30) {
-        let mut rows = chain(30);
+    fn any_rewrite_below_a_head_is_found(at in 0_usize..10, head in 1_u64..=10) {
+        let mut rows = chain(10);
         let signed = heads(&rows, &[head]);
         rows[at].record = record(99).encode(at as u64 + 1).into_bytes();
         recompute(&mut rows);
