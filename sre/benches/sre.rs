@@ -25,7 +25,7 @@ fn main() {
     let record = measure(|index| {
         let sample = &samples[(index % samples.len() as u64) as usize];
         let now = Timestamp::from_millis(START_MS + index);
-        black_box(engine.record(black_box(sample), black_box(now)));
+        let _ = black_box(engine.record(black_box(sample), black_box(now)));
     });
     let start = Timestamp::from_millis(START_MS + BATCH * BATCHES as u64);
     let evaluate = measure_batches(200, |index| {

@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::json;
+use crate::ratio::Ratio;
+use crate::remedy::{Remedy, Trigger};
 use crate::slo::{DEFAULT_MINIMUM_EVENTS, DEFAULT_PERIOD};
 
 fn read(text: &str) -> SloSpec {
