@@ -168,6 +168,18 @@ fn policies_that_contradict_themselves_are_refused() {
 }
 
 #[test]
+fn a_restart_neither_refills_the_days_allowance_nor_stops_the_decay() {
+    let mut trust = trust(Score::VOUCHED);
+    succeed(&mut trust, 1_000, at(0));
+    let policy = TrustPolicy::default();
+    let mut restored = Trust::restore(policy, &trust.snapshot(), at(0)).unwrap();
+    succeed(&mut restored, 1_000, at(0));
+    assert_eq!(restored.score(at(0)), score(725));
+    let much_later = Trust::restore(policy, &trust.snapshot(), at(7 * DAY_MS)).unwrap();
+    assert_eq!(much_later.score(at(7 * DAY_MS)), score(712), "the time while it was down is silence too");
+}
+
+#[test]
 fn damaged_snapshots_are_refused() {
     let stored = json::write(&trust(Score::VOUCHED).snapshot());
     for (from, to) in [
