@@ -516,11 +516,12 @@ fn after_a_change_of_period_every_window_keeps_what_it_covers() {
     let mut engine = engine(&text("30d"));
     feed(&mut engine, Sli::Correctness, 10, 10, at(0));
     let now = at(20 * MINUTE);
+    feed(&mut engine, Sli::Correctness, 20, 0, now);
     let restored = Engine::restore(slos(&text("90d")), &engine.snapshot(), now).unwrap().engine;
     let status = &restored.status(now)[0];
-    assert_eq!(status.burn_over(LookBack::M5), None, "5m are 15 minutes now");
+    assert_eq!(status.burn_over(LookBack::M5), Some(0.0), "5m are 15 minutes now");
     for longer in &LookBack::ALL[1..] {
-        assert_eq!(status.burn_over(*longer), Some(5.0), "{longer}");
+        assert_eq!(status.burn_over(*longer), Some(2.5), "{longer}");
     }
 }
 
