@@ -66,6 +66,11 @@ struct Model {
 }
 
 impl Model {
+    fn new(settings: BreakerSettings) -> Self {
+        let (calls, out) = (vec![], vec![]);
+        Self { settings, spell: Spell::Closed, number: 0, calls, out, streak: 0, closed: None }
+    }
+
     fn enter(&mut self, spell: Spell) {
         self.spell = spell;
         self.number += 1;
@@ -86,6 +91,18 @@ impl Model {
         let until = now + self.interval(self.streak);
         self.enter(Spell::Open { until });
         until
+    }
+
+    fn trip(&mut self, now: u64) -> Option<u64> {
+        match self.spell {
+            Spell::ForcedOpen | Spell::Disabled => None,
+            Spell::Open { until: before } => {
+                let until = self.open(now).max(before);
+                self.spell = Spell::Open { until };
+                Some(until)
+            }
+            _ => Some(self.open(now)),
+        }
     }
 
     fn acquire(&mut self, now: u64) -> bool {
@@ -180,15 +197,7 @@ fn settings(window: CallWindow, minimum_calls: u32, probes: u32) -> BreakerSetti
 
 fn run(settings: BreakerSettings, ops: Vec<Op>) -> Result<(), TestCaseError> {
     let mut breaker = Breaker::new(settings.clone()).unwrap();
-    let mut model = Model {
-        settings: settings.clone(),
-        spell: Spell::Closed,
-        number: 0,
-        calls: vec![],
-        out: vec![],
-        streak: 0,
-        closed: None,
-    };
+    let mut model = Model::new(settings.clone());
     let mut permits: Vec<Permit> = vec![];
     let mut now = START;
     for op in ops {
@@ -216,15 +225,7 @@ fn run(settings: BreakerSettings, ops: Vec<Op>) -> Result<(), TestCaseError> {
             Op::Wait { millis } => now += millis,
             Op::Trip => {
                 let until = breaker.trip(time, Jitter::NONE);
-                let expected = match model.spell {
-                    Spell::ForcedOpen | Spell::Disabled => None,
-                    Spell::Open { until: before } => {
-                        let until = model.open(now).max(before);
-                        model.spell = Spell::Open { until };
-                        Some(until)
-                    }
-                    _ => Some(model.open(now)),
-                };
+                let expected = model.trip(now);
                 prop_assert_eq!(until.map(Timestamp::as_millis), expected);
             }
             Op::ForceOpen => {
