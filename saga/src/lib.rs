@@ -12,14 +12,18 @@
 //! - [`journal`]: where they are kept: a trait, and one in memory;
 //! - [`replay`]: from records back to a saga, through the same transition table;
 //! - [`driver`]: performs the actions: journal first, then the world, through the caller's [`driver::Steps`];
-//! - [`inject`]: places where a test can stop the driver as a crash would.
+//! - [`inject`]: places where a test can stop the driver as a crash would;
+//! - [`error`]: why a driver could not go on.
 //!
 //! The crate knows no process, ring, database or clock: rings are plain numbers that the caller judges, runs are the
 //! caller's [`driver::Steps`], and time comes with each input.
 
 #![forbid(unsafe_code)]
 
+pub mod driver;
+pub mod error;
 pub mod id;
+pub mod inject;
 pub mod journal;
 pub mod lint;
 pub mod machine;

@@ -126,7 +126,7 @@ pub enum FateEnd {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
     /// Run a command.
-    Run(StepRun),
+    Run(Box<StepRun>),
     /// End a run, wait until its tree is empty, then report it.
     End(RunId),
 }
@@ -260,7 +260,7 @@ impl Turn {
         let record = Record::new(moment.now_ms.max(state.changed_at_ms), event);
         state.apply(&record)?;
         match &record.event {
-            Event::Started(attempt) => self.actions.push(Action::Run(state.run(attempt))),
+            Event::Started(attempt) => self.actions.push(Action::Run(Box::new(state.run(attempt)))),
             Event::Halted(Because::Cancelled(_) | Because::Deadline) => {
                 self.actions.extend(state.runs_to_end().map(Action::End));
             }

@@ -73,7 +73,11 @@ impl State {
             Stage::Failed if self.turns_for_failure() => Some(self.unwinding_because_of(at)),
             Stage::Spoiled if self.phase == Phase::Forward => {
                 if self.past_pivot() || self.plan.pivot() == Some(at) {
-                    return Some(self.park(at, RunKind::Forward, "it took effect, but its output can't be used".into()));
+                    return Some(self.park(
+                        at,
+                        RunKind::Forward,
+                        "it took effect, but its output can't be used".into(),
+                    ));
                 }
                 Some(self.unwinding_because_of(at))
             }
@@ -155,14 +159,17 @@ impl State {
     /// What may start now.
     fn start(&self, at: usize, moment: Moment) -> Option<Event> {
         let slot = &self.slots[at];
-        let due = |due_ms: i64| due_ms <= moment.now_ms;
+        // A due time further away than the longest wait means that the clock was set back: nobody waits for it to return.
+        let longest_ms = |kind| i64::try_from(self.work(at, kind).retry.max_ms).unwrap_or(i64::MAX);
+        let due =
+            |kind, due_ms: i64| due_ms <= moment.now_ms || due_ms.saturating_sub(moment.now_ms) > longest_ms(kind);
         match slot.stage {
             Stage::Waiting if self.goes_forward() && self.ready(at) => Some(match self.inputs(at) {
                 Ok(_) => self.intend(at, RunKind::Forward),
                 Err(why) if self.past_pivot() => self.park(at, RunKind::Forward, why),
                 Err(why) => self.give_up(at, &why),
             }),
-            Stage::Backoff { kind, due_ms } if due(due_ms) => {
+            Stage::Backoff { kind, due_ms } if due(kind, due_ms) => {
                 let waits_for_others = kind == RunKind::Compensate && self.forward_in_flight();
                 (!waits_for_others).then(|| self.intend(at, kind))
             }

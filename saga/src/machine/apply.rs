@@ -176,7 +176,10 @@ impl State {
         let slot = &mut self.slots[at];
         if slot.stage != (Stage::InFlight { kind: run.kind, attempt: run.attempt }) {
             let (kind, stage) = (run.kind.as_str(), slot.stage.as_str());
-            return Err(format!("no {kind} attempt {} of step `{}` is in flight: it is {stage}", run.attempt, run.step));
+            return Err(format!(
+                "no {kind} attempt {} of step `{}` is in flight: it is {stage}",
+                run.attempt, run.step
+            ));
         }
         Ok(slot)
     }

@@ -67,7 +67,9 @@ pub enum Refused {
         parked: Vec<String>,
     },
     /// Going back, a step without a check has nothing that could be tried again.
-    #[error("nothing of step `{step}` can be tried again while the saga is being undone: say applied, not-applied or skip")]
+    #[error(
+        "nothing of step `{step}` can be tried again while the saga is being undone: say applied, not-applied or skip"
+    )]
     NothingToRetry {
         /// The step.
         step: String,

@@ -299,14 +299,15 @@ impl State {
         (parked && !waits).then_some(Rest::Stuck)
     }
 
-    /// When time alone will change something, in milliseconds since the epoch.
+    /// When, later than `now_ms`, time alone will change something. What was due by then and hasn't started waits for
+    /// something else.
     #[must_use]
-    pub fn next_wake_ms(&self) -> Option<i64> {
+    pub fn next_wake_ms(&self, now_ms: i64) -> Option<i64> {
         let due = self.slots.iter().filter_map(|slot| match slot.stage {
             Stage::Backoff { due_ms, .. } if self.pause == Pause::Off => Some(due_ms),
             _ => None,
         });
-        due.chain(self.deadline_ms()).min()
+        due.chain(self.deadline_ms()).filter(|due_ms| *due_ms > now_ms).min()
     }
 
     /// What lists show of it.
