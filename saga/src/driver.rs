@@ -25,9 +25,9 @@ use tokio::time::Instant;
 pub use crate::error::{SagaError, StepsError};
 
 use crate::id::{RunId, SagaId};
-use crate::inject::Hook;
+use crate::inject::{Hook, Onward, Point};
 use crate::journal::{Journal, JournalError};
-use crate::machine::{self, Command, Fate, Input, Policy, Rest, State, StepError, StepRun, Turn};
+use crate::machine::{self, Command, Fate, Input, Policy, Rest, State, StepError, StepRun};
 use crate::outcome::StepOutcome;
 use crate::plan::Plan;
 use crate::record::Record;
@@ -171,7 +171,7 @@ impl<J: Journal, S: Steps> Driver<J, S> {
         let fates = fates.map_err(|source| SagaError::TreesNotEmpty { saga: id.clone(), source })?;
         let input = if in_flight.is_empty() { Input::Wake } else { Input::Recovered { fates } };
         let moment = self.moment();
-        let turn = self.step(&mut state, input, moment)?;
+        let turn = machine::step(&mut state, input, moment, &self.settings.policy).map_err(|e| error(id, e))?;
         drive::Drive::new(self, state, live, moment).drive(turn).await
     }
 
@@ -226,17 +226,22 @@ impl<J: Journal, S: Steps> Driver<J, S> {
     }
 
     async fn append(&self, state: &State, after: u64, records: &[Record]) -> Result<(), SagaError> {
+        self.pass(Point::BeforeAppend { saga: state.id(), after, records })?;
         let lines = records.iter().map(Record::to_text).collect();
         let appended = self.journal.append(state.summary(), after, lines).await;
         appended.map_err(|source| SagaError::Journal { saga: state.id().clone(), source })?;
         if let Some(observer) = &self.settings.observer {
             observer(&Progress { records, state });
         }
-        Ok(())
+        self.pass(Point::AfterAppend { saga: state.id(), after, records })
     }
 
-    fn step(&self, state: &mut State, input: Input, moment: Moment) -> Result<Turn, SagaError> {
-        machine::step(state, input, moment, &self.settings.policy).map_err(|e| error(state.id(), e))
+    fn pass(&self, point: Point<'_>) -> Result<(), SagaError> {
+        let onward = self.settings.hook.as_ref().map_or(Onward::GoOn, |hook| hook.reached(&point));
+        match onward {
+            Onward::GoOn => Ok(()),
+            Onward::Stop => Err(SagaError::Stopped { point: point.to_string() }),
+        }
     }
 
     fn moment(&self) -> Moment {

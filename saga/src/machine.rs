@@ -47,7 +47,8 @@ use serde_json::{Map, Value};
 
 pub use apply::IllegalEvent;
 pub use command::{Command, Order, Refused};
-pub use state::{Pause, Phase, Rest, Slot, Stage, State};
+pub use slot::{Slot, Stage};
+pub use state::{Pause, Phase, Rest, State};
 
 use crate::id::{IdempotencyKey, RunId, RunKind, SagaId};
 use crate::outcome::{StepOutcome, Verdict};
@@ -59,6 +60,7 @@ use state::Trees;
 mod advance;
 mod apply;
 mod command;
+mod slot;
 mod state;
 
 /// How many runs of one retry budget a crash may cut off before an operator has to look: a step that takes its
@@ -194,7 +196,7 @@ pub fn begin(
     Ok((state, turn))
 }
 
-/// Takes an input and everything that follows from it.
+/// Takes one input and everything that follows from it: [`accept`], then [`Turn::advance`].
 ///
 /// # Errors
 /// [`StepError::Refused`] when the input makes no sense now; the saga is unchanged.
@@ -204,7 +206,9 @@ pub fn step(state: &mut State, input: Input, moment: Moment, policy: &Policy) ->
     Ok(turn)
 }
 
-/// Takes an input and nothing that follows from it: for a command to a saga that nobody drives at the moment.
+/// Takes an input and nothing that follows from it: for a command to a saga that nobody drives at the moment, and for
+/// inputs that share one append. Of those, all must be accepted before anything follows from any: else one would start
+/// a step forward and the next, in the same append, turn the saga round.
 ///
 /// # Errors
 /// As [`step`].
@@ -241,14 +245,17 @@ pub fn accept(state: &mut State, input: Input, moment: Moment) -> Result<Turn, S
 }
 
 impl Turn {
-    /// Appends what came of a later input: both share one append.
+    /// Adds what was accepted later: both share one append.
     pub fn join(&mut self, later: Self) {
         self.records.extend(later.records);
         self.actions.extend(later.actions);
     }
 
-    /// Asks the policy until it has nothing more to say.
-    fn advance(&mut self, state: &mut State, moment: Moment, policy: &Policy) -> Result<(), IllegalEvent> {
+    /// Adds what follows: asks the policy until it has nothing more to say.
+    ///
+    /// # Errors
+    /// [`IllegalEvent`] never happens but for a bug.
+    pub fn advance(&mut self, state: &mut State, moment: Moment, policy: &Policy) -> Result<(), IllegalEvent> {
         while let Some(event) = state.next_event(moment, policy) {
             self.commit(state, moment, event)?;
         }

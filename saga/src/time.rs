@@ -11,6 +11,14 @@ impl Draw {
     /// No jitter: the whole delay. For tests and for reckoning the longest wait.
     pub const LONGEST: Self = Self(u32::MAX);
 
+    /// A draw of its own for each of several waits that begin at one moment.
+    #[must_use]
+    pub fn nth(self, number: usize) -> Self {
+        // Steps of the golden ratio spread any count of points evenly (Weyl's sequence), and 0 keeps the draw itself.
+        let number = u32::try_from(number).unwrap_or(u32::MAX);
+        Self(self.0.wrapping_add(number.wrapping_mul(0x9e37_79b9)))
+    }
+
     /// `whole_ms` scaled by this draw: full jitter, from zero to all of it ("Exponential Backoff And Jitter", AWS
     /// Architecture Blog, 2015: of the variants tried there, full jitter made the least work).
     #[must_use]
@@ -25,7 +33,7 @@ impl Draw {
 pub struct Moment {
     /// Milliseconds since the epoch.
     pub now_ms: i64,
-    /// For the one backoff that this input may start.
+    /// For the waits that begin now.
     pub draw: Draw,
 }
 

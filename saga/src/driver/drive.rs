@@ -5,15 +5,15 @@
 use std::collections::HashMap;
 
 use tokio::sync::oneshot;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
 use super::run::{Ended, run_one};
-use super::{Ask, Driver, Live, SagaError, Steps};
+use super::{Ask, Driver, Live, SagaError, Steps, error};
 use crate::id::RunId;
-use crate::inject::{Onward, Point};
+use crate::inject::Point;
 use crate::journal::Journal;
-use crate::machine::{Action, Input, Rest, State, Turn};
+use crate::machine::{self, Action, Input, Rest, State, StepError, Turn};
 use crate::time::Moment;
 
 /// The most inputs that share one append.
@@ -84,17 +84,15 @@ impl<'a, J: Journal, S: Steps> Drive<'a, J, S> {
         if turn.records.is_empty() {
             return Ok(());
         }
-        let (saga, after, records) = (self.state.id().clone(), self.durable, turn.records.as_slice());
-        self.pass(Point::BeforeAppend { saga: &saga, after, records })?;
-        self.driver.append(&self.state, after, records).await?;
+        self.driver.append(&self.state, self.durable, &turn.records).await?;
         self.durable = self.state.seq();
-        self.pass(Point::AfterAppend { saga: &saga, after, records })
+        Ok(())
     }
 
     fn perform(&mut self, action: Action) -> Result<(), SagaError> {
         match action {
             Action::Run(run) => {
-                self.pass(Point::BeforeRun(&run.id))?;
+                self.driver.pass(Point::BeforeRun(&run.id))?;
                 let (ender, end) = oneshot::channel();
                 self.enders.insert(run.id.clone(), ender);
                 self.runs.spawn(run_one(self.driver.steps.clone(), *run, end));
@@ -106,22 +104,24 @@ impl<'a, J: Journal, S: Steps> Drive<'a, J, S> {
         Ok(())
     }
 
-    /// Waits for something to happen and takes along all else that has happened by then.
+    /// Waits for something to happen, takes along all else that has happened by then, and asks what follows.
     async fn next_turn(&mut self) -> Result<Turn, SagaError> {
         let first = self.woken().await;
-        let mut turn = self.take(first)?;
+        let moment = self.driver.moment();
+        self.asked_ms = moment.now_ms;
+        let mut turn = self.take(first, moment)?;
         for _ in 1..BATCH_MAX {
             let more = match self.runs.try_join_next() {
-                Some(joined) => {
-                    Woken::Run(joined.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())))
-                }
+                Some(joined) => Woken::Run(unpanicked(joined)),
                 None => match self.live.asks.try_recv() {
                     Ok(ask) => Woken::Asked(ask),
                     Err(_none) => break,
                 },
             };
-            turn.join(self.take(more)?);
+            turn.join(self.take(more, moment)?);
         }
+        let advanced = turn.advance(&mut self.state, moment, &self.driver.settings.policy);
+        advanced.map_err(|source| SagaError::Illegal { saga: self.state.id().clone(), source })?;
         Ok(turn)
     }
 
@@ -129,50 +129,45 @@ impl<'a, J: Journal, S: Steps> Drive<'a, J, S> {
         let due = self.state.next_wake_ms(self.asked_ms).map(|at_ms| self.driver.clock.instant(at_ms));
         tokio::select! {
             Some(ask) = self.live.asks.recv() => Woken::Asked(ask),
-            Some(joined) = self.runs.join_next(), if !self.runs.is_empty() => {
-                Woken::Run(joined.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())))
-            }
+            Some(joined) = self.runs.join_next(), if !self.runs.is_empty() => Woken::Run(unpanicked(joined)),
             () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => Woken::Time,
             else => Woken::Time,
         }
     }
 
-    fn take(&mut self, woken: Woken) -> Result<Turn, SagaError> {
-        match woken {
-            Woken::Time => self.step(Input::Wake),
+    fn take(&mut self, woken: Woken, moment: Moment) -> Result<Turn, SagaError> {
+        let input = match woken {
+            Woken::Time => Input::Wake,
             Woken::Run(ended) => {
                 self.enders.remove(&ended.run);
                 let outcome = match ended.outcome {
                     Ok(outcome) => outcome,
                     Err(source) => return Err(SagaError::NotEnded { run: ended.run, source }),
                 };
-                self.pass(Point::AfterRun(&ended.run))?;
-                self.step(Input::Finished { run: ended.run, outcome })
+                self.driver.pass(Point::AfterRun(&ended.run))?;
+                Input::Finished { run: ended.run, outcome }
             }
-            Woken::Asked(ask) => match self.step(Input::Command(ask.command)) {
-                Err(refused @ SagaError::Refused { .. }) => {
-                    let _gone = ask.reply.send(Err(refused));
-                    Ok(Turn::default())
-                }
-                taken => {
-                    self.replies.push(ask.reply);
-                    taken
-                }
-            },
-        }
+            Woken::Asked(ask) => return self.take_ask(ask, moment),
+        };
+        machine::accept(&mut self.state, input, moment).map_err(|e| error(&self.live.id, e))
     }
 
-    fn step(&mut self, input: Input) -> Result<Turn, SagaError> {
-        let moment = self.driver.moment();
-        self.asked_ms = moment.now_ms;
-        self.driver.step(&mut self.state, input, moment)
-    }
-
-    fn pass(&self, point: Point<'_>) -> Result<(), SagaError> {
-        let onward = self.driver.settings.hook.as_ref().map_or(Onward::GoOn, |hook| hook.reached(&point));
-        match onward {
-            Onward::GoOn => Ok(()),
-            Onward::Stop => Err(SagaError::Stopped { point: point.to_string() }),
+    fn take_ask(&mut self, ask: Ask, moment: Moment) -> Result<Turn, SagaError> {
+        match machine::accept(&mut self.state, Input::Command(ask.command), moment) {
+            Ok(turn) => {
+                self.replies.push(ask.reply);
+                Ok(turn)
+            }
+            Err(refused @ StepError::Refused(_)) => {
+                let _gone = ask.reply.send(Err(error(&self.live.id, refused)));
+                Ok(Turn::default())
+            }
+            Err(illegal) => Err(error(&self.live.id, illegal)),
         }
     }
+}
+
+/// A run's end; a panic in the caller's `Steps` goes on in the driver's own task, where the caller sees it.
+fn unpanicked(joined: Result<Ended, JoinError>) -> Ended {
+    joined.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }

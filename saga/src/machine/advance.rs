@@ -4,7 +4,8 @@
 //! what already happened come first (retry, give up, park, turn round), then what may start, then whether it is over.
 //! Nothing is remembered between questions, so a saga that was cut off anywhere goes on from its records alone.
 
-use super::state::{Pause, Phase, Stage, State};
+use super::slot::Stage;
+use super::state::{Pause, Phase, State};
 use super::{LOST_MAX, Policy};
 use crate::id::RunKind;
 use crate::outcome::Again;
@@ -70,6 +71,12 @@ impl State {
             Stage::Backoff { kind: RunKind::Forward, .. } if !self.goes_forward() => {
                 Some(self.give_up(at, "the saga is being undone"))
             }
+            // Before anything starts: a step that can't have its inputs may turn the saga round.
+            Stage::Waiting if self.goes_forward() && self.ready(at) => match self.inputs(at) {
+                Ok(_) => None,
+                Err(why) if self.past_pivot() => Some(self.park(at, RunKind::Forward, why)),
+                Err(why) => Some(self.give_up(at, &why)),
+            },
             Stage::Failed if self.turns_for_failure() => Some(self.unwinding_because_of(at)),
             Stage::Spoiled if self.phase == Phase::Forward => {
                 if self.past_pivot() || self.plan.pivot() == Some(at) {
@@ -164,11 +171,7 @@ impl State {
         let due =
             |kind, due_ms: i64| due_ms <= moment.now_ms || due_ms.saturating_sub(moment.now_ms) > longest_ms(kind);
         match slot.stage {
-            Stage::Waiting if self.goes_forward() && self.ready(at) => Some(match self.inputs(at) {
-                Ok(_) => self.intend(at, RunKind::Forward),
-                Err(why) if self.past_pivot() => self.park(at, RunKind::Forward, why),
-                Err(why) => self.give_up(at, &why),
-            }),
+            Stage::Waiting if self.goes_forward() && self.ready(at) => Some(self.intend(at, RunKind::Forward)),
             Stage::Backoff { kind, due_ms } if due(kind, due_ms) => {
                 let waits_for_others = kind == RunKind::Compensate && self.forward_in_flight();
                 (!waits_for_others).then(|| self.intend(at, kind))
@@ -215,7 +218,7 @@ impl State {
 
     fn retry(&self, at: usize, kind: RunKind, moment: Moment) -> Event {
         let failures = self.slots[at].tally(kind).failures;
-        let due = self.work(at, kind).retry.due_ms(failures, moment.now_ms, moment.draw);
+        let due = self.work(at, kind).retry.due_ms(failures, moment.now_ms, moment.draw.nth(at));
         Event::Retry(record::Retry { step: self.plan.steps()[at].name.clone(), kind, due })
     }
 

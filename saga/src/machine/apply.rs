@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::state::{Pause, Phase, Slot, Stage, State, Tally, Trees};
+use super::slot::{Slot, Stage, Tally};
+use super::state::{Pause, Phase, State, Trees};
 use crate::id::RunKind;
 use crate::outcome::{Again, Verdict};
 use crate::plan::Plan;

@@ -1,6 +1,7 @@
 //! What an operator may say, and what each word means where a saga stands.
 
-use super::state::{Pause, Phase, Stage, State};
+use super::slot::Stage;
+use super::state::{Pause, Phase, State};
 use crate::id::RunKind;
 use crate::record::{Authority, Because, Becomes, EndState, Ended, Event, Resolution, Resolved};
 
