@@ -224,6 +224,9 @@ pub fn accept(state: &mut State, input: Input, moment: Moment) -> Result<Turn, S
             turn.commit(state, moment, finished)?;
         }
         Input::Recovered { fates } => {
+            if let Phase::Ended(end) = state.phase {
+                return Err(Refused::Ended(end).into());
+            }
             turn.commit(state, moment, Event::Recovered)?;
             for run in state.in_flight() {
                 let end = fates.iter().find(|fate| fate.run == run).map(|fate| fate.end.clone());

@@ -72,11 +72,10 @@ impl State {
                 Some(self.give_up(at, "the saga is being undone"))
             }
             // Before anything starts: a step that can't have its inputs may turn the saga round.
-            Stage::Waiting if self.goes_forward() && self.ready(at) => match self.inputs(at) {
-                Ok(_) => None,
-                Err(why) if self.past_pivot() => Some(self.park(at, RunKind::Forward, why)),
-                Err(why) => Some(self.give_up(at, &why)),
-            },
+            Stage::Waiting | Stage::Backoff { kind: RunKind::Forward, .. } if self.goes_forward() && self.ready(at) => {
+                let why = self.inputs(at).err()?;
+                Some(if self.past_pivot() { self.park(at, RunKind::Forward, why) } else { self.give_up(at, &why) })
+            }
             Stage::Failed if self.turns_for_failure() => Some(self.unwinding_because_of(at)),
             Stage::Spoiled if self.phase == Phase::Forward => {
                 if self.past_pivot() || self.plan.pivot() == Some(at) {
@@ -144,7 +143,7 @@ impl State {
         let halt = self.halt.as_ref().filter(|_| self.phase == Phase::Forward && !self.past_pivot())?;
         let pivot_open = self.plan.pivot().is_some_and(|at| {
             let stage = &self.slots[at].stage;
-            !matches!(stage, Stage::Waiting | Stage::Failed)
+            !matches!(stage, Stage::Waiting | Stage::Failed | Stage::Left)
         });
         (!pivot_open).then(|| Event::Unwinding(halt.clone()))
     }

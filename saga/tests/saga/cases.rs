@@ -119,7 +119,7 @@ fn step(dice: &mut Dice, name: &str, needs: Vec<String>, pivot: bool, past: bool
     step["retry"] = json!({"attempts": attempts, "backoff": {"initial": "10ms", "max": "100ms"}});
     // Inputs that can only be had when the order is kept.
     let inputs: BTreeMap<&str, Value> =
-        needs.iter().map(|n| (n.as_str(), json!(format!("steps.{n}.outputs")))).collect();
+        needs.iter().map(|n| (n.as_str(), json!(format!("steps.{n}.outputs.of")))).collect();
     step["inputs"] = json!(inputs);
     if !pivot && dice.percent(15) {
         script.reads_only = true;

@@ -91,8 +91,8 @@ async fn live_on(driver: &Driver<Disk, Hands>, world: &World) -> Result<EndState
         let state = driver.load(&id).await?;
         for name in state.parked() {
             let (_, slot) = state.steps().find(|(step, _)| step.name == name).unwrap();
-            let Stage::Parked { kind, .. } = slot.stage() else { unreachable!("it is parked") };
-            let order = Order::Resolve { resolution: decision(world, &name, *kind), step: name };
+            let Stage::Parked { kind, why } = slot.stage() else { unreachable!("it is parked") };
+            let order = Order::Resolve { resolution: decision(world, &name, *kind, why), step: name };
             let authority = Authority { by: "tester".into(), reason: "looked".into() };
             driver.command(&id, Command { order, authority }).await?;
         }
@@ -102,13 +102,14 @@ async fn live_on(driver: &Driver<Disk, Hands>, world: &World) -> Result<EndState
 }
 
 /// What an operator finds who looks at the world.
-fn decision(world: &World, step: &str, kind: RunKind) -> Resolution {
+fn decision(world: &World, step: &str, kind: RunKind, why: &str) -> Resolution {
     let script = &world.case().scripts[step];
     match kind {
         RunKind::Compensate if !world.is_present(step) => Resolution::Applied { output: Value::Null },
         RunKind::Compensate => Resolution::Skip,
         _ if world.is_present(step) => Resolution::Applied { output: json!({"of": step}) },
-        _ if script.always_fails => Resolution::Skip,
+        // Without its inputs it can't run: what they would have come from was skipped.
+        _ if script.always_fails || why.contains("gave no outputs") => Resolution::Skip,
         _ => Resolution::NotApplied,
     }
 }
