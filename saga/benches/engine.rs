@@ -60,7 +60,10 @@ fn main() {
         let started = Instant::now();
         runtime.block_on(async {
             for saga in 0..SAGAS {
-                let rest = driver.run(plan.clone(), SagaId::new(format!("saga-{saga}"))).await.expect("nothing fails");
+                let rest = driver
+                    .run(plan.clone(), SagaId::new(format!("saga-{saga}")), Value::Null)
+                    .await
+                    .expect("nothing fails");
                 assert_eq!(rest, Rest::Ended(EndState::Completed));
             }
         });

@@ -19,6 +19,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -27,7 +28,7 @@ pub use crate::error::{SagaError, StepsError};
 use crate::id::{RunId, SagaId};
 use crate::inject::{Hook, Onward, Point};
 use crate::journal::{Journal, JournalError};
-use crate::machine::{self, Command, Fate, Input, Policy, Rest, State, StepError, StepRun};
+use crate::machine::{self, Command, Fate, Input, Policy, Rest, State, StepError, StepRun, Submission};
 use crate::outcome::StepOutcome;
 use crate::plan::Plan;
 use crate::record::Record;
@@ -139,17 +140,19 @@ impl<J: Journal, S: Steps> Driver<J, S> {
         &self.journal
     }
 
-    /// Begins a saga and drives it until nothing more happens by itself.
+    /// Begins a saga and drives it until nothing more happens by itself. `context` is whatever the caller needs to know
+    /// of it after a crash; it is journaled and given back with every run.
     ///
     /// Dropping the future stops driving, as a crash would.
     ///
     /// # Errors
     /// [`SagaError`]; among them [`JournalError::Conflict`] for an id that was used before.
-    pub async fn run(&self, plan: Plan, id: SagaId) -> Result<Rest, SagaError> {
+    pub async fn run(&self, plan: Plan, id: SagaId, context: Value) -> Result<Rest, SagaError> {
         let live = self.enter(&id)?;
         let hash = (self.settings.digest)(plan.to_text().as_bytes());
         let moment = self.moment();
-        let begun = machine::begin(id.clone(), Arc::new(plan), hash, moment, &self.settings.policy);
+        let submission = Submission { id: id.clone(), plan: Arc::new(plan), plan_hash: hash, context };
+        let begun = machine::begin(submission, moment, &self.settings.policy);
         let (state, turn) = begun.map_err(|source| SagaError::Illegal { saga: id, source })?;
         drive::Drive::new(self, state, live, moment).drive(turn).await
     }

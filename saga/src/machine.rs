@@ -148,6 +148,8 @@ pub struct StepRun {
     pub inputs: Map<String, Value>,
     /// What the forward run gave, for a compensation.
     pub output: Value,
+    /// What the caller stored with the saga.
+    pub context: Arc<Value>,
 }
 
 impl std::fmt::Debug for StepRun {
@@ -178,18 +180,26 @@ pub enum StepError {
     Illegal(#[from] IllegalEvent),
 }
 
-/// Begins a saga. The digest of the plan's text is the caller's.
+/// A saga to begin.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Submission {
+    /// Its id, never used before.
+    pub id: SagaId,
+    /// Its plan.
+    pub plan: Arc<Plan>,
+    /// The hash of the plan's text, by the caller's digest.
+    pub plan_hash: String,
+    /// What the caller needs to know of it after a crash; given back with every run.
+    pub context: Value,
+}
+
+/// Begins a saga.
 ///
 /// # Errors
 /// [`IllegalEvent`] never happens but for a bug.
-pub fn begin(
-    id: SagaId,
-    plan: Arc<Plan>,
-    plan_hash: String,
-    moment: Moment,
-    policy: &Policy,
-) -> Result<(State, Turn), IllegalEvent> {
-    let created = Created { saga: id, plan_hash, plan: plan.to_text() };
+pub fn begin(submission: Submission, moment: Moment, policy: &Policy) -> Result<(State, Turn), IllegalEvent> {
+    let Submission { id, plan, plan_hash, context } = submission;
+    let created = Created { saga: id, plan_hash, plan: plan.to_text(), context };
     let mut state = State::created(moment.now_ms, &created, plan);
     let mut turn = Turn { records: vec![Record::new(moment.now_ms, Event::Created(created))], actions: Vec::new() };
     turn.advance(&mut state, moment, policy)?;
@@ -316,6 +326,7 @@ impl State {
             // A compensation runs whatever became of its inputs: going back must not fail for want of data.
             inputs: self.inputs(at).unwrap_or_default(),
             output: self.slots[at].output.clone(),
+            context: self.context.clone(),
         }
     }
 

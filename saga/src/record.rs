@@ -74,6 +74,9 @@ pub struct Created {
     pub plan_hash: String,
     /// The plan, as `Plan::to_text` wrote it.
     pub plan: String,
+    /// What the caller needs to know of the saga after a crash (where its file stood, who submitted it); opaque here.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub context: Value,
 }
 
 /// One attempt at one command.

@@ -35,6 +35,7 @@ impl State {
             id: created.saga.clone(),
             plan,
             plan_hash: created.plan_hash.clone(),
+            context: Arc::new(created.context.clone()),
             phase: Phase::Forward,
             halt: None,
             cancels: 0,

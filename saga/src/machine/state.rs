@@ -19,6 +19,7 @@ pub struct State {
     pub(super) id: SagaId,
     pub(super) plan: Arc<Plan>,
     pub(super) plan_hash: String,
+    pub(super) context: Arc<Value>,
     pub(super) phase: Phase,
     /// Set by a cancel or the deadline: no new forward work, unless the pivot was passed all the same.
     pub(super) halt: Option<Because>,
@@ -114,6 +115,12 @@ impl State {
     #[must_use]
     pub fn plan_hash(&self) -> &str {
         &self.plan_hash
+    }
+
+    /// What the caller stored with it.
+    #[must_use]
+    pub fn context(&self) -> &Value {
+        &self.context
     }
 
     /// Which way it goes.

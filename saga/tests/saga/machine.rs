@@ -6,7 +6,7 @@ use std::sync::Arc;
 use agt_saga::id::{RunId, RunKind, SagaId};
 use agt_saga::journal::Entry;
 use agt_saga::machine::{
-    self, Action, Command, Fate, FateEnd, Input, Order, Phase, Policy, Rest, Stage, State, StepError, Turn,
+    self, Action, Command, Fate, FateEnd, Input, Order, Phase, Policy, Rest, Stage, State, StepError, Submission, Turn,
 };
 use agt_saga::outcome::{Again, Ending, StepOutcome, Verdict};
 use agt_saga::record::{Authority, Event, Record, Resolution};
@@ -93,8 +93,9 @@ impl Held {
         let policy = Policy { parallel: NonZeroUsize::new(3).unwrap() };
         let moment = Moment { now_ms: 1_000, draw: Draw(u32::MAX / 3) };
         let plan = Arc::new(case.plan.clone());
-        let hash = digest(plan.to_text().as_bytes());
-        let (state, turn) = machine::begin(SagaId::new("s"), plan, hash, moment, &policy).unwrap();
+        let plan_hash = digest(plan.to_text().as_bytes());
+        let submission = Submission { id: SagaId::new("s"), plan, plan_hash, context: json!({"base": "/srv"}) };
+        let (state, turn) = machine::begin(submission, moment, &policy).unwrap();
         let mut held = Self { state, records: Vec::new(), now_ms: 1_000, policy };
         held.take(turn);
         held

@@ -246,12 +246,15 @@ impl Steps for Hands {
     }
 }
 
+/// The arguments of an append.
+type Append = (Summary, u64, Vec<String>);
+
 /// A journal that tells the world what it acknowledged, and forgets at a crash what it lied about.
 #[derive(Debug, Clone)]
 pub(crate) struct Disk {
     world: Arc<World>,
     kept: MemoryJournal,
-    cached: Arc<Mutex<Vec<(Summary, u64, Vec<String>)>>>,
+    cached: Arc<Mutex<Vec<Append>>>,
 }
 
 impl Disk {
