@@ -6,6 +6,10 @@ use std::future::Future;
 
 use serde::{Deserialize, Serialize};
 
+pub use memory::MemoryJournal;
+
+mod memory;
+
 /// What a list of sagas shows; written together with the events that changed it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary {
@@ -50,8 +54,8 @@ pub enum JournalError {
 
 /// An append-only, durable journal.
 pub trait Journal: Send + Sync + 'static {
-    /// Appends `events` after event `after` (0 for a new saga) in one transaction with `summary`. Returns when all of it is on
-    /// disk (synced), never before.
+    /// Appends `events` after event `after` (0 for a new saga) in one transaction with `summary`. Returns when all of it
+    /// is on disk (synced), never before.
     fn append(
         &self,
         summary: Summary,

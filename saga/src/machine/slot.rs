@@ -1,0 +1,132 @@
+//! One step of a saga at one moment.
+
+use serde_json::Value;
+
+use crate::id::RunKind;
+use crate::outcome::Again;
+
+/// One step as it stands.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Slot {
+    pub(super) stage: Stage,
+    /// What the step gave; kept while it is undone.
+    pub(super) output: Value,
+    /// Some attempt ended without an answer, and nothing has settled it since.
+    pub(super) tainted: bool,
+    pub(super) tallies: [Tally; 3],
+}
+
+/// Where a step stands. The arrows between these are drawn in the module's documentation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stage {
+    /// Not begun.
+    Waiting,
+    /// A command of it runs, or did when the supervisor died.
+    InFlight {
+        /// Which.
+        kind: RunKind,
+        /// Which time.
+        attempt: u32,
+    },
+    /// A command failed, and nothing is decided yet. Gone within the same append.
+    Faulted {
+        /// Which.
+        kind: RunKind,
+        /// Whether a retry can help.
+        again: Again,
+    },
+    /// A command will be repeated.
+    Backoff {
+        /// Which.
+        kind: RunKind,
+        /// When, in milliseconds since the epoch.
+        due_ms: i64,
+    },
+    /// Nobody knows whether its effect is there.
+    Unknown,
+    /// Its effect is there.
+    Done,
+    /// Its effect is there, its output can't be used.
+    Spoiled,
+    /// Given up; there is no effect.
+    Failed,
+    /// Its effect is gone.
+    Undone,
+    /// Its effect stays and is not undone.
+    Left,
+    /// Later steps go on without it, by an operator's decision.
+    Skipped,
+    /// It waits for an operator.
+    Parked {
+        /// Which command can't go on.
+        kind: RunKind,
+        /// Why, for the reader.
+        why: String,
+    },
+}
+
+/// How often a command was tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Tally {
+    /// The last attempt's number. Never reset.
+    pub(super) attempt: u32,
+    /// Attempts of the present retry budget that failed.
+    pub(super) failures: u32,
+    /// Attempts that a crash of the supervisor cut off since the budget began. They don't use it up.
+    pub(super) lost: u32,
+}
+
+impl Slot {
+    pub(super) fn new() -> Self {
+        Self { stage: Stage::Waiting, output: Value::Null, tainted: false, tallies: [Tally::default(); 3] }
+    }
+
+    pub(super) fn tally(&self, kind: RunKind) -> &Tally {
+        &self.tallies[kind as usize]
+    }
+
+    pub(super) fn tally_mut(&mut self, kind: RunKind) -> &mut Tally {
+        &mut self.tallies[kind as usize]
+    }
+
+    /// Where the step stands.
+    #[must_use]
+    pub fn stage(&self) -> &Stage {
+        &self.stage
+    }
+
+    /// What it gave; `Null` before it is done.
+    #[must_use]
+    pub fn output(&self) -> &Value {
+        &self.output
+    }
+
+    /// How often a command of it was started.
+    #[must_use]
+    pub fn attempts(&self, kind: RunKind) -> u32 {
+        self.tally(kind).attempt
+    }
+}
+
+impl Stage {
+    /// The word for it in lists and messages.
+    #[must_use]
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::InFlight { kind: RunKind::Forward, .. } => "running",
+            Self::InFlight { kind: RunKind::Check, .. } => "checking",
+            Self::InFlight { kind: RunKind::Compensate, .. } => "undoing",
+            Self::Faulted { .. } => "faulted",
+            Self::Backoff { .. } => "retrying",
+            Self::Unknown => "unknown",
+            Self::Done => "done",
+            Self::Spoiled => "spoiled",
+            Self::Failed => "failed",
+            Self::Undone => "undone",
+            Self::Left => "left",
+            Self::Skipped => "skipped",
+            Self::Parked { .. } => "parked",
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! Tests of the crate from outside: one binary, one module a subject.
+#![allow(clippy::unwrap_used)]
+
+mod cases;
+mod crash;
+mod driver;
+mod fixtures;
+mod lint;
+mod machine;
+mod world;
