@@ -1,0 +1,126 @@
+//! Configuration: from YAML files to plans, with every mistake reported at once.
+//!
+//! The road: [`source`] reads a bounded file, [`yaml`] makes a spanned tree of it, [`validate`] compares the tree with the
+//! schema of the types in [`spec`], serde gives the typed value, [`resolve`](load_agent) checks each request against the
+//! operator's file and what is around, and gives an [`AgentPlan`]. Nothing is started by anything in here, and nothing
+//! is decided outside: a file either gives a plan, or a [`ConfigError`] with all that is wrong, where, and what helps.
+
+pub mod diagnostic;
+mod document;
+pub mod grant;
+mod interpolate;
+pub mod plan;
+mod resolve;
+mod rights;
+mod schema;
+pub mod source;
+pub mod spec;
+mod surroundings;
+pub mod tree;
+pub mod units;
+mod validate;
+pub mod yaml;
+mod zones;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+
+pub use diagnostic::{Class, Color, ConfigError, Problem, Report};
+pub use document::{Document, Kind, Loaded, load_typed, parse_typed};
+pub use grant::{Grant, Refusal, Right};
+pub use plan::{AgentPlan, Change, Identity, PlanHash, diff};
+pub use resolve::Overrides;
+pub use rights::{Operator, load_operator};
+pub use schema::{SchemaKind, schema, schema_of};
+pub use spec::{AgentName, AgentSpec, Command, OperatorSpec};
+pub use surroundings::{Account, OwnFolders, RingDefaults, RingTable, Surroundings};
+
+use resolve::Origin;
+
+/// Loads, checks and resolves one agent.
+///
+/// `operator` names the operator's file; without one the file of [`Surroundings::operator_file`] is used if it is there.
+///
+/// # Errors
+/// Everything that is wrong with the agent's file, with the operator's file, or with the agent's requests.
+pub fn load_agent(
+    path: &Path,
+    around: &Surroundings,
+    operator: Option<&Path>,
+    overrides: &Overrides,
+) -> Result<AgentPlan, ConfigError> {
+    let Loaded { value, document } = load_typed::<AgentSpec>(&around.cwd.join(path), Kind::Agent)
+        .map(|loaded| shown_as(loaded, path))
+        .map_err(|error| error.shown_as(path))?;
+    let operator = find_operator(operator, around)?;
+    let source = around
+        .cwd
+        .join(path)
+        .canonicalize()
+        .map_err(|source| ConfigError::Unreadable { path: path.to_path_buf(), source })?;
+    let folder = source.parent().unwrap_or(Path::new("/")).to_path_buf();
+    let origin = Origin { document: Some(&document), source: &source, folder: &folder };
+    resolve::resolve(&value, origin, around, operator.as_ref(), overrides)
+}
+
+fn shown_as<T>(mut loaded: Loaded<T>, path: &Path) -> Loaded<T> {
+    loaded.document.shown = path.to_path_buf();
+    loaded
+}
+
+/// Resolves a command line that has no file (`run --ring N -- COMMAND`): named after its script or program, working
+/// where the user stands, with the user's own PATH (the user typed the command and means the program that they see).
+///
+/// # Errors
+/// As [`load_agent`].
+pub fn agent_from_command(
+    words: Vec<String>,
+    around: &Surroundings,
+    operator: Option<&Path>,
+    overrides: &Overrides,
+) -> Result<AgentPlan, ConfigError> {
+    let command = Command::from_words(words).map_err(|bad| {
+        let problem = Problem::config(bad.message).help(bad.instead);
+        ConfigError::from_report(Report::new(Path::new(""), "".into(), vec![problem]))
+    })?;
+    let operator = find_operator(operator, around)?;
+    let cwd =
+        around.cwd.canonicalize().map_err(|source| ConfigError::Unreadable { path: around.cwd.clone(), source })?;
+    let workdir = overrides.workdir.as_ref().map_or_else(|| cwd.clone(), |typed| cwd.join(typed));
+    let named = named_by(&command, &workdir);
+    let stem = named.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
+    let mut spec = AgentSpec::new(AgentName::from_words(&stem), command);
+    if around.env.contains_key("PATH") {
+        spec.env.pass = vec!["PATH".to_owned()];
+    }
+    let origin = Origin { document: None, source: &named, folder: &cwd };
+    resolve::resolve(&spec, origin, around, operator.as_ref(), overrides)
+}
+
+/// What a command line is known by: the script that its interpreter reads, else its program.
+fn named_by(command: &Command, workdir: &Path) -> PathBuf {
+    let words = command.words();
+    let is_interpreter =
+        Path::new(&words[0]).file_name().is_some_and(|name| resolve::is_interpreter(&name.to_string_lossy()));
+    let files = words.iter().skip(1).map(|word| workdir.join(word));
+    let script = files.filter(|_| is_interpreter).find(|path| path.is_file());
+    let program = || {
+        let path = workdir.join(&words[0]);
+        if words[0].contains('/') { path } else { PathBuf::from(&words[0]) }
+    };
+    let path = script.unwrap_or_else(program);
+    path.canonicalize().unwrap_or(path)
+}
+
+/// The operator's file that counts: the one that was named, else the default one if it is there.
+fn find_operator(named: Option<&Path>, around: &Surroundings) -> Result<Option<Operator>, ConfigError> {
+    match named {
+        Some(path) => load_operator(&around.cwd.join(path), around).map(Some).map_err(|error| error.shown_as(path)),
+        None if around.operator_file.symlink_metadata().is_ok() => {
+            load_operator(&around.operator_file, around).map(Some)
+        }
+        None => Ok(None),
+    }
+}

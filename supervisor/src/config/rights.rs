@@ -1,0 +1,257 @@
+//! What the operator allows one agent: the other half of every request.
+//!
+//! Without an operator's file everything here is empty, and that is the ceiling. Rights only ever come from this file;
+//! a wrong or unsafe file is an error, never "no file".
+
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use agt_rings::Ring;
+use agt_rings::spec::Limits;
+
+use super::diagnostic::{Class, ConfigError, Problem, Report};
+use super::document::{Document, Kind, Loaded, parse_typed};
+use super::source;
+use super::spec::{AgentGrant, ChaosSpec, Environment, HostPort, LimitsSpec, OperatorSpec, Switch};
+use super::surroundings::{RingDefaults, Surroundings};
+use super::tree::KeyPath;
+use super::zones::settled;
+
+/// Names of capabilities(7) that an operator may leave to an agent in R0, without `CAP_`.
+const CAPABILITIES: [&str; 41] = [
+    "audit_control",
+    "audit_read",
+    "audit_write",
+    "block_suspend",
+    "bpf",
+    "checkpoint_restore",
+    "chown",
+    "dac_override",
+    "dac_read_search",
+    "fowner",
+    "fsetid",
+    "ipc_lock",
+    "ipc_owner",
+    "kill",
+    "lease",
+    "linux_immutable",
+    "mac_admin",
+    "mac_override",
+    "mknod",
+    "net_admin",
+    "net_bind_service",
+    "net_broadcast",
+    "net_raw",
+    "perfmon",
+    "setfcap",
+    "setgid",
+    "setpcap",
+    "setuid",
+    "sys_admin",
+    "sys_boot",
+    "sys_chroot",
+    "sys_module",
+    "sys_nice",
+    "sys_pacct",
+    "sys_ptrace",
+    "sys_rawio",
+    "sys_resource",
+    "sys_time",
+    "sys_tty_config",
+    "syslog",
+    "wake_alarm",
+];
+
+/// The operator's file, read and checked.
+#[derive(Debug, Clone)]
+pub struct Operator {
+    /// What it says.
+    pub spec: OperatorSpec,
+    /// Where it stands, links resolved.
+    pub path: PathBuf,
+    /// Its text, for messages.
+    pub document: Document,
+}
+
+/// Reads the operator's file. It must belong to root or to the asking user and nobody else may write it: whoever can
+/// change it holds all the power of this program.
+///
+/// # Errors
+/// A file that others could have written (exit 77), and all that can be wrong with a file of any kind (64).
+pub fn load_operator(path: &Path, around: &Surroundings) -> Result<Operator, ConfigError> {
+    let file = source::open(path)?;
+    trusted(&file, path, around)?;
+    let text = source::read_from(&file, path)?;
+    let Loaded { value, document } = parse_typed::<OperatorSpec>(&text, path, Kind::Operator)?;
+    let problems = consistency(&value, &document);
+    if !problems.is_empty() {
+        return Err(document.error(problems));
+    }
+    Ok(Operator { spec: value, path: settled(path), document })
+}
+
+fn trusted(file: &File, path: &Path, around: &Surroundings) -> Result<(), ConfigError> {
+    let metadata = file.metadata().map_err(|source| ConfigError::Unreadable { path: path.to_path_buf(), source })?;
+    let refuse = |message: String, help: String| {
+        let problem = Problem::new(Class::Refused, message).help(help);
+        Err(ConfigError::from_report(Report::new(path, "".into(), vec![problem])))
+    };
+    let shown = path.display();
+    if metadata.is_file() && metadata.uid() != 0 && metadata.uid() != around.uid {
+        return refuse(
+            format!(
+                "the operator's file belongs to uid {}, not to root or to you (uid {})",
+                metadata.uid(),
+                around.uid
+            ),
+            format!("sudo chown root {shown}"),
+        );
+    }
+    if metadata.is_file() && metadata.mode() & 0o022 != 0 {
+        return refuse(
+            format!("the operator's file can be written by others (mode {:04o})", metadata.mode() & 0o7777),
+            format!("chmod go-w {shown}"),
+        );
+    }
+    Ok(())
+}
+
+/// What no schema can say.
+fn consistency(spec: &OperatorSpec, document: &Document) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for (name, grant) in &spec.agents {
+        let agent = KeyPath::of("agents").key(name);
+        for (index, capability) in grant.capabilities.iter().enumerate() {
+            let bare = capability.to_ascii_lowercase();
+            if !CAPABILITIES.contains(&bare.strip_prefix("cap_").unwrap_or(&bare)) {
+                let problem = Problem::config(format!("unknown capability `{capability}`"))
+                    .label("see capabilities(7)")
+                    .help("for example `net_bind_service`");
+                problems.push(document.locate(problem, &agent.key("capabilities").item(index)));
+            }
+        }
+        let lists = [("read", &grant.read), ("write", &grant.write), ("secrets", &grant.secrets)];
+        for (key, paths) in lists {
+            for (index, path) in paths.iter().enumerate() {
+                if let Some(problem) = operator_path(key, path) {
+                    problems.push(document.locate(problem, &agent.key(key).item(index)));
+                }
+            }
+        }
+    }
+    problems
+}
+
+fn operator_path(key: &str, path: &str) -> Option<Problem> {
+    if path.contains("${") || path.starts_with('~') {
+        return Some(
+            Problem::config(format!("`{path}`: nothing is replaced in the operator's file"))
+                .label("write the path out")
+                .help("what a file allows must not depend on who reads it"),
+        );
+    }
+    (key == "write" && Path::new(path).components().count() <= 1 && path.starts_with('/')).then(|| {
+        Problem::config("no agent may write `/`").label("impossible value").help("name the folders that it needs")
+    })
+}
+
+/// What one agent may have, links resolved.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Rights {
+    pub(super) ceiling: Option<Ring>,
+    pub(super) read: Vec<PathBuf>,
+    pub(super) write: Vec<PathBuf>,
+    pub(super) writable: Vec<String>,
+    pub(super) network: Vec<HostPort>,
+    pub(super) secrets: Vec<PathBuf>,
+    pub(super) env: Vec<String>,
+    pub(super) user: Option<String>,
+    pub(super) limits: LimitsSpec,
+    pub(super) chaos: ChaosSpec,
+    pub(super) vouch: Switch,
+    pub(super) capabilities: Vec<String>,
+    pub(super) environment: Environment,
+    /// Built-in limits with the operator's `rings` laid over them.
+    pub(super) rings: [RingDefaults; 4],
+    /// Set when an entry has the agent's name and another file.
+    pub(super) other_file: Option<PathBuf>,
+}
+
+impl Rights {
+    /// What `operator` allows the agent with this name and file.
+    pub(super) fn of(operator: Option<&Operator>, name: &str, file: &Path, around: &Surroundings) -> Rights {
+        let mut rights = Rights { rings: around.rings.0, ..Rights::default() };
+        let Some(operator) = operator else { return rights };
+        let spec = &operator.spec;
+        rights.ceiling = spec.ceiling;
+        rights.vouch = spec.vouch;
+        rights.environment = spec.environment;
+        for ring in Ring::ALL {
+            if let Some(limits) = spec.rings.get(&ring.number().to_string()) {
+                overlay(&mut rights.rings[usize::from(ring.number())], limits);
+            }
+        }
+        let Some(grant) = spec.agents.get(name) else { return rights };
+        let folder = operator.path.parent().unwrap_or(Path::new("/"));
+        let granted_file = settled(&folder.join(&grant.file));
+        if granted_file != file {
+            rights.other_file = Some(granted_file);
+            return rights;
+        }
+        rights.give(grant, folder);
+        rights
+    }
+
+    fn give(&mut self, grant: &AgentGrant, folder: &Path) {
+        let settle = |paths: &[String]| paths.iter().map(|path| settled(&folder.join(path))).collect();
+        self.ceiling = grant.ceiling.or(self.ceiling);
+        self.read = settle(&grant.read);
+        self.write = settle(&grant.write);
+        self.secrets = settle(&grant.secrets);
+        self.writable.clone_from(&grant.writable);
+        self.network = grant.network.iter().map(|entry| entry.tcp.clone()).collect();
+        self.env.clone_from(&grant.env);
+        self.user.clone_from(&grant.user);
+        self.limits = grant.limits.clone();
+        self.chaos = grant.chaos.clone();
+        self.vouch = grant.vouch.unwrap_or(self.vouch);
+        self.capabilities = grant
+            .capabilities
+            .iter()
+            .map(|name| name.to_ascii_lowercase())
+            .map(|name| name.strip_prefix("cap_").map(str::to_owned).unwrap_or(name))
+            .collect();
+    }
+
+    pub(super) fn may_read(&self, path: &Path) -> bool {
+        self.read.iter().chain(&self.write).any(|granted| path.starts_with(granted))
+    }
+
+    pub(super) fn may_write(&self, path: &Path) -> bool {
+        self.write.iter().any(|granted| path.starts_with(granted))
+    }
+
+    /// Whether exactly this path stands in a list: for sockets, which a folder's grant must not open by the way.
+    pub(super) fn names_path(&self, path: &Path) -> bool {
+        self.read.iter().chain(&self.write).any(|granted| path == granted)
+    }
+
+    pub(super) fn may_have_secret(&self, path: &Path) -> bool {
+        self.secrets.iter().any(|granted| path.starts_with(granted))
+    }
+
+    pub(super) fn ring(&self, ring: Ring) -> RingDefaults {
+        self.rings[usize::from(ring.number())]
+    }
+}
+
+/// Lays the limits that stand in a file over a ring's own.
+fn overlay(defaults: &mut RingDefaults, limits: &LimitsSpec) {
+    defaults.limits = Limits {
+        memory_bytes: limits.memory.map(|size| size.0).or(defaults.limits.memory_bytes),
+        cpu_millis: limits.cpu.map(|cpu| cpu.0).or(defaults.limits.cpu_millis),
+        tasks: limits.tasks.or(defaults.limits.tasks),
+    };
+    defaults.open_files = limits.files.or(defaults.open_files);
+}

@@ -1,0 +1,78 @@
+//! JSON Schema (draft-07) of each kind, from the Rust types: for editors, and as the list of keys that the validator walks.
+//!
+//! One list of keys serves the types, the validator and the editor. Draft-07, because yaml-language-server reads nothing
+//! newer. Two keywords of our own pass through editors unseen: `x-check` names the parser of a text (a size, a
+//! duration), `x-kind` the kind of file.
+
+use schemars::generate::SchemaSettings;
+use schemars::transform::{Transform, transform_subschemas};
+use schemars::{JsonSchema, Schema};
+use serde_json::{Value, json};
+
+use super::spec::{AgentSpec, OperatorSpec};
+
+/// The kinds of file that this module has types for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SchemaKind {
+    /// An agent.yaml.
+    Agent,
+    /// The operator's file.
+    Operator,
+}
+
+/// The schema of a kind as JSON text, keys sorted, ending with a newline.
+#[must_use]
+pub fn schema(kind: SchemaKind) -> String {
+    let value = match kind {
+        SchemaKind::Agent => value_of::<AgentSpec>("agt-supervise agent"),
+        SchemaKind::Operator => value_of::<OperatorSpec>("agt-supervise operator file"),
+    };
+    pretty(&value)
+}
+
+/// The schema of any kind, as [`schema`] gives it: for the kinds whose types live in other crates.
+#[must_use]
+pub fn schema_of<T: JsonSchema>(title: &str) -> String {
+    pretty(&value_of::<T>(title))
+}
+
+/// The schema as a value, with the `x-` keys allowed wherever keys are fixed.
+pub(super) fn value_of<T: JsonSchema>(title: &str) -> Value {
+    let mut schema =
+        SchemaSettings::draft07().with_transform(AllowExtensionKeys).into_generator().into_root_schema_for::<T>();
+    schema.insert("title".to_owned(), Value::from(title));
+    schema.to_value()
+}
+
+fn pretty(value: &Value) -> String {
+    let mut text = serde_json::to_string_pretty(&sorted(value)).expect("a JSON value can be written as JSON");
+    text.push('\n');
+    text
+}
+
+/// Keys in one order, whatever features of serde_json another crate of the build switches on.
+fn sorted(value: &Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let mut keys: Vec<&String> = map.keys().collect();
+            keys.sort();
+            Value::Object(keys.into_iter().map(|key| (key.clone(), sorted(&map[key]))).collect())
+        }
+        Value::Array(items) => Value::Array(items.iter().map(sorted).collect()),
+        other => other.clone(),
+    }
+}
+
+/// `x-` keys are the one thing that is ignored, everywhere a fixed set of keys stands.
+#[derive(Debug, Clone)]
+struct AllowExtensionKeys;
+
+impl Transform for AllowExtensionKeys {
+    fn transform(&mut self, schema: &mut Schema) {
+        let closed = schema.get("additionalProperties") == Some(&Value::Bool(false));
+        if closed {
+            schema.insert("patternProperties".to_owned(), json!({"^x-": {}}));
+        }
+        transform_subschemas(self, schema);
+    }
+}

@@ -1,0 +1,157 @@
+//! The operator's file: who may command, what each ring may use, what each agent may have.
+//!
+//! An agent.yaml may come from a cloned repository; this file is where authority stands. A grant names the agent's file
+//! beside its name, because a name alone can be taken by anybody's file.
+
+use std::collections::BTreeMap;
+
+use agt_rings::Ring;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+
+use super::parts::{ChaosSpec, LimitsSpec, NetworkSpec};
+use super::{Version, ring_schema};
+
+/// What operators have decided for this host.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OperatorSpec {
+    /// Version of this format: 1.
+    pub version: Version,
+    /// `operator`.
+    pub kind: OperatorKind,
+    /// Who may command the supervisor, besides root and the user that runs it.
+    #[serde(default)]
+    pub operators: Operators,
+    /// What this host is for. Default production: no chaos experiment runs there.
+    #[serde(default)]
+    pub environment: Environment,
+    /// The ring that no agent may pass, unless its own entry says so.
+    #[serde(default)]
+    #[schemars(schema_with = "ring_schema")]
+    pub ceiling: Option<Ring>,
+    /// `off`: starting an agent by hand no longer vouches for it. Default on.
+    #[serde(default)]
+    pub vouch: Switch,
+    /// Limits of each ring, in place of the built-in ones: the default and the most that agents get without a grant.
+    #[serde(default)]
+    #[schemars(schema_with = "rings_schema")]
+    pub rings: BTreeMap<String, RingLimits>,
+    /// What single agents may have, by name.
+    #[serde(default)]
+    #[schemars(schema_with = "agents_schema")]
+    pub agents: BTreeMap<String, AgentGrant>,
+}
+
+/// Who may command the supervisor.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Operators {
+    /// Users, by name or uid.
+    pub users: Vec<String>,
+    /// Groups, by name or gid.
+    pub groups: Vec<String>,
+}
+
+/// What a host is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Environment {
+    /// Real users depend on it.
+    #[default]
+    Production,
+    /// A rehearsal.
+    Staging,
+    /// A developer's machine.
+    Dev,
+}
+
+/// The kind of the operator's file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OperatorKind {
+    /// The operator's file.
+    #[default]
+    Operator,
+}
+
+/// On or off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Switch {
+    /// On.
+    #[default]
+    On,
+    /// Off.
+    Off,
+}
+
+/// Limits of a ring on this host.
+pub type RingLimits = LimitsSpec;
+
+/// What one agent may have beyond what everybody may.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AgentGrant {
+    /// The agent.yaml (for a command line: the program) that the name stands for; relative to this file's folder.
+    #[schemars(length(min = 1))]
+    pub file: String,
+    /// The ring that it may at most reach.
+    #[serde(default)]
+    #[schemars(schema_with = "ring_schema")]
+    pub ceiling: Option<Ring>,
+    /// Files and folders that it may read. A socket must be named itself.
+    #[serde(default)]
+    pub read: Vec<String>,
+    /// Files and folders that it may write (and read).
+    #[serde(default)]
+    pub write: Vec<String>,
+    /// Names that are otherwise never writable (`.git/config`, `.vscode`, ...), as paths or as names.
+    #[serde(default)]
+    pub writable: Vec<String>,
+    /// Destinations that it may reach.
+    #[serde(default)]
+    pub network: Vec<NetworkSpec>,
+    /// Files whose content it may be given.
+    #[serde(default)]
+    pub secrets: Vec<String>,
+    /// Variables of the supervisor's environment that it may be given.
+    #[serde(default)]
+    #[schemars(schema_with = "env_names_schema")]
+    pub env: Vec<String>,
+    /// The user that it may run as, by name or uid.
+    #[serde(default)]
+    #[schemars(with = "String")]
+    pub user: Option<String>,
+    /// The most of each resource that it may ask for.
+    #[serde(default)]
+    pub limits: LimitsSpec,
+    /// Whether chaos experiments may target it.
+    #[serde(default)]
+    pub chaos: ChaosSpec,
+    /// `off`: starting it by hand does not vouch for it.
+    #[serde(default)]
+    #[schemars(with = "Switch")]
+    pub vouch: Option<Switch>,
+    /// Capabilities that it keeps in R0, by name (`net_bind_service`).
+    #[serde(default)]
+    pub capabilities: Vec<String>,
+}
+
+fn rings_schema(generator: &mut SchemaGenerator) -> Schema {
+    let limits = generator.subschema_for::<RingLimits>();
+    json_schema!({
+        "type": "object",
+        "additionalProperties": limits,
+        "propertyNames": {"enum": ["0", "1", "2", "3"]}
+    })
+}
+
+fn agents_schema(generator: &mut SchemaGenerator) -> Schema {
+    let grant = generator.subschema_for::<AgentGrant>();
+    json_schema!({"type": "object", "additionalProperties": grant, "propertyNames": {"x-check": "name"}})
+}
+
+fn env_names_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "array", "items": {"type": "string", "x-check": "env-name"}})
+}
