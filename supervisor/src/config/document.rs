@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 
 use super::diagnostic::{ConfigError, Problem, Report, Show};
 use super::tree::{KeyPath, Node, Place, Value};
-use super::{schema, source, validate, yaml};
+use super::{blame, schema, source, validate, yaml};
 
 /// The kinds of file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,8 +130,9 @@ pub fn parse_typed<T: DeserializeOwned + JsonSchema>(
     match yaml::typed(&document.root) {
         Ok(value) => Ok(Loaded { value, document }),
         Err(refusal) => {
+            let refusal = blame::refine::<T>(&document.root, refusal);
             let name = if refusal.path.is_root() { String::new() } else { format!("`{}`: ", refusal.path) };
-            let problem = Problem::config(format!("{name}{}", refusal.message)).label("impossible value");
+            let problem = Problem::config(format!("{name}{}", refusal.message_alone())).label("impossible value");
             let problem = document.locate(problem, &refusal.path);
             Err(document.error(vec![problem]))
         }
