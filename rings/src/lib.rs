@@ -4,10 +4,15 @@
 //! offers) give a [`plan::Plan`] or a list of gaps; a launcher process performs the plan; [`report`] says what was
 //! really enforced. Nothing in this crate knows agent.yaml, SLOs or sagas.
 
+pub mod builtin;
 pub mod cgroup;
-pub mod error;
+pub mod host;
+pub mod launch;
+pub mod plan;
+pub mod report;
 pub mod ring;
 pub mod seccomp;
 pub mod spec;
+mod sys;
 
 pub use ring::Ring;

@@ -101,4 +101,19 @@ pub struct Spec {
     pub limits: Limits,
     /// Whose uid it has.
     pub user: User,
+    /// The uid and gid for [`User::Own`] when the supervisor is root: nobody else's, the same for this agent at each launch.
+    pub own_id: u32,
+    /// The standard streams' terminal becomes the agent's controlling terminal.
+    pub terminal: Terminal,
+}
+
+/// What the agent's standard streams are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Terminal {
+    /// Pipes, files, anything: no controlling terminal.
+    #[default]
+    None,
+    /// Descriptor 0 is a terminal made for this agent.
+    Controlling,
 }

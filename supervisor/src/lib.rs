@@ -1,3 +1,12 @@
 //! Runs AI agents the way an operating system runs processes.
 
+pub mod audit;
+pub mod cli;
+pub mod commands;
 pub mod config;
+pub mod control;
+pub mod dirs;
+pub mod driver;
+pub mod exit;
+pub mod machine;
+pub mod store;

@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use agt_rings::Ring;
-use agt_rings::spec::{Access, Enforcement, FileRule, Limits, Listen, Spec, User};
+use agt_rings::spec::{Access, Enforcement, FileRule, Limits, Listen, Spec, Terminal, User};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -244,6 +244,8 @@ impl AgentPlan {
             listen: self.forwards_at(ring).iter().map(|forward| Listen { address: forward.listen }).collect(),
             limits: self.limits_at(ring),
             user: self.user,
+            own_id: 0,
+            terminal: Terminal::None,
         })
     }
 

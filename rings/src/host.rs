@@ -1,0 +1,109 @@
+//! What this host offers: facts, found once by the launcher in a throw-away child that really tries each thing.
+//!
+//! A kernel's configuration, its sysctls, an LSM and a container's own filter all have a say in whether a namespace can be
+//! made. Only trying tells, so nothing here is read from a configuration.
+
+use serde::{Deserialize, Serialize};
+
+/// Whose power the supervisor has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "kind")]
+pub enum Privilege {
+    /// uid 0 with the capabilities that a launch needs.
+    Root,
+    /// An ordinary user; namespaces come through a user namespace.
+    User {
+        /// The user.
+        uid: u32,
+        /// Its group.
+        gid: u32,
+    },
+}
+
+/// Whether something works here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "works")]
+pub enum Support {
+    /// It was tried and works.
+    Yes,
+    /// It was tried and refused.
+    No {
+        /// The step that failed and the kernel's answer.
+        reason: String,
+    },
+}
+
+impl Support {
+    /// Whether it works.
+    #[must_use]
+    pub fn is_yes(&self) -> bool {
+        matches!(self, Support::Yes)
+    }
+
+    /// The reason when it does not.
+    #[must_use]
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            Support::Yes => None,
+            Support::No { reason } => Some(reason),
+        }
+    }
+}
+
+/// Which cgroup controllers can limit an agent here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Controllers {
+    /// Memory can be capped.
+    pub memory: Support,
+    /// CPU time can be capped.
+    pub cpu: Support,
+    /// Tasks can be capped.
+    pub tasks: Support,
+    /// Membership and a kill that nothing escapes.
+    pub kill: Support,
+    /// In words: `v2`, `v1 hybrid`, `none`.
+    pub layout: String,
+}
+
+impl Controllers {
+    /// No usable cgroup at all, for this reason.
+    #[must_use]
+    pub fn none(reason: &str) -> Controllers {
+        let no = || Support::No { reason: reason.to_owned() };
+        Controllers { memory: no(), cpu: no(), tasks: no(), kill: no(), layout: "none".to_owned() }
+    }
+}
+
+/// Everything that a plan needs to know about this host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Host {
+    /// `uname -r`.
+    pub kernel: String,
+    /// The Landlock ABI; `None` where Landlock is absent or off.
+    pub landlock_abi: Option<u32>,
+    /// seccomp filters can be loaded.
+    pub seccomp: Support,
+    /// Whose power the supervisor has.
+    pub privilege: Privilege,
+    /// Mount, PID, IPC, UTS and network namespaces, a fresh /proc and a new root: all of them together.
+    pub namespaces: Support,
+    /// cgroup limits.
+    pub controllers: Controllers,
+    /// uids from [`crate::builtin::OWN_ID_BASE`] on exist here (a container may map only some).
+    pub own_ids: Support,
+}
+
+/// What the launcher found out about one tree of a spec.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tree {
+    /// The tree, as the spec names it.
+    pub path: std::path::PathBuf,
+    /// Its owner on disk.
+    pub uid: u32,
+    /// Its group on disk.
+    pub gid: u32,
+    /// Whether an id-mapped mount of it works.
+    pub id_map: Support,
+    /// The file system's name, for messages.
+    pub filesystem: String,
+}

@@ -1,0 +1,308 @@
+//! From the init to the agent's program: a child that shares the init's memory until it executes.
+//!
+//! CLONE_VM|CLONE_VFORK: no page table is copied, and the parent sleeps until the exec, so the child can say in plain memory
+//! which step failed. It must not allocate, lock or panic: raw system calls over data prepared beforehand. Every step is
+//! commented with why it stands where it stands.
+
+use std::ffi::{CString, OsStr};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+
+use super::protocol::Failure;
+use super::server::Given;
+use crate::builtin;
+use crate::plan::{Ids, Plan, Start};
+use crate::spec::Terminal;
+
+const STACK_BYTES: usize = 64 * 1024;
+
+/// Everything the child needs, made before it exists.
+pub(super) struct Prepared {
+    program: CString,
+    argv: Vec<CString>,
+    env: Vec<CString>,
+    workdir: CString,
+    streams: [RawFd; 3],
+    ids: Option<Ids>,
+    open_files: u64,
+    landlock: Option<RawFd>,
+    filters: Vec<Vec<libc::sock_filter>>,
+    start: Start,
+    exec_cookie: u64,
+    terminal: Terminal,
+}
+
+/// A started agent, from the init's side.
+pub(super) struct Agent {
+    pub(super) pid: i32,
+    pub(super) pidfd: OwnedFd,
+}
+
+impl Prepared {
+    pub(super) fn new(plan: &Plan, given: &Given, landlock: Option<&OwnedFd>) -> Result<Prepared, Failure> {
+        let text = |s: &OsStr| {
+            CString::new(s.as_bytes())
+                .map_err(|_| Failure { step: format!("use {s:?}: it holds a NUL byte"), errno: libc::EINVAL })
+        };
+        let env = plan.env.iter().map(|(key, value)| {
+            let mut both = key.clone();
+            both.push("=");
+            both.push(value);
+            text(&both)
+        });
+        Ok(Prepared {
+            program: text(plan.program.as_os_str())?,
+            argv: plan.argv.iter().map(|arg| text(arg)).collect::<Result<_, _>>()?,
+            env: env.collect::<Result<_, _>>()?,
+            workdir: text(plan.workdir.as_os_str())?,
+            streams: [given.streams[0].as_raw_fd(), given.streams[1].as_raw_fd(), given.streams[2].as_raw_fd()],
+            ids: plan.ids,
+            open_files: plan.open_files,
+            landlock: landlock.map(AsRawFd::as_raw_fd),
+            filters: plan.filters.as_ref().map_or_else(Vec::new, |filters| {
+                filters.programs().iter().map(|program| program.as_sock_filters().to_vec()).collect()
+            }),
+            start: plan.start,
+            exec_cookie: plan.exec_cookie.secret(),
+            terminal: plan.terminal,
+        })
+    }
+}
+
+/// The child's steps, in order. The number of the one that failed comes back through shared memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Step {
+    Signals,
+    Session,
+    Terminal,
+    Streams,
+    CoreLimit,
+    FileLimit,
+    BoundingSet,
+    NoNewPrivileges,
+    Groups,
+    Gid,
+    Uid,
+    Capabilities,
+    DeathSignal,
+    Workdir,
+    OpenProgram,
+    ProgramNumber,
+    Landlock,
+    Descriptors,
+    Filters,
+    Execute,
+}
+
+impl Step {
+    fn words(self) -> &'static str {
+        match self {
+            Step::Signals => "reset signals",
+            Step::Session => "start a session",
+            Step::Terminal => "take the terminal",
+            Step::Streams => "connect the standard streams",
+            Step::CoreLimit => "set RLIMIT_CORE",
+            Step::FileLimit => "set RLIMIT_NOFILE",
+            Step::BoundingSet => "empty the bounding set",
+            Step::NoNewPrivileges => "set no_new_privs",
+            Step::Groups => "drop supplementary groups",
+            Step::Gid => "change the gid",
+            Step::Uid => "change the uid",
+            Step::Capabilities => "drop capabilities",
+            Step::DeathSignal => "ask for the parent death signal",
+            Step::Workdir => "enter the workdir",
+            Step::OpenProgram => "open the program",
+            Step::ProgramNumber => "give the program its descriptor number",
+            Step::Landlock => "load the Landlock rules",
+            Step::Descriptors => "close descriptors",
+            Step::Filters => "load the seccomp filters",
+            Step::Execute => "execute the program",
+        }
+    }
+}
+
+struct Shared<'a> {
+    prepared: &'a Prepared,
+    argv: Vec<*const libc::c_char>,
+    env: Vec<*const libc::c_char>,
+    failed: Option<(Step, i32)>,
+}
+
+/// Starts the program; returns once it was executed.
+pub(super) fn start(prepared: &Prepared) -> Result<Agent, Failure> {
+    let pointers = |texts: &[CString]| {
+        let mut list: Vec<*const libc::c_char> = texts.iter().map(|text| text.as_ptr()).collect();
+        list.push(std::ptr::null());
+        list
+    };
+    let mut shared = Shared { prepared, argv: pointers(&prepared.argv), env: pointers(&prepared.env), failed: None };
+    let mut stack = vec![0u8; STACK_BYTES];
+    let mut pidfd: RawFd = -1;
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
+    // SAFETY: the stack grows down from its aligned end and outlives the child's use of it, because CLONE_VFORK holds us until
+    // the child has executed or ended; `shared` is touched by the child alone until then; CLONE_PIDFD stores into `pidfd`.
+    let pid = unsafe {
+        let top = stack.as_mut_ptr().add(STACK_BYTES);
+        let top = top.sub(top as usize % 16);
+        libc::clone(enter, top.cast(), flags, (&raw mut shared).cast(), &raw mut pidfd)
+    };
+    if pid < 0 {
+        return Err(Failure::new("clone the agent", &std::io::Error::last_os_error()));
+    }
+    // SAFETY: the kernel stored a new descriptor of ours.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    // SAFETY: a volatile read: the child wrote through another pointer to the same memory.
+    let failed = unsafe { std::ptr::read_volatile(&raw const shared.failed) };
+    match failed {
+        None => Ok(Agent { pid, pidfd }),
+        Some((step, errno)) => {
+            let what = match step {
+                Step::Execute | Step::OpenProgram => format!("{} {}", step.words(), prepared.program.to_string_lossy()),
+                Step::Workdir => format!("{} {}", step.words(), prepared.workdir.to_string_lossy()),
+                _ => step.words().to_owned(),
+            };
+            Err(Failure { step: what, errno })
+        }
+    }
+}
+
+extern "C" fn enter(shared: *mut libc::c_void) -> libc::c_int {
+    // SAFETY: `start` passes a live Shared that only this child touches while its parent sleeps in vfork.
+    let shared = unsafe { &mut *shared.cast::<Shared<'_>>() };
+    // SAFETY: raw system calls over prepared data, see `perform`.
+    let Err(step) = unsafe { perform(shared) };
+    // SAFETY: errno of this thread of execution; the parent sleeps.
+    shared.failed = Some((step, unsafe { *libc::__errno_location() }));
+    // SAFETY: ends only this child.
+    unsafe { libc::_exit(127) }
+}
+
+fn ok(ret: libc::c_long, step: Step) -> Result<(), Step> {
+    if ret < 0 { Err(step) } else { Ok(()) }
+}
+
+/// Why raw `syscall` and not the wrappers: glibc's setuid family signals every thread of a process, which is the init's here.
+///
+/// # Safety
+/// To be called in a VM-sharing, vforked child whose `shared` outlives it.
+unsafe fn perform(shared: &Shared<'_>) -> Result<std::convert::Infallible, Step> {
+    let p = shared.prepared;
+    // SAFETY: each call gets numbers or pointers into `shared`; none of them returns memory.
+    unsafe {
+        // Rust ignores SIGPIPE and the init blocks SIGCHLD; a program expects neither.
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = libc::SIG_DFL;
+        ok(libc::sigaction(libc::SIGPIPE, &raw const action, std::ptr::null_mut()).into(), Step::Signals)?;
+        let none: libc::sigset_t = std::mem::zeroed();
+        ok(libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut()).into(), Step::Signals)?;
+        // A session of its own: no terminal, no process group, is shared with anyone outside.
+        ok(libc::syscall(libc::SYS_setsid), Step::Session)?;
+        connect_streams(p)?;
+        if p.terminal == Terminal::Controlling {
+            ok(libc::ioctl(0, libc::TIOCSCTTY, 0).into(), Step::Terminal)?;
+        }
+        // 1, not 0: a `|handler` core pattern ignores 0 but not 1.
+        set_limit(libc::RLIMIT_CORE, 1, 1, Step::CoreLimit)?;
+        // The bounding set first: emptying it needs the capability that the uid change takes away.
+        drop_bounding_set(p)?;
+        ok(libc::syscall(libc::SYS_prctl, libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), Step::NoNewPrivileges)?;
+        if let Some(ids) = p.ids {
+            ok(libc::syscall(libc::SYS_setgroups, 0, std::ptr::null::<libc::gid_t>()), Step::Groups)?;
+            ok(libc::syscall(libc::SYS_setresgid, ids.gid, ids.gid, ids.gid), Step::Gid)?;
+            ok(libc::syscall(libc::SYS_setresuid, ids.uid, ids.uid, ids.uid), Step::Uid)?;
+        }
+        ok(crate::sys::process::drop_all_capabilities().map_or(-1, |()| 0), Step::Capabilities)?;
+        // After the uid change, which clears it.
+        ok(libc::syscall(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0), Step::DeathSignal)?;
+        // As the agent's uid: what it can't enter it must not start in.
+        ok(libc::syscall(libc::SYS_chdir, p.workdir.as_ptr()), Step::Workdir)?;
+        let exec_fd = libc::c_long::from(builtin::EXEC_FD);
+        if p.start == Start::Once {
+            number_the_program(p, exec_fd)?;
+        }
+        set_limit(libc::RLIMIT_NOFILE, p.open_files, p.open_files, Step::FileLimit)?;
+        if let Some(ruleset) = p.landlock {
+            ok(libc::syscall(libc::SYS_landlock_restrict_self, ruleset, 0), Step::Landlock)?;
+        }
+        ok(libc::syscall(libc::SYS_close_range, 3, u32::MAX, 4 /* CLOSE_RANGE_CLOEXEC */), Step::Descriptors)?;
+        // Last: the filters refuse most of the calls above.
+        load_filters(p)?;
+        let (argv, env) = (shared.argv.as_ptr(), shared.env.as_ptr());
+        match p.start {
+            Start::Path => libc::syscall(libc::SYS_execve, p.program.as_ptr(), argv, env),
+            // The sixth argument means nothing to the kernel; the filter knows our exec by it.
+            Start::Once => {
+                libc::syscall(libc::SYS_execveat, exec_fd, c"".as_ptr(), argv, env, libc::AT_EMPTY_PATH, p.exec_cookie)
+            }
+        };
+    }
+    Err(Step::Execute)
+}
+
+/// # Safety
+/// As [`perform`].
+unsafe fn connect_streams(p: &Prepared) -> Result<(), Step> {
+    for (number, stream) in (0..).zip(p.streams) {
+        // SAFETY: numbers only. The streams are above 2: the launcher keeps 0 to 2 open itself.
+        ok(unsafe { libc::syscall(libc::SYS_dup3, stream, number, 0) }, Step::Streams)?;
+    }
+    Ok(())
+}
+
+/// # Safety
+/// As [`perform`].
+unsafe fn drop_bounding_set(p: &Prepared) -> Result<(), Step> {
+    match crate::sys::process::drop_bounding_set() {
+        Ok(()) => Ok(()),
+        // Neither root nor a user namespace: the set can't be changed, and no_new_privs makes it worthless.
+        Err(e) if e.raw_os_error() == Some(libc::EPERM) && p.ids.is_none() => Ok(()),
+        Err(_) => Err(Step::BoundingSet),
+    }
+}
+
+/// # Safety
+/// As [`perform`].
+unsafe fn set_limit(resource: libc::__rlimit_resource_t, soft: u64, hard: u64, step: Step) -> Result<(), Step> {
+    // SAFETY: prlimit64 reads and writes one rlimit64 each.
+    unsafe {
+        let mut current = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
+        let nothing = std::ptr::null::<libc::rlimit64>();
+        ok(libc::syscall(libc::SYS_prlimit64, 0, resource, nothing, &raw mut current), step)?;
+        // A hard limit can only be lowered: what the supervisor itself may not have, the agent gets less of.
+        let limit = libc::rlimit64 { rlim_cur: soft.min(current.rlim_max), rlim_max: hard.min(current.rlim_max) };
+        ok(
+            libc::syscall(libc::SYS_prlimit64, 0, resource, &raw const limit, std::ptr::null_mut::<libc::rlimit64>()),
+            step,
+        )
+    }
+}
+
+/// Opens the program as the agent and moves it to the number that can never be had again under the final limit.
+///
+/// # Safety
+/// As [`perform`].
+unsafe fn number_the_program(p: &Prepared, exec_fd: libc::c_long) -> Result<(), Step> {
+    // SAFETY: as `perform`.
+    unsafe {
+        let flags = libc::O_PATH | libc::O_CLOEXEC;
+        let fd = libc::syscall(libc::SYS_openat, libc::AT_FDCWD, p.program.as_ptr(), flags, 0);
+        ok(fd, Step::OpenProgram)?;
+        let room = u64::from(builtin::EXEC_FD) + 1;
+        set_limit(libc::RLIMIT_NOFILE, room, u64::MAX, Step::ProgramNumber)?;
+        ok(libc::syscall(libc::SYS_dup3, fd, exec_fd, libc::O_CLOEXEC), Step::ProgramNumber)
+    }
+}
+
+/// # Safety
+/// As [`perform`].
+unsafe fn load_filters(p: &Prepared) -> Result<(), Step> {
+    const SECCOMP_SET_MODE_FILTER: libc::c_long = 1;
+    for filter in &p.filters {
+        let Ok(len) = u16::try_from(filter.len()) else { return Err(Step::Filters) };
+        let program = libc::sock_fprog { len, filter: filter.as_ptr().cast_mut() };
+        // SAFETY: the kernel copies `len` instructions behind the pointer.
+        ok(unsafe { libc::syscall(libc::SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &raw const program) }, Step::Filters)?;
+    }
+    Ok(())
+}

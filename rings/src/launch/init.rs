@@ -1,0 +1,258 @@
+//! The first process of an agent's namespaces: builds the view, starts the agent, reaps, reports, and takes the tree along.
+//!
+//! It stays what it was forked as: no exec, so it needs no program in the agent's view. Once the agent runs it holds no
+//! capability, can't be traced, and waits for two things only: a child that ended, or a supervisor that is gone.
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, sigprocmask};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+use super::child::{self, Prepared};
+use super::protocol::{Failure, Usage, Word};
+use super::server::{Given, tell};
+use crate::plan::Plan;
+use crate::spec;
+use crate::sys::{fdpass, net, process};
+
+/// The OOM killer takes agents long before the supervisor.
+const OOM_SCORE_ADJ: &str = "500";
+
+/// Runs as the init; never returns.
+pub(super) fn run(plan: &Plan, given: &mut Given) -> ! {
+    if let Err(failure) = live(plan, given) {
+        tell(given.channel.as_fd(), &Word::Failed(failure));
+    }
+    // SAFETY: ends the process without running the launcher's exit handlers; in a PID namespace the kernel ends the rest.
+    unsafe { libc::_exit(0) }
+}
+
+fn live(plan: &Plan, given: &mut Given) -> Result<(), Failure> {
+    let failed = |step: &'static str| move |e: std::io::Error| Failure::new(step, &e);
+    process::set_parent_death_signal(libc::SIGKILL).map_err(failed("ask for the parent death signal"))?;
+    if is_readable(given.launcher.as_fd()) {
+        return Err(Failure { step: "see the launcher alive".to_owned(), errno: 0 });
+    }
+    nix::unistd::setsid().map_err(|e| Failure::new("setsid", &e.into()))?;
+    join_cgroups(given)?;
+    if let Some(gate) = given.go.take() {
+        let mut go = [0u8; 1];
+        match nix::unistd::read(&gate, &mut go) {
+            Ok(1) => {}
+            _ => return Err(Failure { step: "wait for the id map".to_owned(), errno: 0 }),
+        }
+    }
+    fs::write("/proc/self/oom_score_adj", OOM_SCORE_ADJ).map_err(failed("raise oom_score_adj"))?;
+    super::root::enter(&plan.root, plan.ids, &given.maps)?;
+    given.maps.clear();
+    let listeners = network(plan)?;
+    if plan.namespaces & libc::CLONE_NEWUTS != 0 {
+        nix::unistd::sethostname(&plan.name).map_err(|e| Failure::new("set the host name", &e.into()))?;
+    }
+    if plan.namespaces & libc::CLONE_NEWPID == 0 {
+        process::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0).map_err(failed("become a subreaper"))?;
+    }
+    let landlock = landlock(plan)?;
+    let signals = child_signals()?;
+    let prepared = Prepared::new(plan, given, landlock.as_ref())?;
+    let agent = child::start(&prepared)?;
+    announce(given, &agent, listeners)?;
+    settle(given)?;
+    watch(given, &agent, &signals, plan.namespaces & libc::CLONE_NEWPID != 0)
+}
+
+/// v1: writing 0 moves the writer itself, and for a single-threaded writer the kernel needs no grace period.
+fn join_cgroups(given: &mut Given) -> Result<(), Failure> {
+    for tasks in given.tasks.drain(..) {
+        nix::unistd::write(&tasks, b"0").map_err(|e| Failure::new("join a cgroup", &e.into()))?;
+    }
+    given.cgroup = None;
+    Ok(())
+}
+
+fn network(plan: &Plan) -> Result<Vec<TcpListener>, Failure> {
+    if plan.namespaces & libc::CLONE_NEWNET == 0 {
+        return Ok(Vec::new());
+    }
+    net::loopback_up().map_err(|e| Failure::new("bring up loopback", &e))?;
+    plan.listen
+        .iter()
+        .map(|listen| {
+            TcpListener::bind(listen.address)
+                .map_err(|e| Failure::new(format!("listen at {} inside the ring", listen.address), &e))
+        })
+        .collect()
+}
+
+/// Builds the Landlock ruleset in the agent's own view. Best effort inside the crate is off: what was planned must be had.
+fn landlock(plan: &Plan) -> Result<Option<OwnedFd>, Failure> {
+    use landlock::{
+        ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
+        RulesetCreatedAttr, Scope,
+    };
+    let Some(wanted) = &plan.landlock else { return Ok(None) };
+    let failed = |e: &dyn std::fmt::Display| Failure { step: format!("build the Landlock rules: {e}"), errno: 0 };
+    let abi = ABI::from(i32::try_from(wanted.abi).unwrap_or(i32::MAX).min(ABI::V7 as i32));
+    let all: BitFlags<AccessFs> = AccessFs::from_all(abi);
+    let read = AccessFs::from_read(abi);
+    let of_files = AccessFs::from_file(abi);
+    let mut ruleset = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
+    ruleset = ruleset.handle_access(all).map_err(|e| failed(&e))?;
+    if wanted.refuse_tcp {
+        ruleset = ruleset.handle_access(AccessNet::from_all(abi)).map_err(|e| failed(&e))?;
+    }
+    if abi >= ABI::V6 {
+        ruleset = ruleset.scope(Scope::from_all(abi)).map_err(|e| failed(&e))?;
+    }
+    let mut created = ruleset.create().map_err(|e| failed(&e))?;
+    for (path, access) in &wanted.rules {
+        let Ok(meta) = fs::metadata(path) else { continue };
+        let mut rights = if *access == spec::Access::Write { all } else { read };
+        if !meta.is_dir() {
+            rights &= of_files;
+        }
+        let fd = PathFd::new(path).map_err(|e| failed(&e))?;
+        created = created.add_rule(PathBeneath::new(fd, rights)).map_err(|e| failed(&e))?;
+    }
+    let fd: Option<OwnedFd> = created.into();
+    fd.map(Some)
+        .ok_or(Failure { step: "build the Landlock rules: the kernel enforces none".to_owned(), errno: libc::ENOSYS })
+}
+
+fn child_signals() -> Result<SignalFd, Failure> {
+    let failed = |e: nix::errno::Errno| Failure::new("watch for ended children", &e.into());
+    // The launcher ignores SIGCHLD so that the kernel reaps its inits; an init wants to know.
+    // SAFETY: the default disposition runs no code of ours.
+    unsafe { nix::sys::signal::signal(Signal::SIGCHLD, SigHandler::SigDfl) }.map_err(failed)?;
+    let mut set = SigSet::empty();
+    set.add(Signal::SIGCHLD);
+    sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), None).map_err(failed)?;
+    SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map_err(failed)
+}
+
+fn announce(given: &Given, agent: &child::Agent, listeners: Vec<TcpListener>) -> Result<(), Failure> {
+    let failed = |e: std::io::Error| Failure::new("report the start", &e);
+    let ourselves = process::pidfd_open(nix::unistd::getpid().as_raw()).map_err(failed)?;
+    let mut fds: Vec<RawFd> = vec![ourselves.as_raw_fd(), agent.pidfd.as_raw_fd()];
+    fds.extend(listeners.iter().map(AsRawFd::as_raw_fd));
+    let bytes = serde_json::to_vec(&Word::Started).map_err(|e| failed(e.into()))?;
+    fdpass::send(given.channel.as_fd(), &bytes, &fds).map_err(failed)
+}
+
+/// Gives up everything that only the launch needed: streams (so that their ends are seen), capabilities, dumpability.
+fn settle(given: &mut Given) -> Result<(), Failure> {
+    let failed = |step: &'static str| move |e: std::io::Error| Failure::new(step, &e);
+    let keep = [given.channel.as_raw_fd(), given.launcher.as_raw_fd()];
+    for stream in &given.streams {
+        // The Given owns them; dup2 of /dev/null over each number closes what was behind it.
+        if !keep.contains(&stream.as_raw_fd()) {
+            replace_with_nothing(stream.as_raw_fd()).map_err(failed("let go of the agent's streams"))?;
+        }
+    }
+    for number in 0..3 {
+        replace_with_nothing(number).map_err(failed("let go of the launcher's streams"))?;
+    }
+    process::drop_bounding_set().or_else(ignore_eperm).map_err(failed("empty the init's bounding set"))?;
+    process::drop_all_capabilities().map_err(failed("drop the init's capabilities"))?;
+    process::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0).map_err(failed("set no_new_privs"))?;
+    process::set_non_dumpable().map_err(failed("become non-dumpable"))?;
+    process::set_parent_death_signal(libc::SIGKILL).map_err(failed("ask for the parent death signal again"))
+}
+
+fn ignore_eperm(e: std::io::Error) -> std::io::Result<()> {
+    // Without CAP_SETPCAP (no namespaces, no root) there is nothing in the set that no_new_privs does not already deny.
+    if e.raw_os_error() == Some(libc::EPERM) { Ok(()) } else { Err(e) }
+}
+
+fn replace_with_nothing(number: RawFd) -> std::io::Result<()> {
+    let null = nix::sys::memfd::memfd_create(c"agt-nothing", nix::sys::memfd::MFdFlags::MFD_CLOEXEC)?;
+    // SAFETY: both numbers are open descriptors of this process; the target is replaced in one step.
+    let ret = unsafe { libc::dup3(null.as_raw_fd(), number, libc::O_CLOEXEC) };
+    if ret < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Waits until the agent ends or the supervisor is gone.
+fn watch(given: &Given, agent: &child::Agent, signals: &SignalFd, has_namespace: bool) -> Result<(), Failure> {
+    let failed = |e: nix::errno::Errno| Failure::new("watch the agent", &e.into());
+    loop {
+        let mut fds =
+            [PollFd::new(signals.as_fd(), PollFlags::POLLIN), PollFd::new(given.channel.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, PollTimeout::NONE) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(e) => return Err(failed(e)),
+        }
+        let supervisor_gone = fds[1].revents().is_some_and(|events| !events.is_empty());
+        while signals.read_signal().map_err(failed)?.is_some() {}
+        if let Some(usage) = reap(agent.pid)? {
+            if !has_namespace {
+                end_descendants();
+            }
+            tell(given.channel.as_fd(), &Word::Exited(usage));
+            return Ok(());
+        }
+        if supervisor_gone {
+            if !has_namespace {
+                end_descendants();
+            }
+            return Ok(());
+        }
+    }
+}
+
+/// Reaps everything that has ended; says so when the agent was among it.
+fn reap(agent: i32) -> Result<Option<Usage>, Failure> {
+    let mut ended = None;
+    loop {
+        let mut status = 0;
+        // SAFETY: rusage is plain old data; all zeroes is a valid value.
+        let mut used: libc::rusage = unsafe { std::mem::zeroed() };
+        // SAFETY: both pointers are to live locals.
+        let pid = unsafe { libc::wait4(-1, &raw mut status, libc::WNOHANG, &raw mut used) };
+        match pid {
+            0 => return Ok(ended),
+            -1 => {
+                let error = std::io::Error::last_os_error();
+                match error.raw_os_error() {
+                    Some(libc::EINTR) => {}
+                    Some(libc::ECHILD) => return Ok(ended),
+                    _ => return Err(Failure::new("reap", &error)),
+                }
+            }
+            pid if pid == agent => {
+                let micros = |t: libc::timeval| t.tv_sec.unsigned_abs() * 1_000_000 + t.tv_usec.unsigned_abs();
+                ended = Some(Usage {
+                    status,
+                    user_us: micros(used.ru_utime),
+                    system_us: micros(used.ru_stime),
+                    max_rss_kib: used.ru_maxrss.unsigned_abs(),
+                });
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Without a PID namespace: as subreaper every orphan becomes our child, so killing children until there are none ends the tree.
+fn end_descendants() {
+    let pid = nix::unistd::getpid();
+    let children = format!("/proc/self/task/{pid}/children");
+    while let Ok(text) = fs::read_to_string(&children) {
+        let pids: Vec<i32> = text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect();
+        if pids.is_empty() {
+            return;
+        }
+        for pid in pids {
+            // A child of ours that we have not reaped: its number can't have been given to another.
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL);
+        }
+        let _ = nix::sys::wait::waitpid(None, None);
+    }
+}
+
+fn is_readable(fd: std::os::fd::BorrowedFd<'_>) -> bool {
+    let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
+    matches!(poll(&mut fds, PollTimeout::ZERO), Ok(n) if n > 0)
+}

@@ -1,0 +1,26 @@
+//! Starting an agent in its ring: supervisor -> launcher process -> init of the namespaces -> agent.
+//!
+//! Why a launcher process: it is this same executable, started once, single-threaded and a few hundred kilobytes small. So a
+//! launch costs the same whatever the supervisor weighs, its fork runs ordinary code safely, it holds none of the
+//! supervisor's secrets, and the parent whose death ends every init is a process that does nothing else.
+//!
+//! ```text
+//! supervisor  --socket-->  launcher  --clone3(namespaces)-->  init (pid 1)  --clone(VM|VFORK)-->  agent
+//!      ^                                                         |
+//!      +------------------- channel (one per agent) -------------+   started + descriptors, exited + status
+//! ```
+//!
+//! Nothing outlives the supervisor: the launcher ends when its socket closes, each init when the launcher dies
+//! (PR_SET_PDEATHSIG) or its channel closes, and with an init the kernel ends everything in its PID namespace.
+
+mod child;
+mod client;
+mod detect;
+mod init;
+mod protocol;
+mod root;
+mod server;
+
+pub use client::{Exit, LaunchError, Launcher, Running, Streams};
+pub use protocol::Usage;
+pub use server::become_launcher_if_asked;

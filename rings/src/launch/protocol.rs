@@ -1,0 +1,81 @@
+//! What the supervisor, the launcher and an init say to each other. JSON in one packet; large requests travel in a memfd.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::host::{Host, Tree};
+use crate::plan::{Plan, SystemTrees};
+
+/// `argv[0]` of the launcher process.
+pub(super) const LAUNCHER_NAME: &str = "agt-launcher";
+
+/// Supervisor to launcher.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Request {
+    /// What does this host offer? Answered by [`Reply::Host`].
+    Detect,
+    /// Who owns these trees, and can they be id-mapped? Answered by [`Reply::Trees`].
+    Inspect(Vec<PathBuf>),
+    /// Start this; descriptors: channel, stdin, stdout, stderr, then what `descriptors` says. Answered on the channel.
+    Launch { plan: Box<Plan>, descriptors: Descriptors },
+}
+
+/// Which optional descriptors follow the four fixed ones of a launch.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(super) struct Descriptors {
+    /// The cgroup v2 directory to be born in (0 or 1).
+    pub(super) cgroup: u8,
+    /// cgroup v1 `tasks` files, open for writing.
+    pub(super) tasks: u8,
+}
+
+/// Launcher to supervisor.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Reply {
+    /// To [`Request::Detect`].
+    Host(Box<Host>, SystemTrees),
+    /// To [`Request::Inspect`].
+    Trees(Vec<Tree>),
+    /// The request could not be carried out.
+    Failed(String),
+}
+
+/// Init to supervisor, on the channel of one agent.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Word {
+    /// The program was executed. Descriptors: init's pidfd, the agent's pidfd, the listeners in the plan's order.
+    Started,
+    /// A step of the launch failed; nothing runs.
+    Failed(Failure),
+    /// The agent's main process ended, and the tree with it.
+    Exited(Usage),
+}
+
+/// A launch's failing step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Failure {
+    /// What was being done.
+    pub(super) step: String,
+    /// The kernel's answer; 0 when it was not the kernel's.
+    pub(super) errno: i32,
+}
+
+impl Failure {
+    pub(super) fn new(step: impl Into<String>, error: &std::io::Error) -> Failure {
+        Failure { step: step.into(), errno: error.raw_os_error().unwrap_or(0) }
+    }
+}
+
+/// How the main process ended and what it used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// The status of wait(2).
+    pub status: i32,
+    /// Microseconds of CPU in user mode, waited-for children included.
+    pub user_us: u64,
+    /// Microseconds of CPU in the kernel.
+    pub system_us: u64,
+    /// Largest resident set in KiB.
+    pub max_rss_kib: u64,
+}

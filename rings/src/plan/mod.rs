@@ -1,0 +1,374 @@
+//! Spec + host = plan, or the list of what is missing. Pure: the heart of the crate.
+//!
+//! A plan is compiled once and launched as often as needed; it holds nothing that a launch would still have to decide. The
+//! launcher performs it step by step and any step that fails ends the launch.
+
+mod mounts;
+mod protections;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::builtin::{self, View};
+use crate::host::{Host, Privilege, Tree};
+use crate::report::{Enforced, Gap, Report};
+use crate::ring::Ring;
+use crate::seccomp::{self, ExecCookie};
+use crate::spec::{Enforcement, Listen, Spec, Terminal, User};
+
+/// How the agent's file system view comes to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Root {
+    /// No mount namespace: only Landlock stands between (best effort).
+    Unchanged,
+    /// The host's tree in a mount namespace of its own, with some trees covered by empty ones.
+    Host {
+        /// Trees that are covered.
+        hide: Vec<PathBuf>,
+    },
+    /// A new root on a tmpfs.
+    Built {
+        /// What is mounted, parents first.
+        mounts: Vec<Mount>,
+        /// The tmpfs's size in bytes.
+        bytes: u64,
+    },
+}
+
+/// One entry of a built root.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mount {
+    /// A host path at the same path inside.
+    Bind {
+        /// The path, links resolved.
+        source: PathBuf,
+        /// Where it appears.
+        target: PathBuf,
+        /// Read-only or writable.
+        access: crate::spec::Access,
+        /// On-disk owner and group that appear as the agent's.
+        id_map: Option<(u32, u32)>,
+    },
+    /// A device node of the host.
+    Device {
+        /// The node.
+        path: PathBuf,
+    },
+    /// A writable directory of the tmpfs itself, owned by the agent.
+    Private {
+        /// Where.
+        target: PathBuf,
+        /// Permission bits.
+        mode: u32,
+    },
+    /// A symbolic link.
+    Link {
+        /// Where.
+        target: PathBuf,
+        /// What it points to.
+        to: PathBuf,
+    },
+    /// A small file with fixed content.
+    File {
+        /// Where.
+        target: PathBuf,
+        /// Its bytes.
+        content: Vec<u8>,
+    },
+    /// A fresh /proc of the PID namespace, read-only.
+    Proc,
+    /// A fresh /dev/pts.
+    Terminals,
+    /// An existing name inside a writable tree, made read-only.
+    Protect {
+        /// The name.
+        target: PathBuf,
+    },
+    /// An existing directory covered by an empty one, or a file by an empty one.
+    Hide {
+        /// The name.
+        target: PathBuf,
+    },
+}
+
+/// Which Landlock rules are loaded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Landlock {
+    /// The ABI that the rules were chosen for.
+    pub abi: u32,
+    /// Trees, with what may be done below them.
+    pub rules: Vec<(PathBuf, crate::spec::Access)>,
+    /// TCP is refused altogether (ABI 4).
+    pub refuse_tcp: bool,
+}
+
+/// How the program is started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Start {
+    /// By path; the agent may execute more.
+    Path,
+    /// By a descriptor that can never exist again.
+    Once,
+}
+
+/// The credentials of the agent, changed by a supervisor that is root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ids {
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+}
+
+/// A launch, decided.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The agent's name.
+    pub name: String,
+    /// The ring.
+    pub ring: Ring,
+    /// Flags of clone(2) for the namespaces.
+    pub namespaces: i32,
+    /// Where a user namespace is made: the one uid and gid that it maps.
+    pub user_namespace: Option<Ids>,
+    /// The file system view.
+    pub root: Root,
+    /// The uid and gid that a root supervisor changes to; `None` keeps its own.
+    pub ids: Option<Ids>,
+    /// Open files, soft and hard.
+    pub open_files: u64,
+    /// Landlock rules, where the kernel has it.
+    pub landlock: Option<Landlock>,
+    /// seccomp filters in load order; `None` where there is no seccomp.
+    pub filters: Option<seccomp::Filters>,
+    /// How the program starts.
+    pub start: Start,
+    /// The secret by which the filters know the launcher's own exec.
+    pub exec_cookie: ExecCookie,
+    /// The program.
+    pub program: PathBuf,
+    /// Its arguments, its own name first.
+    pub argv: Vec<OsString>,
+    /// Its whole environment.
+    pub env: Vec<(OsString, OsString)>,
+    /// Where it starts.
+    pub workdir: PathBuf,
+    /// Listeners inside its network namespace.
+    pub listen: Vec<Listen>,
+    /// Whether descriptor 0 becomes its controlling terminal.
+    pub terminal: Terminal,
+    /// Its cgroup limits, for the one who makes the group.
+    pub limits: crate::spec::Limits,
+    /// What all of this enforces.
+    pub report: Report,
+}
+
+/// The host can't enforce the ring as specified: nothing is launched.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{ring} can't be enforced here: {}", list(.gaps))]
+pub struct Refused {
+    /// The ring asked for.
+    pub ring: Ring,
+    /// What is missing; never empty.
+    pub gaps: Vec<Gap>,
+}
+
+fn list(gaps: &[Gap]) -> String {
+    let parts: Vec<String> = gaps.iter().map(|gap| format!("protection {} {}", gap.protection, gap.reason)).collect();
+    parts.join("; ")
+}
+
+const ALL_NAMESPACES: i32 =
+    libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWNET;
+const HOST_NAMESPACES: i32 = libc::CLONE_NEWNS | libc::CLONE_NEWPID;
+
+/// Makes a plan. `trees` are the facts about each tree in `spec.files`.
+///
+/// `cookie` is the supervisor's secret for its own exec.
+///
+/// # Errors
+/// [`Refused`] with every gap when the spec asks for `required` enforcement and the host can't give it.
+pub fn compile(
+    spec: &Spec,
+    host: &Host,
+    trees: &[Tree],
+    system: &SystemTrees,
+    cookie: ExecCookie,
+) -> Result<Plan, Refused> {
+    let definition = builtin::definition(spec.ring);
+    let namespaced = host.namespaces.is_yes();
+    let namespaces = match (namespaced, definition.view) {
+        (false, _) => 0,
+        (true, View::Host) => HOST_NAMESPACES,
+        (true, View::Built) => ALL_NAMESPACES,
+    };
+    let user_namespace = match host.privilege {
+        Privilege::User { uid, gid } if namespaced => Some(Ids { uid, gid }),
+        _ => None,
+    };
+    let ids = identity(spec, host, trees);
+    let root = match (namespaced, definition.view) {
+        (false, _) => Root::Unchanged,
+        (true, View::Host) => Root::Host { hide: spec.hide.clone() },
+        (true, View::Built) => {
+            Root::Built { mounts: mounts::built(spec, definition, ids, trees, system), bytes: definition.private_bytes }
+        }
+    };
+    let landlock = landlock(spec, host, definition, &root, system);
+    let filters = host.seccomp.is_yes().then(|| filters(spec.ring, namespaced, cookie)).flatten();
+    let facts = protections::Facts {
+        spec,
+        host,
+        trees,
+        ids,
+        root: &root,
+        landlock: landlock.as_ref(),
+        filters: filters.is_some(),
+    };
+    let (enforced, gaps): (Vec<Enforced>, Vec<Gap>) = protections::judge(definition, &facts);
+    if !gaps.is_empty() && spec.enforcement == Enforcement::Required {
+        return Err(Refused { ring: spec.ring, gaps });
+    }
+    Ok(Plan {
+        name: spec.name.clone(),
+        ring: spec.ring,
+        namespaces,
+        user_namespace,
+        env: environment(spec, &root),
+        root,
+        ids,
+        open_files: definition.open_files,
+        landlock,
+        filters,
+        start: if spec.ring == Ring::R3 { Start::Once } else { Start::Path },
+        exec_cookie: cookie,
+        program: spec.program.clone(),
+        argv: spec.argv.clone(),
+        workdir: spec.workdir.clone(),
+        listen: if spec.ring == Ring::R0 || spec.ring == Ring::R3 { Vec::new() } else { spec.listen.clone() },
+        terminal: spec.terminal,
+        limits: spec.limits,
+        report: Report { ring: spec.ring, enforced, gaps },
+    })
+}
+
+/// Whose uid a root supervisor gives the agent.
+fn identity(spec: &Spec, host: &Host, trees: &[Tree]) -> Option<Ids> {
+    if host.privilege != Privilege::Root {
+        return None;
+    }
+    match spec.user {
+        User::Fixed { uid, gid } => Some(Ids { uid, gid }),
+        User::Own if spec.ring == Ring::R0 => None,
+        User::Own => {
+            // Where a writable tree's file system has no id-mapped mounts, only its owner can write there; but never as root.
+            let unmapped = spec
+                .files
+                .iter()
+                .filter(|rule| rule.access == crate::spec::Access::Write)
+                .filter_map(|rule| trees.iter().find(|tree| tree.path == rule.path))
+                .find(|tree| !tree.id_map.is_yes() && tree.uid != 0);
+            Some(
+                unmapped
+                    .map_or(Ids { uid: spec.own_id, gid: spec.own_id }, |tree| Ids { uid: tree.uid, gid: tree.gid }),
+            )
+        }
+    }
+}
+
+fn filters(ring: Ring, namespaced: bool, cookie: ExecCookie) -> Option<seccomp::Filters> {
+    let mut options = seccomp::Options::new(ring, cookie).ok()?;
+    options.exec_fd = builtin::EXEC_FD;
+    if !namespaced && ring != Ring::R0 {
+        // No network namespace: not one socket but AF_UNIX pairs, stricter than the ring and never looser.
+        options.sockets = seccomp::Sockets::UnixPairs;
+    }
+    seccomp::Filters::for_ring(ring, &options).ok()
+}
+
+/// Rules by path inside the agent's own view. With a built root everything visible may be read; without one the rules are the
+/// only wall, so they list each tree.
+fn landlock(
+    spec: &Spec,
+    host: &Host,
+    definition: &builtin::Definition,
+    root: &Root,
+    system: &SystemTrees,
+) -> Option<Landlock> {
+    let abi = host.landlock_abi?;
+    if definition.view == View::Host {
+        return None;
+    }
+    let mut rules: Vec<(PathBuf, crate::spec::Access)> = Vec::new();
+    let writable = ["/tmp", builtin::HOME, "/dev/shm", "/dev/pts", "/dev/ptmx"];
+    let devices = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"];
+    match root {
+        Root::Built { .. } => {
+            rules.push((PathBuf::from("/"), crate::spec::Access::Read));
+            rules.extend(writable.iter().chain(&devices).map(|path| (PathBuf::from(path), crate::spec::Access::Write)));
+        }
+        Root::Unchanged | Root::Host { .. } => {
+            rules.extend(system.readable(definition).map(|path| (path, crate::spec::Access::Read)));
+            rules.push((PathBuf::from("/proc"), crate::spec::Access::Read));
+            rules.extend(devices.iter().map(|path| (PathBuf::from(path), crate::spec::Access::Write)));
+            rules.extend(
+                spec.files.iter().filter(|r| r.access == crate::spec::Access::Read).map(|r| (r.path.clone(), r.access)),
+            );
+        }
+    }
+    if spec.ring != Ring::R3 {
+        rules.extend(
+            spec.files.iter().filter(|r| r.access == crate::spec::Access::Write).map(|r| (r.path.clone(), r.access)),
+        );
+    }
+    Some(Landlock { abi, rules, refuse_tcp: spec.ring == Ring::R3 && abi >= 4 })
+}
+
+/// HOME and the like point into the private directories: whatever the caller said about them.
+fn environment(spec: &Spec, root: &Root) -> Vec<(OsString, OsString)> {
+    let mut env: Vec<(OsString, OsString)> = spec.env.clone();
+    if matches!(root, Root::Built { .. }) {
+        for (key, value) in [("HOME", builtin::HOME), ("TMPDIR", "/tmp"), ("USER", "agent"), ("LOGNAME", "agent")] {
+            env.retain(|(name, _)| name != key);
+            env.push((key.into(), value.into()));
+        }
+    }
+    env
+}
+
+/// Which of the host's system paths exist, and which of them are links: found once by the launcher.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct SystemTrees {
+    /// Path, and what it is.
+    pub entries: Vec<(PathBuf, SystemEntry)>,
+}
+
+/// What a system path is on this host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SystemEntry {
+    /// A directory or file, by its resolved path.
+    Real(PathBuf),
+    /// A small file: its content, so that a launch needs no mount for it.
+    Small(Vec<u8>),
+    /// A link to keep as a link.
+    Link(PathBuf),
+}
+
+impl SystemTrees {
+    fn readable<'a>(&'a self, definition: &'a builtin::Definition) -> impl Iterator<Item = PathBuf> + 'a {
+        self.entries
+            .iter()
+            .filter_map(|(path, entry)| match entry {
+                SystemEntry::Real(real) => Some(real.clone()),
+                SystemEntry::Small(_) => Some(path.clone()),
+                SystemEntry::Link(_) => None,
+            })
+            .filter(move |path| mounts::belongs(path, definition))
+    }
+}

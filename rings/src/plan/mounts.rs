@@ -1,0 +1,137 @@
+//! The entries of a built root: what is listed is there, nothing else is.
+
+use std::path::{Path, PathBuf};
+
+use super::{Ids, Mount, SystemEntry, SystemTrees};
+use crate::builtin::{self, Definition};
+use crate::host::Tree;
+use crate::spec::{Access, Spec};
+
+/// Whether a system path is part of this ring's view: every ring sees the runtime, R1 sees more.
+pub(super) fn belongs(path: &Path, definition: &Definition) -> bool {
+    let more = builtin::definition(crate::ring::Ring::R1).system_read;
+    let only_more = more.iter().any(|tree| path == Path::new(tree));
+    if definition.system_read.is_empty() {
+        !only_more
+    } else {
+        // A whole /etc is shown instead of its parts.
+        only_more || !path.starts_with("/etc")
+    }
+}
+
+/// Lists the mounts, parents before children.
+pub(super) fn built(
+    spec: &Spec,
+    definition: &Definition,
+    ids: Option<Ids>,
+    trees: &[Tree],
+    system: &SystemTrees,
+) -> Vec<Mount> {
+    let mut mounts: Vec<(PathBuf, Mount)> = Vec::new();
+    let mut add = |target: &Path, mount: Mount| mounts.push((target.to_owned(), mount));
+    for (path, entry) in system.entries.iter().filter(|(path, _)| belongs(path, definition)) {
+        let mount = match entry {
+            SystemEntry::Real(real) => {
+                Mount::Bind { source: real.clone(), target: path.clone(), access: Access::Read, id_map: None }
+            }
+            SystemEntry::Small(content) => Mount::File { target: path.clone(), content: content.clone() },
+            SystemEntry::Link(to) => Mount::Link { target: path.clone(), to: to.clone() },
+        };
+        add(path, mount);
+    }
+    if definition.system_read.is_empty() {
+        for (path, content) in account_files(ids.map_or(0, |ids| ids.uid), ids.map_or(0, |ids| ids.gid)) {
+            let target = PathBuf::from(path);
+            add(&target, Mount::File { target: target.clone(), content: content.into_bytes() });
+        }
+    }
+    for device in ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"] {
+        add(Path::new(device), Mount::Device { path: PathBuf::from(device) });
+    }
+    for (target, to) in [
+        ("/dev/fd", "/proc/self/fd"),
+        ("/dev/stdin", "/proc/self/fd/0"),
+        ("/dev/stdout", "/proc/self/fd/1"),
+        ("/dev/stderr", "/proc/self/fd/2"),
+        ("/dev/ptmx", "pts/ptmx"),
+        ("/var/run", "/run"),
+        ("/var/tmp", "/tmp"),
+    ] {
+        let target = PathBuf::from(target);
+        add(&target, Mount::Link { target: target.clone(), to: PathBuf::from(to) });
+    }
+    add(Path::new("/proc"), Mount::Proc);
+    add(Path::new("/dev/pts"), Mount::Terminals);
+    for (target, mode) in [("/tmp", 0o1777), (builtin::HOME, 0o700), ("/dev/shm", 0o1777), ("/run", 0o755)] {
+        let target = PathBuf::from(target);
+        add(&target, Mount::Private { target: target.clone(), mode });
+    }
+    for rule in &spec.files {
+        let tree = trees.iter().find(|tree| tree.path == rule.path);
+        let id_map = match (ids, tree) {
+            (Some(ids), Some(tree)) if tree.id_map.is_yes() && tree.uid != ids.uid => Some((tree.uid, tree.gid)),
+            _ => None,
+        };
+        let access = if spec.ring == crate::ring::Ring::R3 { Access::Read } else { rule.access };
+        let bind = Mount::Bind { source: rule.path.clone(), target: rule.path.clone(), access, id_map };
+        add(&rule.path, bind);
+    }
+    // The same path twice: the last one wins (a declared path over a system one, write over read).
+    mounts.sort_by(|a, b| a.0.cmp(&b.0).then_with(|| rank(&a.1).cmp(&rank(&b.1))));
+    mounts.dedup_by(|later, earlier| {
+        let same = later.0 == earlier.0;
+        if same {
+            std::mem::swap(later, earlier);
+        }
+        same
+    });
+    let mut listed: Vec<Mount> = drop_covered(mounts);
+    // Last, over everything that is there by then.
+    listed.extend(spec.protect.iter().map(|target| Mount::Protect { target: target.clone() }));
+    listed.extend(spec.hide.iter().map(|target| Mount::Hide { target: target.clone() }));
+    listed
+}
+
+/// Which of two mounts on the same path wins: the later rank.
+fn rank(mount: &Mount) -> u8 {
+    match mount {
+        Mount::Bind { access: Access::Write, .. } => 2,
+        Mount::Bind { .. } => 1,
+        _ => 0,
+    }
+}
+
+/// A read-only bind below another read-only bind of the same place shows what is there already.
+fn drop_covered(mounts: Vec<(PathBuf, Mount)>) -> Vec<Mount> {
+    let mut kept: Vec<(PathBuf, Mount)> = Vec::new();
+    for (path, mount) in mounts {
+        let plain = |mount: &Mount| matches!(mount, Mount::Bind { source, target, access: Access::Read, id_map: None } if source == target);
+        let innermost = kept.iter().rev().find(|(parent, _)| path.starts_with(parent));
+        if plain(&mount) && innermost.is_some_and(|(_, parent)| plain(parent)) {
+            continue;
+        }
+        kept.push((path, mount));
+    }
+    kept.into_iter().map(|(_, mount)| mount).collect()
+}
+
+/// The agent's own passwd and group: the host's would tell it who else is here.
+fn account_files(uid: u32, gid: u32) -> [(&'static str, String); 4] {
+    let (passwd, group) = if uid == 0 {
+        (format!("root:x:0:0:root:{}:/bin/sh\n", builtin::HOME), "root:x:0:\n".to_owned())
+    } else {
+        (
+            format!(
+                "root:x:0:0:root:/root:/usr/sbin/nologin\nagent:x:{uid}:{gid}:agent:{}:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
+                builtin::HOME
+            ),
+            format!("root:x:0:\nagent:x:{gid}:\nnogroup:x:65534:\n"),
+        )
+    };
+    [
+        ("/etc/passwd", passwd),
+        ("/etc/group", group),
+        ("/etc/hosts", "127.0.0.1 localhost\n::1 localhost\n".to_owned()),
+        ("/etc/resolv.conf", "# No resolver here: names are resolved by the supervisor's gateway.\n".to_owned()),
+    ]
+}

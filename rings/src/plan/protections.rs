@@ -1,0 +1,228 @@
+//! Which promise is met, by which mechanism, on this host: the judgement behind every report and every refusal.
+
+use super::{Ids, Landlock, Root};
+use crate::builtin::Definition;
+use crate::host::{Host, Privilege, Support, Tree};
+use crate::report::{Enforced, Gap, Protection};
+use crate::ring::Ring;
+use crate::spec::{Access, Spec, User};
+
+/// What the judgement looks at.
+pub(super) struct Facts<'a> {
+    pub(super) spec: &'a Spec,
+    pub(super) host: &'a Host,
+    pub(super) trees: &'a [Tree],
+    pub(super) ids: Option<Ids>,
+    pub(super) root: &'a Root,
+    pub(super) landlock: Option<&'a Landlock>,
+    pub(super) filters: bool,
+}
+
+type Judgement = Result<Vec<String>, (String, String)>;
+
+/// Every promise of the ring, kept or not.
+pub(super) fn judge(definition: &Definition, facts: &Facts<'_>) -> (Vec<Enforced>, Vec<Gap>) {
+    let mut enforced = Vec::new();
+    let mut gaps = Vec::new();
+    for &protection in definition.protections {
+        match judge_one(protection, facts) {
+            Ok(by) => enforced.push(Enforced { protection, by }),
+            Err((reason, help)) => gaps.push(Gap { protection, reason, help }),
+        }
+    }
+    (enforced, gaps)
+}
+
+fn judge_one(protection: Protection, facts: &Facts<'_>) -> Judgement {
+    match protection {
+        Protection::HiddenSupervisor => hidden(facts),
+        Protection::FileRead | Protection::FileWrite => files(facts),
+        Protection::FileMetadata => namespaced(
+            facts,
+            "mount namespace, read-only mounts",
+            "Landlock has no right for chmod, chown, utime or xattr",
+        ),
+        Protection::PrivateFiles => {
+            namespaced(facts, "mount namespace, tmpfs", "nothing else gives it private directories")
+        }
+        Protection::OwnIdentity => own_identity(facts),
+        Protection::ProcessIsolation => namespaced(facts, "PID namespace", "no Landlock ABI hides processes"),
+        Protection::IpcIsolation => {
+            namespaced(facts, "IPC namespace", "nothing else separates System V IPC and message queues")
+        }
+        Protection::NetworkIsolation => network(facts, "network namespace"),
+        Protection::NoNetwork => network(facts, "network namespace"),
+        Protection::SingleProgram | Protection::Syscalls => syscalls(facts),
+        Protection::Privileges => Ok(privileges(facts)),
+        Protection::CleanStart => Ok(vec!["clean environment".into(), "close_range".into()]),
+        Protection::MemoryLimit => {
+            limit(facts, facts.spec.limits.memory_bytes.map(|_| ()), &facts.host.controllers.memory, "memory")
+        }
+        Protection::CpuLimit => {
+            limit(facts, facts.spec.limits.cpu_millis.map(|_| ()), &facts.host.controllers.cpu, "cpu")
+        }
+        Protection::TaskLimit => {
+            limit(facts, facts.spec.limits.tasks.map(|_| ()), &facts.host.controllers.tasks, "pids")
+        }
+        Protection::DiesWithSupervisor => dies(facts),
+    }
+}
+
+fn namespace_help(facts: &Facts<'_>) -> String {
+    match facts.host.privilege {
+        Privilege::Root => "run outside a container that filters namespaces, or give it CAP_SYS_ADMIN and an unconfined seccomp profile".to_owned(),
+        Privilege::User { .. } => "sysctl kernel.unprivileged_userns_clone=1 (or the host's AppArmor rule for user namespaces), or start the service as root".to_owned(),
+    }
+}
+
+fn why_no_namespaces(facts: &Facts<'_>) -> String {
+    facts.host.namespaces.reason().unwrap_or("no namespaces").to_owned()
+}
+
+fn namespaced(facts: &Facts<'_>, mechanism: &str, instead: &str) -> Judgement {
+    if matches!(facts.root, Root::Built { .. } | Root::Host { .. }) {
+        Ok(mechanism.split(", ").map(str::to_owned).collect())
+    } else {
+        Err((format!("needs namespaces ({}); {instead}", why_no_namespaces(facts)), namespace_help(facts)))
+    }
+}
+
+fn hidden(facts: &Facts<'_>) -> Judgement {
+    if matches!(facts.root, Root::Unchanged) && facts.landlock.is_some() {
+        return Ok(vec!["Landlock".into()]);
+    }
+    namespaced(facts, "mount namespace", "and Landlock is absent")
+}
+
+fn files(facts: &Facts<'_>) -> Judgement {
+    let mut by = Vec::new();
+    if matches!(facts.root, Root::Built { .. }) {
+        by.push("mount namespace".to_owned());
+        by.push("read-only mounts".to_owned());
+    }
+    // Below ABI 3 Landlock lets truncate(2) through, so it can't stand alone.
+    let alone = facts.landlock.is_some_and(|landlock| landlock.abi >= 3);
+    if let Some(landlock) = facts.landlock {
+        by.push(format!("Landlock ABI {}", landlock.abi));
+    }
+    if matches!(facts.root, Root::Built { .. }) || alone {
+        Ok(by)
+    } else {
+        let have = facts
+            .landlock
+            .map_or("Landlock is absent".to_owned(), |l| format!("Landlock ABI {} does not cover truncate", l.abi));
+        Err((format!("needs a mount namespace ({}); {have}", why_no_namespaces(facts)), namespace_help(facts)))
+    }
+}
+
+fn own_identity(facts: &Facts<'_>) -> Judgement {
+    match facts.host.privilege {
+        Privilege::User { .. } => {
+            namespaced(facts, "user namespace, mount namespace", "the agent would be its user everywhere")
+        }
+        Privilege::Root => {
+            let by_operator = matches!(facts.spec.user, User::Fixed { .. });
+            if let Support::No { reason } = &facts.host.own_ids {
+                return Err((
+                    format!("needs uids of its own ({reason})"),
+                    "map more uids into this container".to_owned(),
+                ));
+            }
+            let unmapped = facts
+                .spec
+                .files
+                .iter()
+                .filter(|rule| rule.access == Access::Write && facts.spec.ring != Ring::R3)
+                .filter_map(|rule| facts.trees.iter().find(|tree| tree.path == rule.path))
+                .find(|tree| {
+                    !tree.id_map.is_yes() && Some(tree.uid) != facts.ids.map(|ids| ids.uid).filter(|_| by_operator)
+                });
+            match unmapped {
+                None if by_operator => Ok(vec!["uid set by the operator".into()]),
+                None => Ok(vec!["uid of its own".into(), "id-mapped mount".into()]),
+                Some(tree) => Err((
+                    format!(
+                        "needs an id-mapped mount of {}, which {} can't have here ({})",
+                        tree.path.display(),
+                        tree.filesystem,
+                        tree.id_map.reason().unwrap_or("refused")
+                    ),
+                    "move the workdir to ext4, xfs or btrfs".to_owned(),
+                )),
+            }
+        }
+    }
+}
+
+fn network(facts: &Facts<'_>, mechanism: &str) -> Judgement {
+    let mut by = Vec::new();
+    if facts.host.namespaces.is_yes() {
+        by.push(mechanism.to_owned());
+    }
+    if facts.filters && (facts.spec.ring == Ring::R3 || !facts.host.namespaces.is_yes()) {
+        // Without a namespace the filter refuses every socket but AF_UNIX pairs: stricter than the ring, never looser.
+        by.push("seccomp: no sockets".to_owned());
+    }
+    if by.is_empty() {
+        return Err((
+            format!("needs a network namespace ({}) or seccomp", why_no_namespaces(facts)),
+            namespace_help(facts),
+        ));
+    }
+    if !facts.host.namespaces.is_yes() && facts.spec.ring != Ring::R3 {
+        return Err((
+            format!("needs a network namespace ({}); seccomp refuses every socket instead", why_no_namespaces(facts)),
+            namespace_help(facts),
+        ));
+    }
+    Ok(by)
+}
+
+fn syscalls(facts: &Facts<'_>) -> Judgement {
+    if facts.filters {
+        Ok(vec!["seccomp".into()])
+    } else {
+        let reason = facts.host.seccomp.reason().unwrap_or("the filter could not be built").to_owned();
+        Err((format!("needs seccomp filters ({reason})"), "boot a kernel with CONFIG_SECCOMP_FILTER".to_owned()))
+    }
+}
+
+fn privileges(facts: &Facts<'_>) -> Vec<String> {
+    let mut by = vec!["no_new_privs".to_owned(), "empty capability sets".to_owned()];
+    if facts.host.privilege == Privilege::Root || facts.host.namespaces.is_yes() {
+        by.push("empty bounding set".to_owned());
+    }
+    by
+}
+
+fn limit(facts: &Facts<'_>, wanted: Option<()>, support: &Support, controller: &str) -> Judgement {
+    if wanted.is_none() {
+        return Ok(vec!["no limit, by the operator's file".into()]);
+    }
+    match support {
+        Support::Yes => Ok(vec![format!("cgroup {} {controller}", facts.host.controllers.layout)]),
+        Support::No { reason } => Err((
+            format!("needs the cgroup controller {controller} ({reason})"),
+            "systemd-run --user --scope -p Delegate=yes agt-supervise ..., or start the service as root".to_owned(),
+        )),
+    }
+}
+
+fn dies(facts: &Facts<'_>) -> Judgement {
+    let mut by = Vec::new();
+    if facts.host.namespaces.is_yes() {
+        by.push("PID namespace".to_owned());
+        by.push("parent death signal".to_owned());
+    }
+    if facts.host.controllers.kill.is_yes() {
+        by.push("cgroup kill".to_owned());
+    }
+    if by.is_empty() {
+        Err((
+            format!("needs a PID namespace ({}) or a writable cgroup", why_no_namespaces(facts)),
+            namespace_help(facts),
+        ))
+    } else {
+        Ok(by)
+    }
+}

@@ -1,0 +1,97 @@
+//! A ring's filter in words: for `status`, the docs and whoever asks why a call was refused.
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+
+use super::policy::{Decision, Refusal, Rule};
+use super::{Options, Sockets, builtin, checks, groups};
+use crate::ring::Ring;
+
+/// What a ring's filter does, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Description {
+    /// The ring.
+    pub ring: Ring,
+    /// Groups of which at least one call is allowed.
+    pub allowed: Vec<GroupLine>,
+    /// Groups that are refused.
+    pub refused: Vec<GroupLine>,
+    /// Calls whose arguments are looked at.
+    pub checked: Vec<CheckLine>,
+    /// How many calls of the table are allowed whatever their arguments.
+    pub allowed_calls: usize,
+    /// How many are allowed depending on their arguments.
+    pub checked_calls: usize,
+    /// How many are refused.
+    pub refused_calls: usize,
+}
+
+/// A group of calls with one answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct GroupLine {
+    /// The group's name.
+    pub name: &'static str,
+    /// Why it is allowed or refused.
+    pub why: &'static str,
+    /// The errno of a refusal.
+    pub errno: Option<&'static str>,
+    /// Its calls, those that the architecture has.
+    pub calls: Vec<&'static str>,
+}
+
+/// A check of arguments.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct CheckLine {
+    /// Whose arguments are looked at.
+    pub calls: &'static [&'static str],
+    /// What is refused.
+    pub refuses: &'static str,
+    /// Why.
+    pub why: &'static str,
+}
+
+/// Describes the filter of `ring` under `options`.
+#[must_use]
+pub fn describe(ring: Ring, options: &Options) -> Description {
+    let policy = builtin::policy(ring, options);
+    let (mut allowed, mut refused) = (Vec::new(), Vec::new());
+    for group in groups::GROUPS {
+        let calls = group.calls.iter().copied().filter(|call| options.arch.number(call).is_some()).collect::<Vec<_>>();
+        if calls.is_empty() {
+            continue;
+        }
+        let no_names = group.name == groups::NAMED_SOCKETS && options.sockets == Sockets::UnixPairs;
+        let refusal = if no_names { Some(Refusal::NotPermitted) } else { group.refused.in_ring(ring) };
+        let errno = refusal.map(|refusal| match refusal {
+            Refusal::NotPermitted => "EPERM",
+            Refusal::NoSuchCall => "ENOSYS",
+            Refusal::KillProcess => "SIGSYS",
+        });
+        let line = GroupLine { name: group.name, why: group.why, errno, calls };
+        if refusal.is_some() { refused.push(line) } else { allowed.push(line) }
+    }
+    let checked: Vec<CheckLine> = checks::ARGUMENT_RULES
+        .iter()
+        .filter(|rule| rule.applies_in(ring) && (rule.check)(options).is_some())
+        .map(|rule| CheckLine { calls: rule.calls, refuses: rule.refuses, why: rule.why })
+        .collect();
+    let count = |wanted: fn(&Rule) -> bool| policy.rules.values().filter(|rule| wanted(rule)).count();
+    Description {
+        ring,
+        allowed,
+        refused,
+        checked,
+        allowed_calls: count(|rule| matches!(rule, Rule::Always(Decision::Allow))),
+        checked_calls: count(|rule| matches!(rule, Rule::Checked(_))),
+        refused_calls: count(|rule| matches!(rule, Rule::Always(Decision::Refuse(_)))),
+    }
+}
+
+/// Why `ring` refuses a call, by name: the group's reason, or those of its argument checks.
+#[must_use]
+pub fn reasons(call: &str, ring: Ring) -> Vec<&'static str> {
+    let group = groups::of(call).filter(|group| group.refused.in_ring(ring).is_some()).map(|group| group.why);
+    let checks = checks::of(call, ring).map(|rule| rule.why);
+    group.into_iter().chain(checks).collect::<BTreeSet<_>>().into_iter().collect()
+}

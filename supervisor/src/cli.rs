@@ -1,0 +1,224 @@
+//! The command line: what was typed. What it means is each command's own matter.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+
+use crate::commands;
+use crate::control::protocol::ActWord;
+use crate::exit;
+
+/// Runs AI agents the way an operating system runs processes.
+#[derive(Debug, Parser)]
+#[command(name = "agt-supervise", version, propagate_version = true, disable_help_subcommand = true)]
+#[command(
+    after_help = "Examples:\n  agt-supervise run agent.yaml\n  agt-supervise run --ring 3 -- python3 script.py\n  agt-supervise ps"
+)]
+pub struct Cli {
+    /// Options of every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// Options of every command.
+#[derive(Debug, Clone, Args)]
+pub struct Global {
+    /// Keep state, sockets and logs in this folder instead of the usual ones
+    #[arg(long, global = true, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// Print JSON instead of text
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// What can be done.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Start agents in their rings and stay with them until they end
+    #[command(
+        after_help = "Examples:\n  agt-supervise run agent.yaml\n  agt-supervise run agents/\n  agt-supervise run --ring 3 -- python3 script.py\n  agt-supervise run server.yaml --status-file end.json"
+    )]
+    Run(Box<RunArgs>),
+    /// Start the agents of a folder and stay on as a service
+    #[command(after_help = "Example:\n  agt-supervise serve /etc/agt-supervise/agents")]
+    Serve(ServeArgs),
+    /// Check files and print the plan they resolve to; starts nothing
+    #[command(after_help = "Examples:\n  agt-supervise check agent.yaml\n  agt-supervise check agent.yaml --json")]
+    Check(CheckArgs),
+    /// List the agents of the running supervisor
+    #[command(after_help = "Examples:\n  agt-supervise ps\n  agt-supervise ps --json")]
+    Ps,
+    /// Show one agent: what is enforced, what it uses, what it died of
+    #[command(after_help = "Example:\n  agt-supervise status researcher")]
+    Status(OneAgent),
+    /// Print an agent's log
+    #[command(after_help = "Examples:\n  agt-supervise logs researcher\n  agt-supervise logs researcher --lines 20")]
+    Logs(LogsArgs),
+    /// Stop agents in order: signal, grace, then the whole tree
+    #[command(
+        after_help = "Examples:\n  agt-supervise stop researcher --reason \"night\"\n  agt-supervise stop --all --yes"
+    )]
+    Stop(ActArgs),
+    /// End agents at once and verify that nothing is left; they stay dead until `revive`
+    #[command(
+        after_help = "Examples:\n  agt-supervise kill researcher --reason \"loops\"\n  agt-supervise kill --all --yes"
+    )]
+    Kill(ActArgs),
+    /// Let a killed agent live again
+    #[command(after_help = "Example:\n  agt-supervise revive researcher --reason \"fixed\"")]
+    Revive(ActArgs),
+    /// Stop an agent, then start it again
+    #[command(after_help = "Example:\n  agt-supervise restart researcher --reason \"new key\"")]
+    Restart(ActArgs),
+    /// Freeze agents: every task stands still
+    #[command(after_help = "Example:\n  agt-supervise freeze researcher --reason \"a look inside\"")]
+    Freeze(ActArgs),
+    /// Let frozen agents run on
+    #[command(after_help = "Example:\n  agt-supervise thaw researcher --reason \"looked\"")]
+    Thaw(ActArgs),
+    /// Print a shell's completions
+    #[command(after_help = "Example:\n  agt-supervise completions bash > /etc/bash_completion.d/agt-supervise")]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page
+    #[command(after_help = "Example:\n  agt-supervise man > agt-supervise.1")]
+    Man,
+}
+
+/// `run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// agent.yaml files, or folders of them
+    #[arg(value_name = "FILE|FOLDER", required_unless_present = "command", conflicts_with = "command")]
+    pub files: Vec<PathBuf>,
+    /// The ring for a command without a file (0 to 3), or a lower ceiling for files
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=3))]
+    pub ring: Option<u8>,
+    /// The operator's file (default: operator.yaml under /etc/agt-supervise or the user's configuration)
+    #[arg(long, value_name = "FILE")]
+    pub operator: Option<PathBuf>,
+    /// The folder in which the agent works
+    #[arg(long, value_name = "DIR")]
+    pub workdir: Option<PathBuf>,
+    /// How standard input and output are connected (default: by what they are)
+    #[arg(long, value_enum)]
+    pub stdio: Option<StdioChoice>,
+    /// Write the agent's final state to this file as JSON
+    #[arg(long, value_name = "PATH")]
+    pub status_file: Option<PathBuf>,
+    /// Say nothing but errors
+    #[arg(long, short)]
+    pub quiet: bool,
+    /// A command to run without a file
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
+}
+
+/// `--stdio`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum StdioChoice {
+    /// The agent has our own input and output, untouched
+    Raw,
+    /// The agent has a terminal of its own
+    Pty,
+    /// Each line with the agent's name before it
+    Prefixed,
+}
+
+/// `serve`.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// A folder of agent.yaml files
+    pub folder: PathBuf,
+    /// The operator's file
+    #[arg(long, value_name = "FILE")]
+    pub operator: Option<PathBuf>,
+}
+
+/// `check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Files to check
+    #[arg(required = true)]
+    pub files: Vec<PathBuf>,
+    /// The operator's file
+    #[arg(long, value_name = "FILE")]
+    pub operator: Option<PathBuf>,
+    /// The folder in which the agent would work
+    #[arg(long, value_name = "DIR")]
+    pub workdir: Option<PathBuf>,
+}
+
+/// A verb about one agent.
+#[derive(Debug, Args)]
+pub struct OneAgent {
+    /// The agent's name
+    pub agent: String,
+}
+
+/// `logs`.
+#[derive(Debug, Args)]
+pub struct LogsArgs {
+    /// The agent's name
+    pub agent: String,
+    /// Only this many lines from the end
+    #[arg(long, short = 'n', value_name = "N")]
+    pub lines: Option<usize>,
+}
+
+/// A verb that does something to agents.
+#[derive(Debug, Args)]
+pub struct ActArgs {
+    /// The agent's name
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    pub agent: Option<String>,
+    /// Every agent
+    #[arg(long)]
+    pub all: bool,
+    /// Why; kept in the audit log
+    #[arg(long, default_value = "")]
+    pub reason: String,
+    /// Don't ask
+    #[arg(long, short = 'y')]
+    pub yes: bool,
+}
+
+/// The program: parses, dispatches, turns the outcome into an exit code.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => {
+            // Printing help to a closed pipe is no failure of ours.
+            let _ = e.print();
+            return if e.use_stderr() { ExitCode::from(exit::USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    let global = cli.global;
+    let code = match cli.verb {
+        Verb::Run(args) => commands::run::run(&global, *args),
+        Verb::Serve(args) => commands::run::serve(&global, &args),
+        Verb::Check(args) => commands::check::check(&global, &args),
+        Verb::Ps => commands::show::ps(&global),
+        Verb::Status(args) => commands::show::status(&global, &args.agent),
+        Verb::Logs(args) => commands::show::logs(&global, &args),
+        Verb::Stop(args) => commands::act::act(&global, &args, ActWord::Stop),
+        Verb::Kill(args) => commands::act::act(&global, &args, ActWord::Kill),
+        Verb::Revive(args) => commands::act::act(&global, &args, ActWord::Revive),
+        Verb::Restart(args) => commands::act::act(&global, &args, ActWord::Restart),
+        Verb::Freeze(args) => commands::act::act(&global, &args, ActWord::Freeze),
+        Verb::Thaw(args) => commands::act::act(&global, &args, ActWord::Thaw),
+        Verb::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "agt-supervise", &mut std::io::stdout());
+            Ok(0)
+        }
+        Verb::Man => commands::man::man(),
+    };
+    ExitCode::from(code.unwrap_or_else(|failure| failure.report()))
+}

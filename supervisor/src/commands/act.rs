@@ -1,0 +1,106 @@
+//! `stop`, `kill`, `revive`, `restart`, `freeze`, `thaw`: something done to running agents.
+
+use std::io::IsTerminal;
+
+use agt_rings::cgroup;
+
+use super::{Failure, Outcome, client_runtime, dirs, print};
+use crate::cli::{ActArgs, Global};
+use crate::control::client::{self, ClientError};
+use crate::control::protocol::{ACT, ActBody, ActWord, Agents};
+use crate::dirs::Dirs;
+use crate::driver::status::AgentStatus;
+use crate::exit;
+
+/// How long the kill of a hung supervisor's agents may take.
+const KILL_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// Performs the verb through the operator socket.
+///
+/// # Errors
+/// No supervisor, a refusal, or no answer to the question.
+pub fn act(global: &Global, args: &ActArgs, act: ActWord) -> Outcome {
+    let dirs = dirs(global)?;
+    confirm(args, act)?;
+    let body = ActBody { agent: args.agent.clone(), act, reason: args.reason.clone() };
+    let answered = client_runtime()?.block_on(client::post::<_, Agents>(&dirs.operator_socket(), ACT, &body));
+    let agents = match answered {
+        Ok(agents) => agents.agents,
+        Err(ClientError::Nobody { .. } | ClientError::Late | ClientError::Broken(_))
+            if act == ActWord::Kill && args.all =>
+        {
+            return kill_without_supervisor(&dirs);
+        }
+        Err(e) => return Err(e.into()),
+    };
+    if global.json {
+        print(&(serde_json::to_string_pretty(&Agents { agents }).map_err(|e| Failure::of(exit::BUG, &e))? + "\n"));
+    } else {
+        agents.iter().for_each(|agent| eprintln!("{}", done(agent, act)));
+    }
+    Ok(0)
+}
+
+fn confirm(args: &ActArgs, act: ActWord) -> Result<(), Failure> {
+    let destructive = matches!(act, ActWord::Stop | ActWord::Kill | ActWord::Restart);
+    if !destructive || args.yes || !std::io::stdin().is_terminal() {
+        return Ok(());
+    }
+    let whom = args.agent.as_deref().unwrap_or("every agent");
+    eprint!("{act:?} {whom}? [y/N] ");
+    let mut answer = String::new();
+    let read = std::io::stdin().read_line(&mut answer);
+    if read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes") {
+        Ok(())
+    } else {
+        Err(Failure::new(exit::NO, "nothing was done"))
+    }
+}
+
+/// The supervisor is dead or hangs: its cgroups are on record, and the kernel needs no supervisor to end what is in them.
+fn kill_without_supervisor(dirs: &Dirs) -> Outcome {
+    let record = dirs.cgroup_record();
+    let bytes = match std::fs::read(&record) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            return Err(Failure::new(
+                exit::UNAVAILABLE,
+                "no supervisor is running, and none has left a record of its cgroups",
+            ));
+        }
+        Err(e) => return Err(Failure::new(exit::UNAVAILABLE, format!("{}: {e}", record.display()))),
+    };
+    let of = |e: cgroup::Error| Failure::of(exit::UNAVAILABLE, &e);
+    let tree: cgroup::Tree = serde_json::from_slice(&bytes).map_err(|e| Failure::of(exit::DATA, &e))?;
+    let agents = cgroup::base::agents_of(&tree).map_err(of)?;
+    if !agents.exists() {
+        eprintln!("nothing to kill: the supervisor's cgroups are gone");
+        return Ok(0);
+    }
+    let report = cgroup::Grip::open(agents).and_then(|grip| grip.kill(KILL_WITHIN)).map_err(of)?;
+    eprintln!(
+        "killed {} processes in {:.1} ms without the supervisor's help; verified empty",
+        report.processes,
+        report.took.as_secs_f64() * 1000.0
+    );
+    Ok(0)
+}
+
+fn done(agent: &AgentStatus, act: ActWord) -> String {
+    let name = &agent.name;
+    match act {
+        ActWord::Kill => match &agent.kill {
+            Some(kill) if kill.verified_empty => format!(
+                "{name}  killed: {} processes in {:.1} ms, verified empty. `agt-supervise revive {name}` lets it live again",
+                kill.processes,
+                f64::from(u32::try_from(kill.took_us).unwrap_or(u32::MAX)) / 1000.0
+            ),
+            _ => format!("{name}  killed. `agt-supervise revive {name}` lets it live again"),
+        },
+        ActWord::Stop => format!("{name}  stopped"),
+        ActWord::Revive => format!("{name}  lives again"),
+        ActWord::Restart => format!("{name}  restarts"),
+        ActWord::Freeze => format!("{name}  frozen. `agt-supervise thaw {name}` lets it run on"),
+        ActWord::Thaw => format!("{name}  runs on"),
+    }
+}

@@ -1,0 +1,160 @@
+//! `ps`, `status`, `logs`: what is there.
+
+use std::io::{BufRead, BufReader};
+use std::time::Duration;
+
+use super::{Failure, Outcome, client_runtime, dirs, print};
+use crate::cli::{Global, LogsArgs};
+use crate::control::client;
+use crate::control::protocol::{AGENTS, Agents};
+use crate::driver::status::AgentStatus;
+use crate::driver::streams::escaped;
+use crate::exit;
+use crate::machine::lifecycle::State;
+
+fn fetch(global: &Global, agent: Option<&str>) -> Result<Agents, Failure> {
+    let dirs = dirs(global)?;
+    let path = agent.map_or_else(|| AGENTS.to_owned(), |agent| format!("{AGENTS}?agent={agent}"));
+    Ok(client_runtime()?.block_on(client::get(&dirs.operator_socket(), &path))?)
+}
+
+fn json<T: serde::Serialize>(value: &T) -> Result<(), Failure> {
+    print(&(serde_json::to_string_pretty(value).map_err(|e| Failure::of(exit::BUG, &e))? + "\n"));
+    Ok(())
+}
+
+/// Lists the agents.
+///
+/// # Errors
+/// No supervisor.
+pub fn ps(global: &Global) -> Outcome {
+    let agents = fetch(global, None)?;
+    if global.json {
+        json(&agents)?;
+        return Ok(0);
+    }
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::presets::NOTHING);
+    table.set_header(["AGENT", "STATE", "RING", "ENFORCED", "PID", "RESTARTS", "MEMORY", "UP"]);
+    for agent in &agents.agents {
+        table.add_row([
+            agent.name.clone(),
+            state_word(agent),
+            agent.ring.number().to_string(),
+            agent.report.as_ref().map_or("-", |report| report.extent()).to_owned(),
+            agent.pid.map_or("-".to_owned(), |pid| pid.to_string()),
+            agent.restarts.to_string(),
+            memory(agent),
+            agent.up_ms.map_or("-".to_owned(), up),
+        ]);
+    }
+    print(&format!("{}\n", table.trim_fmt()));
+    Ok(0)
+}
+
+fn state_word(agent: &AgentStatus) -> String {
+    match &agent.state {
+        State::Idle => "idle".to_owned(),
+        State::Starting => "starting".to_owned(),
+        State::Running { .. } => "running".to_owned(),
+        State::Stopping { .. } => "stopping".to_owned(),
+        State::Killing { .. } => "killing".to_owned(),
+        State::Backoff { death, .. } => format!("restarting ({})", death.word()),
+        State::Ended { death, .. } => death.word().to_owned(),
+    }
+}
+
+fn memory(agent: &AgentStatus) -> String {
+    const MIB: u64 = 1 << 20;
+    let used = agent.usage.and_then(|usage| usage.memory_bytes);
+    match (used, agent.memory_limit_bytes) {
+        (Some(used), Some(limit)) => format!("{}/{} MiB", used.div_ceil(MIB), limit / MIB),
+        (Some(used), None) => format!("{} MiB", used.div_ceil(MIB)),
+        (None, _) => "-".to_owned(),
+    }
+}
+
+fn up(ms: u64) -> String {
+    let seconds = Duration::from_millis(ms).as_secs();
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m {:02}s", seconds / 60, seconds % 60),
+        3600..86_400 => format!("{}h {:02}m", seconds / 3600, seconds % 3600 / 60),
+        _ => format!("{}d {:02}h", seconds / 86_400, seconds % 86_400 / 3600),
+    }
+}
+
+/// Shows one agent.
+///
+/// # Errors
+/// No supervisor, no such agent.
+pub fn status(global: &Global, agent: &str) -> Outcome {
+    let agents = fetch(global, Some(agent))?;
+    if global.json {
+        json(&agents.agents)?;
+        return Ok(0);
+    }
+    for agent in &agents.agents {
+        let mut text = format!("{}  {}  {}\n", agent.name, state_word(agent), agent.ring);
+        if let Some(death) = &agent.last_death {
+            text.push_str(&format!("  last death: {} (exit code {})\n", death.word(), death.exit_code()));
+        }
+        text.push_str(&format!(
+            "  memory: {}   restarts: {}   log: {}\n",
+            memory(agent),
+            agent.restarts,
+            agent.log.display()
+        ));
+        if let Some(report) = &agent.report {
+            text.push_str(&format!("  enforced: {}\n", report.extent()));
+            for line in &report.enforced {
+                text.push_str(&format!("    {:<20} {}\n", line.protection.name(), line.by.join(", ")));
+            }
+            for gap in &report.gaps {
+                text.push_str(&format!("    {:<20} NOT ENFORCED: {}\n", gap.protection.name(), gap.reason));
+            }
+        }
+        print(&text);
+    }
+    Ok(0)
+}
+
+/// Prints an agent's log, control characters shown instead of sent.
+///
+/// # Errors
+/// No log of that name.
+pub fn logs(global: &Global, args: &LogsArgs) -> Outcome {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    if args.agent.is_empty() || !args.agent.chars().all(plain) {
+        return Err(Failure::usage(format!("`{}` is no agent's name", escaped(&args.agent))));
+    }
+    let path = dirs(global)?.logs().join(format!("{}.log", args.agent));
+    let file = std::fs::File::open(&path).map_err(|e| {
+        Failure::new(exit::NO, format!("{} has no log ({}: {e})", args.agent, path.display()))
+            .help("an agent with `stdio: raw` writes to its caller, not to a log")
+    })?;
+    let mut last = std::collections::VecDeque::new();
+    let mut reader = BufReader::new(file);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let read = reader
+            .read_until(b'\n', &mut line)
+            .map_err(|e| Failure::new(exit::DATA, format!("{}: {e}", path.display())))?;
+        if read == 0 {
+            break;
+        }
+        let text = escaped(String::from_utf8_lossy(&line).trim_end_matches('\n')) + "\n";
+        match args.lines {
+            None => print(&text),
+            Some(keep) => {
+                last.push_back(text);
+                if last.len() > keep {
+                    last.pop_front();
+                }
+            }
+        }
+    }
+    last.iter().for_each(|text| print(text));
+    Ok(0)
+}

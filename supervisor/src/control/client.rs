@@ -1,0 +1,112 @@
+//! The client's side of the operator socket.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Bytes;
+use hyper::{Method, Request};
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+
+use super::protocol::Problem;
+use crate::exit;
+
+/// The longest answer that is read.
+const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// The longest an answer may take: a stop waits for the longest grace that anybody sensible configures.
+const ANSWER_WITHIN: Duration = Duration::from_secs(600);
+
+/// Why a request got no answer, or a refusal.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody is there.
+    #[error("no supervisor is running ({path})")]
+    Nobody {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The conversation broke.
+    #[error("the supervisor did not answer")]
+    Broken(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// It did not come in time.
+    #[error("the supervisor did not answer within {} s", ANSWER_WITHIN.as_secs())]
+    Late,
+    /// The supervisor says no.
+    #[error("{0}")]
+    Refused(String, u8),
+}
+
+impl ClientError {
+    /// The exit code for it.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            ClientError::Nobody { .. } | ClientError::Broken(_) | ClientError::Late => exit::UNAVAILABLE,
+            ClientError::Refused(_, code) => *code,
+        }
+    }
+}
+
+fn broken(e: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> ClientError {
+    ClientError::Broken(e.into())
+}
+
+/// GET.
+///
+/// # Errors
+/// [`ClientError`].
+pub async fn get<T: DeserializeOwned>(socket: &Path, path: &str) -> Result<T, ClientError> {
+    exchange(socket, Method::GET, path, Vec::new()).await
+}
+
+/// POST.
+///
+/// # Errors
+/// [`ClientError`].
+pub async fn post<B: Serialize, T: DeserializeOwned>(socket: &Path, path: &str, body: &B) -> Result<T, ClientError> {
+    let body = serde_json::to_vec(body).map_err(broken)?;
+    exchange(socket, Method::POST, path, body).await
+}
+
+async fn exchange<T: DeserializeOwned>(
+    socket: &Path,
+    method: Method,
+    path: &str,
+    body: Vec<u8>,
+) -> Result<T, ClientError> {
+    let stream =
+        UnixStream::connect(socket).await.map_err(|source| ClientError::Nobody { path: socket.to_owned(), source })?;
+    let answer = tokio::time::timeout(ANSWER_WITHIN, converse(stream, method, path, body));
+    let (ok, bytes) = answer.await.map_err(|_| ClientError::Late)??;
+    if ok {
+        return serde_json::from_slice(&bytes).map_err(broken);
+    }
+    match serde_json::from_slice::<Problem>(&bytes) {
+        Ok(problem) => Err(ClientError::Refused(problem.error, problem.exit_code)),
+        Err(_) => Err(ClientError::Refused(String::from_utf8_lossy(&bytes).into_owned(), exit::BUG)),
+    }
+}
+
+async fn converse(stream: UnixStream, method: Method, path: &str, body: Vec<u8>) -> Result<(bool, Bytes), ClientError> {
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+    let carried = tokio::spawn(connection);
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header("host", "agt-supervise")
+        .header("content-type", "application/json")
+        .body(Full::new(Bytes::from(body)))
+        .map_err(broken)?;
+    let response = sender.send_request(request).await.map_err(broken)?;
+    let ok = response.status().is_success();
+    let bytes = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(broken)?.to_bytes();
+    carried.abort();
+    Ok((ok, bytes))
+}

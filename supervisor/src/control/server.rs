@@ -1,0 +1,175 @@
+//! The server's side of the operator socket.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use axum::extract::connect_info::Connected;
+use axum::extract::{ConnectInfo, Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::serve::IncomingStream;
+use axum::{Json, Router};
+use serde::Deserialize;
+use tokio::net::UnixListener;
+
+use super::protocol::{ACT, AGENTS, About, ActBody, Agents, Problem, SUPERVISOR};
+use crate::driver::Handle;
+use crate::driver::event::Refusal;
+use crate::exit;
+
+/// Who may use the socket besides uid 0 and the supervisor's own uid.
+#[derive(Debug, Clone, Default)]
+pub struct Operators {
+    /// Users.
+    pub uids: BTreeSet<u32>,
+    /// Groups (the peer's primary group: the kernel passes no others).
+    pub gids: BTreeSet<u32>,
+}
+
+#[derive(Debug, Clone)]
+struct Shared {
+    handle: Handle,
+    operators: Arc<Operators>,
+    about: Arc<About>,
+}
+
+/// Who is at the other end, by the kernel's word (SO_PEERCRED).
+#[derive(Debug, Clone, Copy)]
+struct Peer {
+    uid: Option<u32>,
+    gid: Option<u32>,
+}
+
+impl Connected<IncomingStream<'_, UnixListener>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
+        // No credentials, no rights: every check below fails on None.
+        let credentials = stream.io().peer_cred().ok();
+        Peer { uid: credentials.map(|c| c.uid()), gid: credentials.map(|c| c.gid()) }
+    }
+}
+
+/// A bound operator socket; the file goes when this is dropped.
+#[derive(Debug)]
+pub struct Socket {
+    listener: Option<UnixListener>,
+    path: PathBuf,
+}
+
+impl Socket {
+    /// Binds the socket, mode 0600 or, for operators of other uids, 0666 behind the check of credentials. The caller holds the
+    /// state directory's lock, so a file that is there was left by a dead supervisor.
+    ///
+    /// # Errors
+    /// What bind(2) says, with the path.
+    pub fn bind(path: &Path, operators: &Operators) -> io::Result<Socket> {
+        use std::os::unix::fs::PermissionsExt;
+        let at = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", path.display()));
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent).map_err(at)?;
+        }
+        match std::fs::remove_file(path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(at(e)),
+            _ => {}
+        }
+        let listener = UnixListener::bind(path).map_err(at)?;
+        let mode = if operators.uids.is_empty() && operators.gids.is_empty() { 0o600 } else { 0o666 };
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(at)?;
+        Ok(Socket { listener: Some(listener), path: path.to_owned() })
+    }
+
+    /// Serves until the task is aborted.
+    ///
+    /// # Errors
+    /// What accept(2) says, when it can't go on.
+    pub async fn serve(mut self, handle: Handle, operators: Operators, about: About) -> io::Result<()> {
+        let Some(listener) = self.listener.take() else { return Ok(()) };
+        let shared = Shared { handle, operators: Arc::new(operators), about: Arc::new(about) };
+        let router = Router::new()
+            .route(AGENTS, get(agents))
+            .route(ACT, post(act))
+            .route(SUPERVISOR, get(supervisor))
+            .with_state(shared);
+        axum::serve(listener, router.into_make_service_with_connect_info::<Peer>()).await
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        // Already gone is as good.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+fn check(shared: &Shared, peer: Peer) -> Result<u32, Response> {
+    let ours = nix::unistd::geteuid().as_raw();
+    let operators = &shared.operators;
+    match peer.uid {
+        Some(uid) if uid == 0 || uid == ours || operators.uids.contains(&uid) => Ok(uid),
+        Some(uid) if peer.gid.is_some_and(|gid| operators.gids.contains(&gid)) => Ok(uid),
+        _ => Err(problem(
+            StatusCode::FORBIDDEN,
+            "only operators may use this socket: root, the supervisor's own user, and those in the operator's file"
+                .to_owned(),
+            exit::REFUSED,
+        )),
+    }
+}
+
+fn problem(status: StatusCode, error: String, exit_code: u8) -> Response {
+    (status, Json(Problem { error, exit_code })).into_response()
+}
+
+fn refused(refusal: &Refusal) -> Response {
+    let (status, code) = match refusal {
+        Refusal::Unknown(_) => (StatusCode::NOT_FOUND, exit::NO),
+        Refusal::NameTaken { .. } => (StatusCode::CONFLICT, exit::REFUSED),
+        Refusal::NotNow(_) => (StatusCode::CONFLICT, exit::NO),
+        Refusal::NotRecorded(_) => (StatusCode::INSUFFICIENT_STORAGE, exit::CANT_CREATE),
+        Refusal::Ending => (StatusCode::SERVICE_UNAVAILABLE, exit::UNAVAILABLE),
+    };
+    problem(status, refusal.to_string(), code)
+}
+
+#[derive(Debug, Deserialize)]
+struct Which {
+    agent: Option<String>,
+}
+
+async fn agents(
+    State(shared): State<Shared>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Query(which): Query<Which>,
+) -> Response {
+    if let Err(response) = check(&shared, peer) {
+        return response;
+    }
+    match shared.handle.status(which.agent).await {
+        Ok(agents) => Json(Agents { agents }).into_response(),
+        Err(refusal) => refused(&refusal),
+    }
+}
+
+async fn act(
+    State(shared): State<Shared>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Json(body): Json<ActBody>,
+) -> Response {
+    let by = match check(&shared, peer) {
+        Ok(uid) => uid,
+        Err(response) => return response,
+    };
+    match shared.handle.act(body.agent, body.act.into(), by, body.reason).await {
+        Ok(agents) => Json(Agents { agents }).into_response(),
+        Err(refusal) => refused(&refusal),
+    }
+}
+
+async fn supervisor(State(shared): State<Shared>, ConnectInfo(peer): ConnectInfo<Peer>) -> Response {
+    match check(&shared, peer) {
+        Ok(_) => Json(shared.about.as_ref().clone()).into_response(),
+        Err(response) => response,
+    }
+}

@@ -1,0 +1,135 @@
+//! One agent's runtime: its machine, its process, its timers, and who waits for its end.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use agt_rings::Ring;
+use agt_rings::cgroup::Group;
+use agt_rings::launch::Running;
+use agt_rings::plan::Plan;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{AbortHandle, JoinSet};
+
+use super::definition::Definition;
+use super::event::{Event, Refusal, Whose};
+use super::status::{AgentStatus, KillSeen};
+use super::streams::Wiring;
+use crate::machine::lifecycle::{Death, Lifecycle, State, Timer};
+
+/// How long a status may look at the kernel's numbers: it reads a handful of small files.
+pub(super) const STOP_WITHIN: Duration = Duration::from_secs(10);
+
+/// One agent.
+#[derive(Debug)]
+pub(super) struct Agent {
+    pub(super) definition: Definition,
+    pub(super) wiring: Wiring,
+    /// The effective ring of the present or next life.
+    pub(super) ring: Ring,
+    pub(super) life: Lifecycle,
+    pub(super) launches: u64,
+    pub(super) running: Option<Arc<Running>>,
+    pub(super) group: Option<Arc<Group>>,
+    pub(super) plan: Option<Plan>,
+    pub(super) started: Option<Instant>,
+    pub(super) last_death: Option<Death>,
+    pub(super) kill: Option<KillSeen>,
+    pub(super) log: PathBuf,
+    /// Pumps of the present life; they end by themselves when the streams do.
+    pub(super) pumps: JoinSet<()>,
+    /// Forwards and watchers of the present life; aborted with it.
+    pub(super) served: JoinSet<()>,
+    timers: HashMap<Timer, AbortHandle>,
+    pub(super) done: Option<oneshot::Sender<Result<Death, Refusal>>>,
+    /// Answers owed once it is dead.
+    pub(super) owed: Vec<oneshot::Sender<Result<Vec<AgentStatus>, Refusal>>>,
+    /// Start again once it is dead.
+    pub(super) again: Again,
+}
+
+/// Whether a stop is the first half of a restart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Again {
+    No,
+    Yes,
+}
+
+impl Agent {
+    pub(super) fn new(
+        definition: Definition,
+        wiring: Wiring,
+        log: PathBuf,
+        done: oneshot::Sender<Result<Death, Refusal>>,
+    ) -> Agent {
+        Agent {
+            ring: definition.plan.ceiling,
+            life: Lifecycle::new(definition.rules()),
+            definition,
+            wiring,
+            launches: 0,
+            running: None,
+            group: None,
+            plan: None,
+            started: None,
+            last_death: None,
+            kill: None,
+            log,
+            pumps: JoinSet::new(),
+            served: JoinSet::new(),
+            timers: HashMap::new(),
+            done: Some(done),
+            owed: Vec::new(),
+            again: Again::No,
+        }
+    }
+
+    pub(super) fn whose(&self) -> Whose {
+        Whose { agent: self.definition.name().to_owned(), life: self.launches }
+    }
+
+    pub(super) fn is_dead(&self) -> bool {
+        matches!(self.life.state(), State::Ended { .. } | State::Idle)
+    }
+
+    pub(super) fn arm(&mut self, timer: Timer, after: Duration, events: &mpsc::UnboundedSender<Event>) {
+        self.disarm(timer);
+        let (whose, events) = (self.whose(), events.clone());
+        let task = tokio::spawn(async move {
+            tokio::time::sleep(after).await;
+            // The loop has ended: so has the timer's purpose.
+            let _ = events.send(Event::Timer(whose, timer));
+        });
+        self.timers.insert(timer, task.abort_handle());
+    }
+
+    fn disarm(&mut self, timer: Timer) {
+        if let Some(armed) = self.timers.remove(&timer) {
+            armed.abort();
+        }
+    }
+
+    pub(super) fn disarm_all(&mut self) {
+        self.timers.drain().for_each(|(_, armed)| armed.abort());
+    }
+
+    pub(super) fn status(&self) -> AgentStatus {
+        AgentStatus {
+            name: self.definition.name().to_owned(),
+            state: self.life.state().clone(),
+            ring: self.ring,
+            ceiling: self.definition.plan.ceiling,
+            report: self.plan.as_ref().map(|plan| plan.report.clone()),
+            pid: self.running.as_ref().map(|running| running.pid()),
+            up_ms: self.started.map(|at| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX)),
+            restarts: self.life.restarts(),
+            last_death: self.last_death.clone(),
+            exit_code: self.last_death.as_ref().map(Death::exit_code),
+            usage: self.group.as_ref().and_then(|group| group.usage().ok()),
+            memory_limit_bytes: self.definition.plan.limits_at(self.ring).memory_bytes,
+            log: self.log.clone(),
+            kill: self.kill.clone(),
+        }
+    }
+}

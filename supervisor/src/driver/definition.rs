@@ -1,0 +1,91 @@
+//! One agent as the driver runs it: a resolved plan and what is particular to this run of it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use agt_rings::Ring;
+use agt_rings::spec::{Spec, Terminal};
+
+use super::logfile::LogLimits;
+use crate::config::AgentPlan;
+use crate::config::plan::UnreadableSecret;
+use crate::config::spec::RestartPolicy;
+use crate::machine::lifecycle::Rules;
+use crate::machine::restart::{Policy, Restart};
+
+/// Everything about one agent.
+#[derive(Debug, Clone)]
+pub struct Definition {
+    /// The compiled configuration. Its ring is the ceiling; the effective ring may be lower.
+    pub plan: AgentPlan,
+    /// SHA-256 of the plan, in hex.
+    pub plan_hash: String,
+    /// Where its final state is written as JSON.
+    pub status_file: Option<PathBuf>,
+    /// Whether its standard streams are a terminal made for it.
+    pub terminal: Terminal,
+    /// The uid of its own; the driver's to give.
+    pub own_id: u32,
+}
+
+impl Definition {
+    /// Wraps a plan.
+    #[must_use]
+    pub fn new(plan: AgentPlan) -> Definition {
+        let plan_hash = plan.hash().to_string();
+        Definition { plan, plan_hash, status_file: None, terminal: Terminal::None, own_id: 0 }
+    }
+
+    /// The agent's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.plan.name()
+    }
+
+    /// Where it works: what people know it by beside its name.
+    #[must_use]
+    pub fn rules(&self) -> Rules {
+        let restart = &self.plan.restart;
+        let policy = match restart.policy {
+            RestartPolicy::Never => Policy::Never,
+            RestartPolicy::OnFailure => Policy::OnFailure,
+            RestartPolicy::Always => Policy::Always,
+        };
+        Rules {
+            restart: Restart {
+                policy,
+                initial: restart.backoff.initial.0,
+                max: restart.backoff.max.0,
+                jitter: restart.backoff.jitter.fraction(),
+                attempts: restart.attempts,
+                window: restart.window.0,
+            },
+            run_timeout: self.plan.timeouts.run.map(|span| span.0),
+            stop_grace: self.plan.timeouts.stop.0,
+            health_retries: self.plan.health.as_ref().map_or(u32::MAX, |health| health.retries),
+        }
+    }
+
+    /// How long a launch may take.
+    #[must_use]
+    pub fn start_timeout(&self) -> Duration {
+        self.plan.timeouts.start.0
+    }
+
+    /// Its log's ceiling.
+    #[must_use]
+    pub fn log_limits(&self) -> LogLimits {
+        LogLimits { max_bytes: self.plan.log.max_size.0, keep: self.plan.log.keep }
+    }
+
+    /// The launch in an effective ring.
+    ///
+    /// # Errors
+    /// A secret that can't be read.
+    pub fn launch_spec(&self, ring: Ring) -> Result<Spec, UnreadableSecret> {
+        let mut spec = self.plan.launch_spec(ring)?;
+        spec.own_id = self.own_id;
+        spec.terminal = self.terminal;
+        Ok(spec)
+    }
+}

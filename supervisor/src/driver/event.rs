@@ -1,0 +1,155 @@
+//! Everything that can wake the supervisor: one closed enum, so that all causes of work can be read off in one place.
+
+use std::sync::Arc;
+
+use agt_rings::cgroup::{Group, KillReport};
+use agt_rings::launch::{Exit, Running};
+use agt_rings::plan::Plan;
+use tokio::sync::oneshot;
+
+use super::definition::Definition;
+use super::status::AgentStatus;
+use super::streams::Wiring;
+use crate::machine::lifecycle::{Death, Timer};
+
+/// A cause of work.
+#[derive(Debug)]
+pub enum Event {
+    /// An agent's timer fired.
+    Timer(Whose, Timer),
+    /// A launch has ended, well or badly.
+    Launched(Whose, Box<Result<Launched, NotLaunched>>),
+    /// An agent's main process ended and its tree was verified gone.
+    Exited(Whose, Gone),
+    /// A kill has done its work.
+    Killed(Whose, Option<KillReport>),
+    /// An operator or the program asks.
+    Request(Request),
+}
+
+/// Which launch of which agent an event is about: events of an earlier life are ignored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Whose {
+    /// The agent.
+    pub agent: String,
+    /// Which launch, counted from 1.
+    pub life: u64,
+}
+
+/// What a launch made.
+#[derive(Debug)]
+pub struct Launched {
+    /// The process.
+    pub running: Running,
+    /// Its cgroup.
+    pub group: Option<Arc<Group>>,
+    /// What was performed.
+    pub plan: Plan,
+}
+
+/// Why a launch failed.
+#[derive(Debug)]
+pub struct NotLaunched {
+    /// In words, for people.
+    pub error: String,
+    /// The exit code for it.
+    pub code: u8,
+}
+
+/// How a tree ended.
+#[derive(Debug)]
+pub struct Gone {
+    /// What its main process said.
+    pub exit: Exit,
+    /// The kernel counted an OOM kill in its group.
+    pub out_of_memory: OutOfMemory,
+}
+
+/// Whether the memory limit ended something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OutOfMemory {
+    /// It did.
+    Seen,
+    /// It did not, or nobody counts here.
+    NotSeen,
+}
+
+/// What can be asked of the supervisor.
+#[derive(Debug)]
+pub enum Request {
+    /// Take an agent up and start it.
+    Add {
+        /// The agent.
+        definition: Box<Definition>,
+        /// Its streams.
+        wiring: Wiring,
+        /// Told when it is dead for good (or could not be taken up).
+        done: oneshot::Sender<Result<Death, Refusal>>,
+    },
+    /// All agents, or one.
+    Status {
+        /// Its name; `None` for all.
+        agent: Option<String>,
+        /// The answer.
+        answer: oneshot::Sender<Result<Vec<AgentStatus>, Refusal>>,
+    },
+    /// Do something to an agent.
+    Act {
+        /// Its name; `None` for all.
+        agent: Option<String>,
+        /// What.
+        act: Act,
+        /// Who asks.
+        by: u32,
+        /// Why.
+        reason: String,
+        /// The answer, once it is done.
+        answer: oneshot::Sender<Result<Vec<AgentStatus>, Refusal>>,
+    },
+    /// Stop everything and end.
+    Shutdown,
+    /// Kill everything and end.
+    ShutdownNow,
+}
+
+/// What can be done to an agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Act {
+    /// Stop in order.
+    Stop,
+    /// End the tree, verified.
+    Kill,
+    /// Let it live again.
+    Revive,
+    /// Stop every task.
+    Freeze,
+    /// Let every task run.
+    Thaw,
+    /// Stop, then start.
+    Restart,
+}
+
+/// Why a request was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// No such agent.
+    #[error("no agent is called `{0}`")]
+    Unknown(String),
+    /// The name is taken by another identity.
+    #[error("the name `{name}` belongs to {other}")]
+    NameTaken {
+        /// The name.
+        name: String,
+        /// Whose it is.
+        other: String,
+    },
+    /// It can't be done in this state.
+    #[error("{0}")]
+    NotNow(String),
+    /// What gives power could not be recorded, so it was not given.
+    #[error("the audit log can't be written, so nothing was started: {0}")]
+    NotRecorded(String),
+    /// The supervisor is ending.
+    #[error("the supervisor is ending")]
+    Ending,
+}

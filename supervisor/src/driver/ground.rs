@@ -1,0 +1,146 @@
+//! What the supervisor stands on: its cgroup subtree and its launcher. Made once at the start, swept first.
+
+use std::path::Path;
+use std::time::Duration;
+
+use agt_rings::cgroup::{self, Base, Controller, Group, Layout};
+use agt_rings::host::{Controllers, Support};
+use agt_rings::launch::{LaunchError, Launcher};
+use agt_rings::spec::Limits;
+use sha2::{Digest, Sha256};
+
+/// How long whatever an earlier life left may take to die.
+const SWEEP_WITHIN: Duration = Duration::from_secs(10);
+
+/// The ground.
+#[derive(Debug)]
+pub struct Ground {
+    /// The launcher process.
+    pub launcher: Launcher,
+    base: Option<Base>,
+    /// What the sweep at the start ended.
+    pub swept: Option<cgroup::SweepReport>,
+}
+
+/// Why there is no ground.
+#[derive(Debug, thiserror::Error)]
+pub enum GroundError {
+    /// No launcher.
+    #[error("the launcher could not be started")]
+    Launcher(#[source] LaunchError),
+    /// Something of an earlier supervisor is still alive.
+    #[error("agents of an earlier supervisor could not be ended")]
+    Sweep(#[source] cgroup::Error),
+    /// The record of our cgroups can't be read or written.
+    #[error("the record of our cgroups ({path}) can't be used")]
+    Record {
+        /// The file.
+        path: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl Ground {
+    /// Lays the ground: sweeps what an earlier supervisor of this state directory left, then makes the subtree.
+    ///
+    /// # Errors
+    /// Any of [`GroundError`]. A host without usable cgroups is no error: the controllers say so.
+    pub fn lay(state: &Path, record: &Path) -> Result<Ground, GroundError> {
+        let of_record = |source| GroundError::Record { path: record.display().to_string(), source };
+        match std::fs::read(record) {
+            Ok(bytes) => {
+                let earlier: cgroup::Tree = serde_json::from_slice(&bytes).map_err(|e| of_record(e.into()))?;
+                let _ = cgroup::base::sweep_recorded(&earlier, SWEEP_WITHIN).map_err(GroundError::Sweep)?;
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) => return Err(of_record(e)),
+        }
+        let id = id_of(state);
+        let opened = Layout::detect().and_then(|layout| Base::open(&layout, &id, &[]));
+        let (base, controllers, swept) = match opened {
+            Ok(base) => {
+                let swept = base.sweep(SWEEP_WITHIN).map_err(GroundError::Sweep)?;
+                let bytes = serde_json::to_vec(base.tree()).map_err(|e| of_record(e.into()))?;
+                write_whole(record, &bytes).map_err(of_record)?;
+                let controllers = controllers(&base);
+                (Some(base), controllers, Some(swept))
+            }
+            Err(e) => (None, Controllers::none(&chain(&e)), None),
+        };
+        let launcher = Launcher::start(controllers).map_err(GroundError::Launcher)?;
+        Ok(Ground { launcher, base, swept })
+    }
+
+    /// A cgroup for one agent, with those limits that can be kept here; a launch that requires the others was refused before.
+    ///
+    /// # Errors
+    /// What the cgroup refuses.
+    pub fn group(&self, name: &str, limits: &Limits) -> Result<Option<Group>, cgroup::Error> {
+        let Some(base) = &self.base else { return Ok(None) };
+        let kept = Limits {
+            memory_bytes: limits.memory_bytes.filter(|_| base.keeps(Controller::Memory)),
+            cpu_millis: limits.cpu_millis.filter(|_| base.keeps(Controller::Cpu)),
+            tasks: limits.tasks.filter(|_| base.keeps(Controller::Pids)),
+        };
+        base.create(name, &kept).map(Some)
+    }
+
+    /// Takes the subtree away at a clean end.
+    ///
+    /// # Errors
+    /// When something is left in it.
+    pub fn clear(self, record: &Path) -> Result<(), cgroup::Error> {
+        drop(self.launcher);
+        if let Some(base) = self.base {
+            base.close()?;
+        }
+        // The record names groups that are gone; a next start would find nothing under it either way.
+        let _ = std::fs::remove_file(record);
+        Ok(())
+    }
+}
+
+fn controllers(base: &Base) -> Controllers {
+    let support = |controller: Controller| {
+        if base.keeps(controller) {
+            return Support::Yes;
+        }
+        let reason = base.gaps().iter().find(|gap| gap.controller == controller);
+        Support::No { reason: reason.map_or_else(|| "not offered here".to_owned(), ToString::to_string) }
+    };
+    let layout = if base.tree().legacy.is_empty() { "v2" } else { "v1 hybrid" };
+    Controllers {
+        memory: support(Controller::Memory),
+        cpu: support(Controller::Cpu),
+        tasks: support(Controller::Pids),
+        kill: Support::Yes,
+        layout: layout.to_owned(),
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+/// Stable for a state directory, and another one for another.
+fn id_of(state: &Path) -> String {
+    let real = state.canonicalize().unwrap_or_else(|_| state.to_owned());
+    let digest = Sha256::digest(real.as_os_str().as_encoded_bytes());
+    digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Writes beside and renames: a reader sees the old file or the new one, never half of one.
+fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let beside = path.with_extension("new");
+    std::fs::write(&beside, bytes)?;
+    std::fs::rename(&beside, path)
+}

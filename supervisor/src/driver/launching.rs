@@ -1,0 +1,153 @@
+//! The two ends of a life: launching it and clearing away after it.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use agt_rings::cgroup::{Group, Join};
+use agt_rings::launch::{Exit, LaunchError, Running};
+use agt_rings::spec::Spec;
+use tokio::io::Interest;
+use tokio::net::UnixStream;
+
+use super::Supervisor;
+use super::agent::STOP_WITHIN;
+use super::event::{Event, Gone, Launched, NotLaunched, OutOfMemory};
+use super::ground::Ground;
+use super::streams;
+use crate::exit;
+use crate::machine::lifecycle;
+
+impl Supervisor {
+    /// Starts a launch beside the loop, after it was recorded. What fails at once comes back as the event for it.
+    pub(super) async fn launch(&mut self, name: &str) -> Option<lifecycle::Event> {
+        let failed = |error: String, code: u8| Some(lifecycle::Event::LaunchFailed { error, code });
+        if let Err(refusal) = self.record_launch(name).await {
+            return failed(refusal.to_string(), exit::CANT_CREATE);
+        }
+        let agent = self.agents.get_mut(name)?;
+        agent.launches += 1;
+        agent.kill = None;
+        let wired = match streams::wire(name, &agent.wiring, agent.log.clone(), agent.definition.log_limits()) {
+            Ok(wired) => wired,
+            Err(e) => return failed(format!("its standard streams can't be made: {e}"), exit::CANT_CREATE),
+        };
+        agent.pumps = wired.pumps;
+        let whose = agent.whose();
+        let spec = match agent.definition.launch_spec(agent.ring) {
+            Ok(spec) => spec,
+            Err(e) => return failed(in_full(&e), exit::UNAVAILABLE),
+        };
+        let (ground, events) = (Arc::clone(&self.ground), self.events.clone());
+        tokio::task::spawn_blocking(move || {
+            let result = perform(&ground, &spec, &whose, &wired.streams);
+            let _ = events.send(Event::Launched(whose, Box::new(result)));
+        });
+        None
+    }
+}
+
+fn perform(
+    ground: &Ground,
+    spec: &Spec,
+    whose: &super::event::Whose,
+    streams: &agt_rings::launch::Streams,
+) -> Result<Launched, NotLaunched> {
+    let not = |error: String, code: u8| NotLaunched { error, code };
+    let plan = match ground.launcher.compile(spec) {
+        Ok(Ok(plan)) => plan,
+        Ok(Err(refused)) => {
+            let mut text = refused.to_string();
+            if let Some(gap) = refused.gaps.first() {
+                text.push_str(&format!("\nhelp: {}. `agt-supervise doctor` shows what works here.", gap.help));
+            }
+            return Err(not(text, exit::UNAVAILABLE));
+        }
+        Err(e) => return Err(not(in_full(&e), exit::UNAVAILABLE)),
+    };
+    let group = ground
+        .group(&format!("{}-{}", whose.agent, whose.life), &spec.limits)
+        .map_err(|e| not(in_full(&e), exit::UNAVAILABLE))?;
+    let join = match &group {
+        Some(group) => group.join().map_err(|e| not(in_full(&e), exit::UNAVAILABLE))?,
+        None => Join { into_cgroup: None, tasks: Vec::new(), procs: None },
+    };
+    match ground.launcher.launch(&plan, streams, &join) {
+        Ok(running) => Ok(Launched { running, group: group.map(Arc::new), plan }),
+        Err(e) => {
+            if let Some(group) = group {
+                // Nothing was started, or it is dying: make sure, then take the group away.
+                if let Err(e) = group.kill(STOP_WITHIN).and_then(|_| group.remove(STOP_WITHIN)) {
+                    eprintln!("warning: {}: its cgroup could not be removed: {e}", whose.agent);
+                }
+            }
+            let code = exit_code(&e);
+            Err(not(in_full(&e), code))
+        }
+    }
+}
+
+fn exit_code(error: &LaunchError) -> u8 {
+    match error {
+        LaunchError::Step { step, source } if step.starts_with("execute") || step.starts_with("open the program") => {
+            if source.kind() == io::ErrorKind::NotFound {
+                127
+            } else {
+                126
+            }
+        }
+        _ => exit::UNAVAILABLE,
+    }
+}
+
+/// An error with its causes, in one line.
+pub(super) fn in_full(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+/// Waits for the channel's word without blocking a thread.
+pub(super) async fn exit_of(running: &Running) -> io::Result<Exit> {
+    // Registered as a stream: readiness is all that is asked of it, and the packet is read by its owner.
+    let channel = std::os::unix::net::UnixStream::from(running.channel().try_clone_to_owned()?);
+    channel.set_nonblocking(true)?;
+    let channel = UnixStream::from_std(channel)?;
+    loop {
+        channel.readable().await?;
+        match channel.try_io(Interest::READABLE, || running.read_exit()) {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+            result => return result,
+        }
+    }
+}
+
+/// Waits until the init is gone, ends whatever may be left, reads the last numbers and takes the group away.
+pub(super) fn clear_away(name: &str, exit: Exit, running: &Running, group: Option<&Group>) -> Gone {
+    let complain = |what: &str, e: &dyn std::error::Error| eprintln!("error: {name}: {what}: {e}");
+    match running.wait_gone(STOP_WITHIN) {
+        Ok(true) => {}
+        Ok(false) => complain("its init did not end", &io::Error::from(io::ErrorKind::TimedOut)),
+        Err(e) => complain("its init can't be watched", &e),
+    }
+    let mut out_of_memory = OutOfMemory::NotSeen;
+    if let Some(group) = group {
+        match group.usage() {
+            Ok(usage) if usage.oom_kills.unwrap_or(0) > 0 => out_of_memory = OutOfMemory::Seen,
+            Ok(_) => {}
+            Err(e) => complain("its last numbers can't be read", &e),
+        }
+        if let Err(e) = group.kill(STOP_WITHIN) {
+            complain("what it left can't be ended", &e);
+        }
+        if let Err(e) = group.tree().remove(Duration::from_secs(5)) {
+            complain("its cgroup can't be removed", &e);
+        }
+    }
+    Gone { exit, out_of_memory }
+}

@@ -1,0 +1,491 @@
+//! The supervisor's loop: event -> machine -> actions -> performed.
+//!
+//! One task owns all agents. What blocks (a launch, a kill's wait) runs beside it and comes back as an event. What only takes
+//! power (terminate, kill, freeze) is done at once and recorded right after; what gives power (a launch, a revival) is durable
+//! in the audit log before it happens, and does not happen when it can't be recorded.
+
+mod agent;
+pub mod definition;
+pub mod event;
+mod forward;
+pub mod ground;
+mod launching;
+pub mod logfile;
+mod records;
+pub mod status;
+pub mod streams;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use agt_rings::cgroup::Group;
+use agt_rings::launch::{Exit, Running};
+use tokio::sync::{mpsc, oneshot};
+
+use self::agent::{Again, Agent, STOP_WITHIN};
+use self::definition::Definition;
+use self::event::{Act, Event, Gone, Launched, NotLaunched, OutOfMemory, Refusal, Request, Whose};
+use self::ground::Ground;
+use self::status::{AgentStatus, KillSeen};
+use self::streams::Wiring;
+use crate::dirs::Dirs;
+use crate::machine::lifecycle::{self, Action, Death, Ended, State};
+use crate::store::Store;
+
+/// Whether the supervisor outlives its agents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// It ends with the last one (`run`).
+    UntilLast,
+    /// It stays (`serve`).
+    Service,
+}
+
+/// How to reach the loop.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    events: mpsc::UnboundedSender<Event>,
+}
+
+impl Handle {
+    /// Sends a request; a supervisor that has ended answers by dropping the answer's sender.
+    pub fn send(&self, request: Request) {
+        // A closed loop drops the request, and with it the sender of its answer: the asker sees that.
+        let _ = self.events.send(Event::Request(request));
+    }
+
+    /// Takes up an agent; the receiver hears how it died for good.
+    #[must_use]
+    pub fn add(&self, definition: Definition, wiring: Wiring) -> oneshot::Receiver<Result<Death, Refusal>> {
+        let (done, hears) = oneshot::channel();
+        self.send(Request::Add { definition: Box::new(definition), wiring, done });
+        hears
+    }
+
+    /// Asks for the status of one agent or all.
+    ///
+    /// # Errors
+    /// [`Refusal`] when there is no such agent or the supervisor is ending.
+    pub async fn status(&self, agent: Option<String>) -> Result<Vec<AgentStatus>, Refusal> {
+        let (answer, hears) = oneshot::channel();
+        self.send(Request::Status { agent, answer });
+        hears.await.unwrap_or(Err(Refusal::Ending))
+    }
+
+    /// Does something to one agent or all; returns once it is done.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub async fn act(
+        &self,
+        agent: Option<String>,
+        act: Act,
+        by: u32,
+        reason: String,
+    ) -> Result<Vec<AgentStatus>, Refusal> {
+        let (answer, hears) = oneshot::channel();
+        self.send(Request::Act { agent, act, by, reason, answer });
+        hears.await.unwrap_or(Err(Refusal::Ending))
+    }
+}
+
+/// The loop's own data.
+#[derive(Debug)]
+pub struct Supervisor {
+    mode: Mode,
+    dirs: Dirs,
+    ground: Arc<Ground>,
+    store: Store,
+    agents: BTreeMap<String, Agent>,
+    events: mpsc::UnboundedSender<Event>,
+    inbox: mpsc::UnboundedReceiver<Event>,
+    began: Instant,
+    ending: Ending,
+    talk: Talk,
+}
+
+/// Whether the supervisor itself writes what happens to its standard error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Talk {
+    /// Launches and ends.
+    Normal,
+    /// Only errors.
+    Quiet,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    No,
+    Yes,
+}
+
+impl Supervisor {
+    /// Makes a supervisor on laid ground.
+    #[must_use]
+    pub fn new(mode: Mode, dirs: Dirs, ground: Ground, store: Store, talk: Talk) -> (Supervisor, Handle) {
+        let (events, inbox) = mpsc::unbounded_channel();
+        let handle = Handle { events: events.clone() };
+        let supervisor = Supervisor {
+            mode,
+            dirs,
+            ground: Arc::new(ground),
+            store,
+            agents: BTreeMap::new(),
+            events,
+            inbox,
+            began: Instant::now(),
+            ending: Ending::No,
+            talk,
+        };
+        (supervisor, handle)
+    }
+
+    /// Runs until the last agent is dead (or, as a service, until asked to end). Nothing of any agent is left then.
+    pub async fn run(mut self) {
+        while let Some(event) = self.inbox.recv().await {
+            self.handle(event).await;
+            let idle = self.agents.values().all(Agent::is_dead);
+            let over = self.ending == Ending::Yes || (self.mode == Mode::UntilLast && !self.agents.is_empty());
+            if idle && over {
+                break;
+            }
+        }
+        for agent in self.agents.values_mut() {
+            while agent.pumps.join_next().await.is_some() {}
+        }
+        let swept = match Arc::try_unwrap(self.ground) {
+            Ok(ground) => ground.clear(&self.dirs.cgroup_record()),
+            Err(_) => Ok(()),
+        };
+        if let Err(e) = swept {
+            eprintln!("warning: our cgroups could not be removed: {e}");
+        }
+        if let Err(e) = self.store.close().await {
+            eprintln!("error: the state store could not be closed in order: {e}");
+        }
+    }
+
+    fn now(&self) -> lifecycle::Now {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    async fn handle(&mut self, event: Event) {
+        match event {
+            Event::Timer(whose, timer) => {
+                let event = match timer {
+                    lifecycle::Timer::Grace => lifecycle::Event::GraceOver,
+                    lifecycle::Timer::Run => lifecycle::Event::RunTimeOver,
+                    lifecycle::Timer::Backoff => lifecycle::Event::BackoffOver,
+                };
+                self.step_life(&whose, event).await;
+            }
+            Event::Launched(whose, result) => self.launched(&whose, *result).await,
+            Event::Exited(whose, gone) => self.exited(&whose, gone).await,
+            Event::Killed(whose, report) => self.note_kill(&whose, report),
+            Event::Request(request) => self.request(request).await,
+        }
+    }
+
+    async fn request(&mut self, request: Request) {
+        match request {
+            Request::Add { definition, wiring, done } => self.add(*definition, wiring, done).await,
+            Request::Status { agent, answer } => {
+                let statuses = self.named(agent.as_deref()).map(|names| self.statuses(&names));
+                let _ = answer.send(statuses);
+            }
+            Request::Act { agent, act, by, reason, answer } => {
+                self.act(agent.as_deref(), act, by, reason, answer).await
+            }
+            Request::Shutdown => self.end_all(lifecycle::Event::Stop).await,
+            Request::ShutdownNow => self.end_all(lifecycle::Event::Kill { reason: "manual".to_owned() }).await,
+        }
+    }
+
+    async fn end_all(&mut self, event: lifecycle::Event) {
+        self.ending = Ending::Yes;
+        for name in self.agents.keys().cloned().collect::<Vec<_>>() {
+            if self.agents.get(&name).is_some_and(|agent| !agent.is_dead()) {
+                self.step(&name, event.clone()).await;
+            }
+        }
+    }
+
+    fn named(&self, agent: Option<&str>) -> Result<Vec<String>, Refusal> {
+        match agent {
+            None => Ok(self.agents.keys().cloned().collect()),
+            Some(name) if self.agents.contains_key(name) => Ok(vec![name.to_owned()]),
+            Some(name) => Err(Refusal::Unknown(name.to_owned())),
+        }
+    }
+
+    fn statuses(&self, names: &[String]) -> Vec<AgentStatus> {
+        names.iter().filter_map(|name| self.agents.get(name)).map(Agent::status).collect()
+    }
+
+    async fn add(&mut self, mut definition: Definition, wiring: Wiring, done: oneshot::Sender<Result<Death, Refusal>>) {
+        let name = definition.name().to_owned();
+        if self.ending == Ending::Yes {
+            let _ = done.send(Err(Refusal::Ending));
+            return;
+        }
+        if let Some(known) = self.agents.get(&name) {
+            let refusal = if known.definition.plan.identity != definition.plan.identity {
+                let other = known.definition.plan.identity.source.display().to_string();
+                Some(Refusal::NameTaken { name: name.clone(), other })
+            } else if !known.is_dead() {
+                Some(Refusal::NotNow(format!("{name} is already running")))
+            } else if matches!(known.last_death, Some(Death::Killed { .. })) {
+                Some(Refusal::NotNow(format!("{name} was killed: `agt-supervise revive {name}` lets it live again")))
+            } else {
+                None
+            };
+            if let Some(refusal) = refusal {
+                let _ = done.send(Err(refusal));
+                return;
+            }
+        }
+        definition.own_id = self.own_id(&definition);
+        let log = self.dirs.logs().join(format!("{name}.log"));
+        self.agents.insert(name.clone(), Agent::new(definition, wiring, log, done));
+        self.step(&name, lifecycle::Event::Launch).await;
+    }
+
+    /// A uid of the agent's own: from its identity, so that it is the same at each launch, and never one that another agent
+    /// here has.
+    fn own_id(&self, definition: &Definition) -> u32 {
+        use std::hash::{Hash, Hasher};
+        let mut hasher = std::hash::DefaultHasher::new();
+        definition.plan.identity.hash(&mut hasher);
+        let count = agt_rings::builtin::OWN_ID_COUNT;
+        let first = u32::try_from(hasher.finish() % u64::from(count)).expect("below a u32 count");
+        let taken = |id: u32| {
+            self.agents
+                .values()
+                .any(|other| other.definition.own_id == id && other.definition.name() != definition.name())
+        };
+        (0..count)
+            .map(|offset| agt_rings::builtin::OWN_ID_BASE + (first + offset) % count)
+            .find(|id| !taken(*id))
+            .expect("there are more ids than agents")
+    }
+
+    /// Feeds an event of one particular life; events of earlier lives are late and mean nothing.
+    async fn step_life(&mut self, whose: &Whose, event: lifecycle::Event) {
+        if self.agents.get(&whose.agent).is_some_and(|agent| agent.launches == whose.life) {
+            self.step(&whose.agent, event).await;
+        }
+    }
+
+    async fn step(&mut self, name: &str, event: lifecycle::Event) {
+        let mut next = Some(event);
+        while let Some(event) = next.take() {
+            let now = self.now();
+            let Some(agent) = self.agents.get_mut(name) else { return };
+            let actions = agent.life.step(event, now, rand::random());
+            for action in actions {
+                if let Some(follow_up) = self.perform(name, action).await {
+                    next = Some(follow_up);
+                }
+            }
+        }
+    }
+
+    /// Performs one action. An action that fails at once answers with the event that says so.
+    async fn perform(&mut self, name: &str, action: Action) -> Option<lifecycle::Event> {
+        let events = self.events.clone();
+        let agent = self.agents.get_mut(name)?;
+        match action {
+            Action::Arm(timer, after) => agent.arm(timer, after, &events),
+            Action::DisarmAll => agent.disarm_all(),
+            Action::Terminate => {
+                if let Some(running) = &agent.running {
+                    // ESRCH: it has ended, and its exit is on the way.
+                    let _ = running.signal(libc::SIGTERM);
+                }
+                self.note_taking(name, records::STOP, "");
+            }
+            Action::KillTree => {
+                kill_tree(agent.whose(), agent.group.clone(), agent.running.clone(), events);
+                self.note_taking(name, records::KILL, "");
+            }
+            Action::Launch => return self.launch(name).await,
+            Action::Announce => self.announce(name),
+            Action::Bury { death, again_in } => self.bury(name, &death, again_in).await,
+        }
+        None
+    }
+
+    async fn launched(&mut self, whose: &Whose, result: Result<Launched, NotLaunched>) {
+        let Some(agent) = self.agents.get_mut(&whose.agent).filter(|agent| agent.launches == whose.life) else {
+            return;
+        };
+        match result {
+            Ok(mut launched) => {
+                let listeners = launched.running.take_listeners();
+                for (listener, forward) in listeners.into_iter().zip(agent.definition.plan.forwards_at(agent.ring)) {
+                    if let Err(e) = forward::serve(listener, forward.target.to_string(), &mut agent.served) {
+                        eprintln!("error: {}: the forward to {} can't be served: {e}", whose.agent, forward.target);
+                    }
+                }
+                let running = Arc::new(launched.running);
+                agent.running = Some(Arc::clone(&running));
+                agent.group = launched.group.clone();
+                agent.plan = Some(launched.plan);
+                agent.started = Some(Instant::now());
+                watch(whose.clone(), running, launched.group, self.events.clone());
+                self.step_life(whose, lifecycle::Event::Started).await;
+            }
+            Err(failed) => {
+                let event = lifecycle::Event::LaunchFailed { error: failed.error, code: failed.code };
+                self.step_life(whose, event).await;
+            }
+        }
+    }
+
+    async fn exited(&mut self, whose: &Whose, gone: Gone) {
+        let Some(agent) = self.agents.get_mut(&whose.agent).filter(|agent| agent.launches == whose.life) else {
+            return;
+        };
+        agent.running = None;
+        agent.group = None;
+        agent.started = None;
+        agent.served.abort_all();
+        let status = |usage: agt_rings::launch::Usage| usage.status;
+        let ended = match gone.exit {
+            Exit::Ended(usage) if libc::WIFEXITED(status(usage)) && libc::WEXITSTATUS(status(usage)) == 0 => {
+                Ended::Exit(0)
+            }
+            _ if gone.out_of_memory == OutOfMemory::Seen => Ended::OutOfMemory,
+            Exit::Ended(usage) if libc::WIFEXITED(status(usage)) => Ended::Exit(libc::WEXITSTATUS(status(usage))),
+            Exit::Ended(usage) => Ended::Signal(libc::WTERMSIG(status(usage))),
+            Exit::Taken => Ended::Taken,
+        };
+        self.step_life(whose, lifecycle::Event::Ended(ended)).await;
+    }
+
+    fn note_kill(&mut self, whose: &Whose, report: Option<agt_rings::cgroup::KillReport>) {
+        let Some(agent) = self.agents.get_mut(&whose.agent) else { return };
+        agent.kill = Some(KillSeen {
+            processes: report.map_or(0, |report| report.processes),
+            took_us: report.map_or(0, |report| u64::try_from(report.took.as_micros()).unwrap_or(u64::MAX)),
+            verified_empty: report.is_some(),
+        });
+    }
+
+    async fn act(
+        &mut self,
+        agent: Option<&str>,
+        act: Act,
+        by: u32,
+        reason: String,
+        answer: oneshot::Sender<Result<Vec<AgentStatus>, Refusal>>,
+    ) {
+        let names = match self.named(agent) {
+            Ok(names) => names,
+            Err(refusal) => {
+                let _ = answer.send(Err(refusal));
+                return;
+            }
+        };
+        let mut waits = None;
+        for name in &names {
+            if let Err(refusal) = self.act_on(name, act, by, &reason).await {
+                let _ = answer.send(Err(refusal));
+                return;
+            }
+            let ends = matches!(act, Act::Stop | Act::Kill);
+            if ends && self.agents.get(name).is_some_and(|agent| !agent.is_dead()) {
+                waits = Some(name.clone());
+            }
+        }
+        // The answer comes with the last agent's death; the earlier ones are ended by the same strike.
+        match waits.and_then(|name| self.agents.get_mut(&name)) {
+            Some(agent) => agent.owed.push(answer),
+            None => {
+                let _ = answer.send(Ok(self.statuses(&names)));
+            }
+        }
+    }
+
+    async fn act_on(&mut self, name: &str, act: Act, by: u32, reason: &str) -> Result<(), Refusal> {
+        let Some(agent) = self.agents.get_mut(name) else { return Err(Refusal::Unknown(name.to_owned())) };
+        match act {
+            Act::Stop => self.step(name, lifecycle::Event::Stop).await,
+            Act::Kill => {
+                let reason = if reason.is_empty() { "manual" } else { reason };
+                self.step(name, lifecycle::Event::Kill { reason: reason.to_owned() }).await;
+            }
+            Act::Restart => {
+                if agent.is_dead() {
+                    self.step(name, lifecycle::Event::Launch).await;
+                } else {
+                    agent.again = Again::Yes;
+                    self.step(name, lifecycle::Event::Stop).await;
+                }
+            }
+            Act::Revive => {
+                if !agent.is_dead() && !matches!(agent.life.state(), State::Backoff { .. }) {
+                    return Err(Refusal::NotNow(format!("{name} is not dead")));
+                }
+                self.record_revival(name, by, reason).await?;
+                self.step(name, lifecycle::Event::Revive).await;
+            }
+            Act::Freeze | Act::Thaw => {
+                let Some(group) = agent.group.clone() else {
+                    return Err(Refusal::NotNow(format!("{name} does not run in a cgroup, so it can't be frozen")));
+                };
+                let frozen = tokio::task::spawn_blocking(move || match act {
+                    Act::Freeze => group.freeze(STOP_WITHIN),
+                    _ => group.thaw(STOP_WITHIN),
+                });
+                match frozen.await {
+                    Ok(Ok(_)) => {
+                        self.note_taking(name, if act == Act::Freeze { records::FREEZE } else { records::THAW }, reason)
+                    }
+                    Ok(Err(e)) => return Err(Refusal::NotNow(e.to_string())),
+                    Err(e) => return Err(Refusal::NotNow(e.to_string())),
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Kills beside the loop: it waits for no lock, disk or queue of ours.
+fn kill_tree(
+    whose: Whose,
+    group: Option<Arc<Group>>,
+    running: Option<Arc<Running>>,
+    events: mpsc::UnboundedSender<Event>,
+) {
+    tokio::task::spawn_blocking(move || {
+        let report = group.as_ref().map(|group| group.kill(STOP_WITHIN));
+        if let Some(running) = &running {
+            // Without a cgroup this is the kill; with one the init is gone already (ESRCH).
+            let _ = running.kill_init();
+        }
+        if let Some(Err(e)) = &report {
+            eprintln!("error: {}: the kill could not be verified: {e}", whose.agent);
+        }
+        let _ = events.send(Event::Killed(whose, report.and_then(Result::ok)));
+    });
+}
+
+/// Waits for the end of one life and verifies that nothing is left of it.
+fn watch(whose: Whose, running: Arc<Running>, group: Option<Arc<Group>>, events: mpsc::UnboundedSender<Event>) {
+    tokio::spawn(async move {
+        let exit = match launching::exit_of(&running).await {
+            Ok(exit) => exit,
+            Err(e) => {
+                eprintln!("error: {}: how it ended can't be read: {e}", whose.agent);
+                Exit::Taken
+            }
+        };
+        let name = whose.agent.clone();
+        let gone =
+            tokio::task::spawn_blocking(move || launching::clear_away(&name, exit, &running, group.as_deref())).await;
+        let gone = gone.unwrap_or(Gone { exit, out_of_memory: OutOfMemory::NotSeen });
+        let _ = events.send(Event::Exited(whose, gone));
+    });
+}

@@ -1,0 +1,4 @@
+//! The pure machines of the supervisor: the only place that decides. Performing is the driver's.
+
+pub mod lifecycle;
+pub mod restart;
