@@ -150,16 +150,23 @@ fn other_kind(root: &Node, kind: Kind) -> Option<Problem> {
     )
 }
 
-/// Checks and removes `version` and `kind` where the type doesn't know them.
+/// Checks `version` and `kind` where the type does not demand them, and removes them where it does not know them.
 fn header(root: &mut Node, schema: &serde_json::Value, kind: Kind) -> Vec<Problem> {
     let known = |key: &str| schema.get("properties").is_some_and(|properties| properties.get(key).is_some());
+    let demanded = |key: &str| {
+        schema
+            .get("required")
+            .and_then(|names| names.as_array())
+            .is_some_and(|names| names.iter().any(|name| name == key))
+    };
     let first = match &root.value {
         Value::Mapping(entries) => entries.first().map_or(root.place, |entry| entry.key_place),
         _ => return Vec::new(),
     };
     let mut problems = Vec::new();
     for (key, expected) in [("version", "1"), ("kind", kind.word())] {
-        if known(key) {
+        // A type that demands the line has its value checked with the rest; an agent's `kind` may be missing.
+        if known(key) && (demanded(key) || kind == Kind::Agent) {
             continue;
         }
         match root.child(key) {
@@ -176,7 +183,9 @@ fn header(root: &mut Node, schema: &serde_json::Value, kind: Kind) -> Vec<Proble
                     .help(format!("add a line `{key}: {expected}`")),
             ),
         }
-        if let Value::Mapping(entries) = &mut root.value {
+        if !known(key)
+            && let Value::Mapping(entries) = &mut root.value
+        {
             entries.retain(|entry| entry.key != key);
         }
     }

@@ -210,6 +210,11 @@ fn impossible_values_are_refused() {
         ("files: {read: ['${NOPE:?set it}']}", "the variable `NOPE` is not set: set it"),
         ("workdir: '${HOME:-x}'", "is not a form that is known here"),
         ("command2: x", "unknown key"),
+        ("slos: [{name: a, sli: latency, objective: 99%, threshold: 0.5}]", "(`slos[0].threshold`)"),
+        ("slos: [{name: a, sli: safety, objective: 100%}]", "leaves no error budget"),
+        ("slos: [{name: a, sli: saftey, objective: 99%}]", "did you mean `safety`?"),
+        ("slos: [{name: a, sli: safety, objective: most}]", "`slos[0].objective`"),
+        ("slos: [{name: a, sli: latency, objective: 99%, threshold: quick}]", "`slos[0].threshold`"),
     ] {
         let text = message(world.agent(&format!("{lines}\n")), 64);
         assert!(text.contains(expected) && text.contains("--> agent.yaml:"), "{lines}:\n{text}");
