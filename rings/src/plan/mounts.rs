@@ -58,7 +58,10 @@ pub(super) fn built(
         ("/var/tmp", "/tmp"),
     ] {
         let target = PathBuf::from(target);
-        add(&target, Mount::Link { target: target.clone(), to: PathBuf::from(to) });
+        // A declared tree below the link needs a real directory there: no mount point is reached through a link.
+        if !spec.files.iter().any(|rule| rule.path.starts_with(&target)) {
+            add(&target, Mount::Link { target: target.clone(), to: PathBuf::from(to) });
+        }
     }
     add(Path::new("/proc"), Mount::Proc);
     add(Path::new("/dev/pts"), Mount::Terminals);
