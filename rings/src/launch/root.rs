@@ -120,6 +120,9 @@ impl Builder<'_> {
                 )
                 .map_err(|e| Failure::new("mount /dev/pts", &e.into()))
             }
+            Mount::Pin { target } => {
+                self.pin(target).map_err(|e| Failure::new(format!("pin {}", target.display()), &e))
+            }
             Mount::Protect { target } => {
                 self.protect(target).map_err(|e| Failure::new(format!("keep {} read-only", target.display()), &e))
             }
@@ -177,6 +180,16 @@ impl Builder<'_> {
         let at = mount::open_in_root(self.new.as_fd(), target)?;
         let copy = mount::clone_tree(at.as_fd())?;
         mount::set_attributes(copy.as_fd(), ATTR_NOSUID | ATTR_NODEV)?;
+        mount::attach(copy.as_fd(), at.as_fd())
+    }
+
+    fn pin(&self, target: &Path) -> io::Result<()> {
+        let at = match mount::open_in_root(self.new.as_fd(), target) {
+            // Nothing there, nothing to hold in place: an agent may have removed it between two launches.
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => return Ok(()),
+            at => at?,
+        };
+        let copy = mount::clone_tree(at.as_fd())?;
         mount::attach(copy.as_fd(), at.as_fd())
     }
 
