@@ -5,6 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::cgroup;
+
 /// Whose power the supervisor has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "kind")]
@@ -61,7 +63,7 @@ pub struct Controllers {
     pub tasks: Support,
     /// Membership and a kill that nothing escapes.
     pub kill: Support,
-    /// In words: `v2`, `v1 hybrid`, `none`.
+    /// In words: `v2`, `v1 hybrid`, `v1`, `none`.
     pub layout: String,
 }
 
@@ -71,6 +73,33 @@ impl Controllers {
     pub fn none(reason: &str) -> Controllers {
         let no = || Support::No { reason: reason.to_owned() };
         Controllers { memory: no(), cpu: no(), tasks: no(), kill: no(), layout: "none".to_owned() }
+    }
+
+    /// What an opened base can keep, each missing controller with the base's reason. Open the base *before* the launcher is
+    /// started: the launcher is then born in the group that the base moved this process to.
+    #[must_use]
+    pub fn from_base(layout: &cgroup::Layout, base: &cgroup::Base) -> Controllers {
+        let support = |controller: cgroup::Controller| {
+            if base.keeps(controller) {
+                return Support::Yes;
+            }
+            let gap = base.gaps().iter().find(|gap| gap.controller == controller);
+            let reason = gap.map_or_else(|| format!("no {controller} controller here"), |gap| gap.reason.to_string());
+            Support::No { reason }
+        };
+        let layout = match layout.kind() {
+            cgroup::Kind::Unified => "v2",
+            cgroup::Kind::Hybrid => "v1 hybrid",
+            cgroup::Kind::Legacy => "v1",
+        };
+        Controllers {
+            memory: support(cgroup::Controller::Memory),
+            cpu: support(cgroup::Controller::Cpu),
+            tasks: support(cgroup::Controller::Pids),
+            // A base is what holds and ends agents: without that it does not open.
+            kill: Support::Yes,
+            layout: layout.to_owned(),
+        }
     }
 }
 

@@ -9,6 +9,7 @@ pub mod cgroup;
 pub mod host;
 pub mod launch;
 pub mod plan;
+pub mod probe;
 pub mod report;
 pub mod ring;
 pub mod seccomp;

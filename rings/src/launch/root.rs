@@ -21,6 +21,10 @@ const STAGE: &str = "/proc";
 const OLD: &str = ".host";
 const INODES_MAX: u32 = 1 << 18;
 
+/// What root's uid alone may write, without any capability, and with it take the machine: core_pattern and uevent_helper name
+/// programs that the kernel runs as root, cgroup.procs lets a process out of its limits and of a kill.
+const KERNEL_FILES: [&str; 6] = ["/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs", "/sys"];
+
 /// The on-disk owners that a plan maps, each once.
 pub(super) fn id_maps(plan: &Plan) -> Vec<(u32, u32)> {
     let Root::Built { mounts, .. } = &plan.root else { return Vec::new() };
@@ -54,12 +58,32 @@ pub(super) fn enter(root: &Root, ids: Option<Ids>, maps: &Maps) -> Result<(), Fa
             private_propagation()?;
             mount_proc(Path::new("/proc"), MsFlags::empty())?;
             let root = open_dir("/")?;
+            for path in KERNEL_FILES.iter().map(Path::new) {
+                make_read_only(root.as_fd(), path)
+                    .map_err(|e| Failure::new(format!("make {} read-only", path.display()), &e))?;
+            }
             for path in hide {
                 cover(root.as_fd(), path)?;
             }
             Ok(())
         }
         Root::Built { mounts, bytes } => built(mounts, *bytes, ids, maps),
+    }
+}
+
+/// Makes a mount with all below it read-only, or what is no mount a read-only mount of itself.
+fn make_read_only(root: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let at = match mount::open_in_root(root, path) {
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => return Ok(()),
+        at => at?,
+    };
+    match mount::set_attributes(at.as_fd(), ATTR_RDONLY) {
+        Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {
+            let copy = mount::clone_tree(at.as_fd())?;
+            mount::set_attributes(copy.as_fd(), ATTR_RDONLY)?;
+            mount::attach(copy.as_fd(), at.as_fd())
+        }
+        result => result,
     }
 }
 
@@ -123,6 +147,9 @@ impl Builder<'_> {
                 )
                 .map_err(|e| Failure::new("mount /dev/pts", &e.into()))
             }
+            Mount::Pin { target } => {
+                self.pin(target).map_err(|e| Failure::new(format!("pin {}", target.display()), &e))
+            }
             Mount::Protect { target } => {
                 self.protect(target).map_err(|e| Failure::new(format!("keep {} read-only", target.display()), &e))
             }
@@ -180,6 +207,16 @@ impl Builder<'_> {
         let at = mount::open_in_root(self.new.as_fd(), target)?;
         let copy = mount::clone_tree(at.as_fd())?;
         mount::set_attributes(copy.as_fd(), ATTR_NOSUID | ATTR_NODEV)?;
+        mount::attach(copy.as_fd(), at.as_fd())
+    }
+
+    fn pin(&self, target: &Path) -> io::Result<()> {
+        let at = match mount::open_in_root(self.new.as_fd(), target) {
+            // Nothing there, nothing to hold in place: an agent may have removed it between two launches.
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => return Ok(()),
+            at => at?,
+        };
+        let copy = mount::clone_tree(at.as_fd())?;
         mount::attach(copy.as_fd(), at.as_fd())
     }
 

@@ -83,6 +83,11 @@ pub enum Mount {
     Proc,
     /// A fresh /dev/pts.
     Terminals,
+    /// A directory mounted onto itself: a mount point can't be renamed away, and what is protected below it with it.
+    Pin {
+        /// The directory.
+        target: PathBuf,
+    },
     /// An existing name inside a writable tree, made read-only.
     Protect {
         /// The name.

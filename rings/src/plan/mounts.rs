@@ -59,7 +59,10 @@ pub(super) fn built(
         ("/var/tmp", "/tmp"),
     ] {
         let target = PathBuf::from(target);
-        add(&target, Mount::Link { target: target.clone(), to: PathBuf::from(to) });
+        // A declared tree below the link needs a real directory there: no mount point is reached through a link.
+        if !spec.files.iter().any(|rule| rule.path.starts_with(&target)) {
+            add(&target, Mount::Link { target: target.clone(), to: PathBuf::from(to) });
+        }
     }
     add(Path::new("/proc"), Mount::Proc);
     add(Path::new("/dev/pts"), Mount::Terminals);
@@ -87,10 +90,31 @@ pub(super) fn built(
         same
     });
     let mut listed: Vec<Mount> = drop_covered(mounts);
-    // Last, over everything that is there by then.
+    // Last, over everything that is there by then. Outer before inner: a mount covers what was mounted below it.
+    listed.extend(pinned(spec).into_iter().map(|target| Mount::Pin { target }));
     listed.extend(spec.protect.iter().map(|target| Mount::Protect { target: target.clone() }));
     listed.extend(spec.hide.iter().map(|target| Mount::Hide { target: target.clone() }));
     listed
+}
+
+/// The directories between a writable tree and what is protected or hidden inside it. Without a pin the whole directory could
+/// be moved away, mask included, and one without it be made in its place.
+fn pinned(spec: &Spec) -> Vec<PathBuf> {
+    let writable =
+        || spec.files.iter().filter(|rule| rule.access == Access::Write && spec.ring != crate::ring::Ring::R3);
+    let mut pins: Vec<PathBuf> = spec
+        .protect
+        .iter()
+        .chain(&spec.hide)
+        .flat_map(|target| target.ancestors().skip(1))
+        .filter(|dir| writable().any(|rule| dir.starts_with(&rule.path) && *dir != rule.path))
+        // A declared tree of its own is a mount point already.
+        .filter(|dir| !spec.files.iter().any(|rule| rule.path == *dir))
+        .map(Path::to_owned)
+        .collect();
+    pins.sort();
+    pins.dedup();
+    pins
 }
 
 /// Which of two mounts on the same path wins: the later rank.

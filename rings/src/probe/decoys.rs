@@ -1,0 +1,150 @@
+//! What stands outside for the whole session: sockets, IPC objects, a planted descriptor; and victims, one a run.
+
+use std::fs;
+use std::io::{self, BufRead, BufReader};
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use super::attack::inherit::Planted;
+use super::attack::stand::VICTIM;
+use super::attack::{MARK, ipc};
+use super::scene::Victim;
+use super::{ATTACK_NAME, Error};
+use crate::plan::Ids;
+
+/// The session's directory; everything in it goes when this is dropped.
+#[derive(Debug)]
+pub(super) struct Directory {
+    pub(super) path: PathBuf,
+}
+
+impl Directory {
+    pub(super) fn make(wanted: Option<&Path>) -> Result<Directory, Error> {
+        let place = wanted.map_or_else(usual_place, Path::to_owned);
+        let place = place.canonicalize().map_err(Error::decoy(format!("find {}", place.display())))?;
+        let path = place.join(format!("agt-probe-{}", std::process::id()));
+        let making = || Error::decoy(format!("make {}", path.display()));
+        fs::DirBuilder::new().mode(0o755).create(&path).map_err(making())?;
+        let directory = Directory { path };
+        let mode = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(&directory.path, mode)
+            .map_err(Error::decoy(format!("open {}", directory.path.display())))?;
+        Ok(directory)
+    }
+}
+
+/// On a disk rather than in memory: there id-mapped mounts work on older kernels too.
+fn usual_place() -> PathBuf {
+    let disk = Path::new("/var/tmp");
+    if disk.is_dir() { disk.to_owned() } else { std::env::temp_dir() }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _gone = fs::remove_dir_all(&self.path);
+    }
+}
+
+/// Decoys that stand for the whole session.
+#[derive(Debug)]
+pub(super) struct Standing {
+    pub(super) socket: PathBuf,
+    pub(super) abstract_name: String,
+    pub(super) tcp: u16,
+    pub(super) udp: UdpSocket,
+    pub(super) ipc: ipc::Decoys,
+    _planted: Planted,
+    _listeners: (UnixListener, UnixDatagram, UnixListener, TcpListener),
+}
+
+impl Standing {
+    /// Must come before the launcher is started, which shall inherit what is planted.
+    pub(super) fn raise(directory: &Path) -> Result<Standing, Error> {
+        Standing::try_raise(directory).map_err(Error::decoy("raise sockets, IPC objects and a descriptor"))
+    }
+
+    fn try_raise(directory: &Path) -> io::Result<Standing> {
+        let planted = directory.join("planted");
+        fs::write(&planted, MARK)?;
+        let socket = directory.join("decoy.sock");
+        let by_path = UnixListener::bind(&socket)?;
+        let datagram = socket.with_extension("dgram");
+        let by_datagram = UnixDatagram::bind(&datagram)?;
+        for path in [&socket, &datagram] {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o777))?;
+        }
+        let abstract_name = format!("agt-probe-{}", std::process::id());
+        let by_name = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&abstract_name)?)?;
+        let by_port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+        udp.set_nonblocking(true)?;
+        Ok(Standing {
+            socket,
+            abstract_name,
+            tcp: by_port.local_addr()?.port(),
+            udp,
+            ipc: ipc::Decoys::make()?,
+            _planted: Planted::plant(&planted)?,
+            _listeners: (by_path, by_datagram, by_name, by_port),
+        })
+    }
+
+    /// Whether a datagram came in since the last look. Loopback delivers within the sender's call, so this needs no waiting.
+    pub(super) fn has_datagram(&self) -> bool {
+        let mut buffer = [0u8; 64];
+        let mut came = false;
+        while self.udp.recv(&mut buffer).is_ok() {
+            came = true;
+        }
+        came
+    }
+}
+
+/// A process outside, of the given user; ended and reaped when dropped.
+#[derive(Debug)]
+pub(super) struct Target {
+    child: Child,
+    pub(super) victim: Victim,
+}
+
+impl Target {
+    pub(super) fn start(user: Option<Ids>, home: &Path) -> io::Result<Target> {
+        let mut command = attacker(user);
+        command.arg(VICTIM).env("AGT_PROBE_VICTIM", MARK).current_dir(home);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+        let mut line = String::new();
+        if let Some(out) = child.stdout.as_mut() {
+            BufReader::new(out).read_line(&mut line)?;
+        }
+        match serde_json::from_str(&line) {
+            Ok(victim) => Ok(Target { child, victim }),
+            Err(e) => {
+                let _ended = child.kill().and_then(|()| child.wait());
+                Err(e.into())
+            }
+        }
+    }
+}
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        // SIGKILL also ends what an attack has stopped. A child of ours that we have not reaped: the pid is still its own.
+        let _ended = self.child.kill().and_then(|()| self.child.wait());
+    }
+}
+
+/// Our own executable as an attacker, unconfined, as `user` (or as the caller).
+pub(super) fn attacker(user: Option<Ids>) -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0(ATTACK_NAME);
+    if let Some(ids) = user {
+        // std drops supplementary groups along with uid 0.
+        command.uid(ids.uid).gid(ids.gid);
+    }
+    command
+}

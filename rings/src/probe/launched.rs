@@ -1,0 +1,188 @@
+//! One attacker in its ring: spec, plan, control group, launch, and what it got.
+
+use std::fs;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::sync::atomic::Ordering;
+
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::pipe2;
+
+use super::attack::{Attack, Got, Squeeze, hogs};
+use super::controls::{self, ATTACK_TIMEOUT};
+use super::scene::Scene;
+use super::session::{GONE_WITHIN, OWN_ID, Session};
+use super::tree::Tree;
+use super::{ATTACK_NAME, Error, output};
+use crate::builtin;
+use crate::cgroup::{Group, Join};
+use crate::launch::{Exit, Running, Streams};
+use crate::plan::{Plan, Root};
+use crate::report::Gap;
+use crate::ring::Ring;
+use crate::spec::{Access, Enforcement, FileRule, Limits, Spec, Terminal, User};
+
+impl Session {
+    /// The ring's own limits with one squeezed, as far as they can be kept here.
+    pub(super) fn limits(&self, squeeze: Squeeze, ring: Ring) -> Limits {
+        use crate::cgroup::Controller;
+        let mut limits = builtin::definition(ring).limits;
+        match squeeze {
+            Squeeze::None => {}
+            Squeeze::Tasks => limits.tasks = Some(hogs::TASKS_GIVEN),
+            Squeeze::Memory => limits.memory_bytes = Some(hogs::MEMORY_GIVEN),
+            Squeeze::Cpu => limits.cpu_millis = Some(hogs::CPU_MILLIS_GIVEN),
+        }
+        let keeps = |controller| self.base.as_ref().is_some_and(|base| base.keeps(controller));
+        Limits {
+            memory_bytes: limits.memory_bytes.filter(|_| keeps(Controller::Memory)),
+            cpu_millis: limits.cpu_millis.filter(|_| keeps(Controller::Cpu)),
+            tasks: limits.tasks.filter(|_| keeps(Controller::Pids)),
+        }
+    }
+
+    fn spec(&self, part: &str, ring: Ring, tree: &Tree, enforcement: Enforcement) -> Spec {
+        let rule = |path: PathBuf, access| FileRule { path, access };
+        Spec {
+            name: "probe".to_owned(),
+            ring,
+            enforcement,
+            program: self.program.clone(),
+            argv: vec![ATTACK_NAME.into(), part.into()],
+            env: vec![("PATH".into(), "/usr/bin:/bin".into())],
+            workdir: tree.path("work"),
+            files: vec![
+                rule(self.program.clone(), Access::Read),
+                rule(tree.path("readonly"), Access::Read),
+                rule(tree.path("work"), Access::Write),
+            ],
+            protect: ["work/agent.yaml", "work/.git/hooks", "work/.git/config"].map(|part| tree.path(part)).to_vec(),
+            hide: vec![tree.path("state"), tree.path("work/.state")],
+            listen: Vec::new(),
+            limits: builtin::definition(ring).limits,
+            user: User::Own,
+            own_id: OWN_ID,
+            terminal: Terminal::None,
+        }
+    }
+
+    /// In full where the host can, else with what there is.
+    fn compile(&self, part: &str, ring: Ring, tree: &Tree) -> Result<(Plan, Option<Vec<Gap>>), Error> {
+        match self.launcher.compile(&self.spec(part, ring, tree, Enforcement::Required))? {
+            Ok(plan) => Ok((plan, None)),
+            Err(refused) => {
+                let spec = self.spec(part, ring, tree, Enforcement::BestEffort);
+                let plan = self.launcher.compile(&spec)?.expect("best effort is never refused");
+                Ok((plan, Some(refused.gaps)))
+            }
+        }
+    }
+
+    pub(super) fn launch(
+        &self,
+        part: &str,
+        ring: Ring,
+        tree: &Tree,
+        scene: Option<&mut Scene>,
+        limits: Limits,
+    ) -> Result<Launched, Error> {
+        let (mut plan, gaps) = self.compile(part, ring, tree)?;
+        if let Some(scene) = scene {
+            if !matches!(plan.root, Root::Built { .. }) {
+                // Without a root of its own there is no private /tmp and HOME either.
+                (scene.own, scene.home) = (tree.path("scratch"), tree.path("scratch"));
+            }
+            plan.argv.push(serde_json::to_string(scene).expect("a scene is plain data").into());
+        }
+        let pipes = |e: nix::errno::Errno| Error::decoy("make a pipe")(e.into());
+        let (leash_read, leash) = pipe2(OFlag::O_CLOEXEC).map_err(pipes)?;
+        let (output, out_write) = pipe2(OFlag::O_CLOEXEC).map_err(pipes)?;
+        let null = fs::File::options().write(true).open("/dev/null").map_err(Error::decoy("open /dev/null"))?;
+        let streams = Streams { stdin: leash_read, stdout: out_write, stderr: null.into() };
+        let name = format!("probe-{}", self.count.fetch_add(1, Ordering::Relaxed));
+        let group = self.base.as_ref().map(|base| base.create(&name, &limits)).transpose()?;
+        let none = || Join { into_cgroup: None, tasks: Vec::new(), procs: None };
+        let join = group.as_ref().map(Group::join).transpose()?.unwrap_or_else(none);
+        let running = self.launcher.launch(&plan, &streams, &join)?;
+        Ok(Launched { running, group, output, leash: Some(leash), gaps, keep: None })
+    }
+}
+
+/// A launched attacker.
+pub(super) struct Launched {
+    pub(super) running: Running,
+    group: Option<Group>,
+    output: OwnedFd,
+    /// Its input: what it left behind ends when this closes.
+    leash: Option<OwnedFd>,
+    /// What its plan could not enforce.
+    pub(super) gaps: Option<Vec<Gap>>,
+    /// Its decoys, where they must live as long as it.
+    pub(super) keep: Option<Tree>,
+}
+
+impl Launched {
+    /// Waits for its end, and says what it got.
+    pub(super) fn finish(mut self, attack: &Attack) -> Result<Got, Error> {
+        let failed = |e| Error::decoy(format!("wait for {}", attack.name))(e);
+        let in_time = readable(self.running.channel()).map_err(failed)?;
+        if !in_time {
+            // Already ended between the two calls: as well.
+            let _gone = self.running.kill_init();
+        }
+        let exit = self.running.read_exit().map_err(failed)?;
+        self.running.wait_gone(GONE_WITHIN).map_err(failed)?;
+        let output = output::collect(&self.output).map_err(failed)?;
+        let status = match exit {
+            Exit::Ended(usage) => ExitStatus::from_raw(usage.status),
+            // Nothing but a SIGKILL from outside (here the memory limit) ends an init.
+            Exit::Taken => ExitStatus::from_raw(libc::SIGKILL),
+        };
+        self.leash = None;
+        self.clean()?;
+        Ok(if in_time { controls::judge_end(attack, status, &output) } else { Got::Silent("given up".to_owned()) })
+    }
+
+    /// Waits until it has said something.
+    pub(super) fn await_word(&self) -> Result<(), Error> {
+        let failed = Error::decoy("wait for a neighbour");
+        match readable(self.output.as_fd()) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(failed(std::io::ErrorKind::TimedOut.into())),
+            Err(e) => Err(failed(e)),
+        }
+    }
+
+    /// Ends a neighbour.
+    pub(super) fn end(mut self) -> Result<(), Error> {
+        self.leash = None;
+        let failed = |e| Error::decoy("wait for a neighbour")(e);
+        // It may have been stopped by an attack that got through.
+        let _gone = self.running.kill_init();
+        self.running.wait_gone(GONE_WITHIN).map_err(failed)?;
+        self.keep = None;
+        self.clean()
+    }
+
+    fn clean(self) -> Result<(), Error> {
+        if let Some(group) = self.group {
+            group.kill(GONE_WITHIN).map(drop)?;
+            group.remove(GONE_WITHIN)?;
+        }
+        Ok(())
+    }
+}
+
+fn readable(fd: BorrowedFd<'_>) -> std::io::Result<bool> {
+    let timeout = PollTimeout::try_from(ATTACK_TIMEOUT).unwrap_or(PollTimeout::MAX);
+    loop {
+        match poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], timeout) {
+            Ok(ready) => return Ok(ready > 0),
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+}

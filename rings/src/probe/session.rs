@@ -1,0 +1,319 @@
+//! One probe from its first decoy to the last: a launcher, a control group, and for each ring and attack a control and a launch.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use super::attack::{self, Attack, Got, Need, Squeeze, stand};
+use super::controls::{self, Control};
+use super::decoys::{Directory, Standing, Target};
+use super::judge::{Run, judge};
+use super::launched::Launched;
+use super::scene::Scene;
+use super::tree::Tree;
+use super::{Error, Finding, Options, Probed, Verdict};
+use crate::builtin;
+use crate::cgroup::{Base, Layout};
+use crate::host::{Controllers, Privilege};
+use crate::launch::Launcher;
+use crate::plan::Ids;
+use crate::report::Gap;
+use crate::ring::Ring;
+
+/// Attacks that run at once: a launch is mostly waiting for the kernel (namespaces and groups take grace periods to go).
+const WORKERS: usize = 8;
+/// How long ended processes may take to be gone.
+pub(super) const GONE_WITHIN: Duration = Duration::from_secs(10);
+/// The uid of the probe's agents where the caller is root: the last of the range, so that it meets no real agent's.
+pub(super) const OWN_ID: u32 = builtin::OWN_ID_BASE + builtin::OWN_ID_COUNT - 1;
+
+/// Probes rings one after another, the attacks of one a few at a time.
+pub(super) fn run(rings: &[Ring], options: &Options) -> Result<Probed, Error> {
+    let session = Session::open(options)?;
+    let mut probed = Probed { findings: Vec::new(), gaps: Vec::new() };
+    let mut worked = Ok(());
+    for &ring in rings {
+        worked = session.ring(ring, options, &mut probed);
+        if worked.is_err() {
+            break;
+        }
+    }
+    // Also after a failure: nothing of ours is left on the host.
+    let closed = session.close();
+    worked.and(closed).map(|()| probed)
+}
+
+pub(super) struct Session {
+    pub(super) launcher: Launcher,
+    pub(super) base: Option<Base>,
+    standing: Standing,
+    pub(super) program: PathBuf,
+    pub(super) count: AtomicUsize,
+    controls: Mutex<HashMap<(&'static str, Option<u32>), Control>>,
+    protocols: String,
+    directory: Directory,
+}
+
+impl Session {
+    fn open(options: &Options) -> Result<Session, Error> {
+        let directory = Directory::make(options.directory.as_deref())?;
+        let standing = Standing::raise(&directory.path)?;
+        let program = std::env::current_exe().map_err(Error::decoy("find our own executable"))?;
+        let (base, controllers) = control_groups()?;
+        // After the base: the launcher is born in the group that we moved to.
+        let launcher = Launcher::start(controllers)?;
+        let protocols = fs::read_to_string("/proc/net/protocols").map_err(Error::decoy("read /proc/net/protocols"))?;
+        Ok(Session {
+            launcher,
+            base,
+            standing,
+            program,
+            count: AtomicUsize::new(0),
+            controls: Mutex::new(HashMap::new()),
+            protocols,
+            directory,
+        })
+    }
+
+    fn close(self) -> Result<(), Error> {
+        drop(self.launcher);
+        if let Some(base) = self.base {
+            base.agents().kill(GONE_WITHIN).map(drop)?;
+            base.close()?;
+        }
+        Ok(())
+    }
+
+    /// All attacks in one ring.
+    fn ring(&self, ring: Ring, options: &Options, probed: &mut Probed) -> Result<(), Error> {
+        let index = usize::from(ring.number());
+        let wanted = |attack: &&'static Attack| {
+            attack.expected[index].is_some()
+                && (options.only.is_empty() || options.only.iter().any(|name| name == attack.name))
+        };
+        // Hogs come one by one after the rest: what they get depends on who else works.
+        let attacks: Vec<&'static Attack> = attack::all().filter(wanted).collect();
+        let (quiet, hogs): (Vec<_>, Vec<_>) = attacks.into_iter().partition(|a| a.squeeze == Squeeze::None);
+        let gaps = Mutex::new(Vec::new());
+        for finding in self.at_once(&quiet, WORKERS, ring, &gaps).into_iter().chain(self.at_once(&hogs, 1, ring, &gaps))
+        {
+            probed.findings.push(finding?);
+        }
+        let gaps = gaps.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if !gaps.is_empty() {
+            probed.gaps.push((ring, gaps));
+        }
+        Ok(())
+    }
+
+    /// Runs attacks, `workers` at a time; the findings come in the order of the attacks.
+    fn at_once(
+        &self,
+        attacks: &[&'static Attack],
+        workers: usize,
+        ring: Ring,
+        gaps: &Mutex<Vec<Gap>>,
+    ) -> Vec<Result<Finding, Error>> {
+        let next = AtomicUsize::new(0);
+        let work = || {
+            let mut mine = Vec::new();
+            while let Some((at, attack)) = {
+                let at = next.fetch_add(1, Ordering::Relaxed);
+                attacks.get(at).map(|attack| (at, *attack))
+            } {
+                mine.push((at, self.one(attack, ring, gaps)));
+            }
+            mine
+        };
+        let mut found: Vec<(usize, Result<Finding, Error>)> = std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+            workers.into_iter().flat_map(|worker| worker.join().expect("workers return their errors")).collect()
+        });
+        found.sort_by_key(|(at, _)| *at);
+        found.into_iter().map(|(_, finding)| finding).collect()
+    }
+
+    fn one(&self, attack: &'static Attack, ring: Ring, gaps: &Mutex<Vec<Gap>>) -> Result<Finding, Error> {
+        let expected = attack.expected[usize::from(ring.number())].expect("only what is expected is asked");
+        let missing = attack.needs.iter().find_map(|need| match need {
+            Need::Protocol(name) if !self.has_protocol(name) => Some(*name),
+            _ => None,
+        });
+        if let Some(protocol) = missing {
+            let got = Got::Setup(format!("{protocol} is not loaded here; to ask would load a kernel module"));
+            let control = Control { user: "nobody".to_owned(), got: got.clone() };
+            return Ok(judge(&Run { attack, ring, expected, got, has_changed: false, control: &control }));
+        }
+        let control = self.control(attack, ring)?;
+        if !control.reaches(attack) {
+            // What shows nothing need not be launched.
+            let got = Got::Setup("the control did not get through".to_owned());
+            return Ok(judge(&Run { attack, ring, expected, got, has_changed: false, control: &control }));
+        }
+        let (got, has_changed) = self.confined(attack, ring, gaps)?;
+        let mut finding = judge(&Run { attack, ring, expected, got, has_changed, control: &control });
+        if finding.verdict == Verdict::Fail {
+            let gaps = gaps.lock().unwrap_or_else(PoisonError::into_inner);
+            let missing: Vec<String> = gaps.iter().map(|gap| gap.protection.to_string()).collect();
+            if !missing.is_empty() {
+                finding.reason = format!("{}; not enforced here: {}", finding.reason, missing.join(", "));
+            }
+        }
+        Ok(finding)
+    }
+
+    fn has_protocol(&self, name: &str) -> bool {
+        self.protocols.lines().any(|line| line.split_whitespace().next() == Some(name))
+    }
+
+    /// The uid that this ring's agents get, when we are root.
+    fn agent(&self, ring: Ring) -> Option<Ids> {
+        let is_root = self.launcher.host().privilege == Privilege::Root;
+        (is_root && ring != Ring::R0).then_some(Ids { uid: OWN_ID, gid: OWN_ID })
+    }
+
+    /// As the agent's own uid first; where that does not get through and we have more power, as ourselves.
+    fn control(&self, attack: &'static Attack, ring: Ring) -> Result<Control, Error> {
+        let agent = self.agent(ring);
+        let control = self.control_as(attack, ring, agent)?;
+        if control.reaches(attack) || agent.is_none() { Ok(control) } else { self.control_as(attack, ring, None) }
+    }
+
+    fn control_as(&self, attack: &'static Attack, ring: Ring, user: Option<Ids>) -> Result<Control, Error> {
+        // The bound of the descriptor hog is the only thing that differs between rings.
+        let per_ring = attack.name == "descriptor-hog";
+        let key = (attack.name, user.map(|ids| ids.uid));
+        if let Some(known) = self.controls.lock().unwrap_or_else(PoisonError::into_inner).get(&key)
+            && !per_ring
+        {
+            return Ok(known.clone());
+        }
+        let place = self.place()?;
+        // The tree belongs to whoever the agent would be, also when the control is ourselves.
+        let tree = self.tree(&place, self.agent(ring))?;
+        let victim = self.victim(attack, user, &tree)?;
+        let neighbour = self.neighbour(attack, ring)?;
+        let mut scene = self.scene(ring, &tree, victim.as_ref());
+        scene.neighbour = neighbour.as_ref().map(|launched| launched.running.pid());
+        scene.reaper = victim.as_ref().map_or(1, |target| target.victim.pid);
+        (scene.own, scene.home) = (tree.path("scratch"), tree.path("scratch"));
+        if attack.needs.contains(&Need::Datagram) {
+            self.standing.has_datagram();
+        }
+        let mut control = controls::run(attack, user, &scene)?;
+        control.got = self.witnessed(attack, control.got);
+        if let Some(neighbour) = neighbour {
+            neighbour.end()?;
+        }
+        self.controls.lock().unwrap_or_else(PoisonError::into_inner).insert(key, control.clone());
+        Ok(control)
+    }
+
+    /// A datagram that nobody got was sent to nobody.
+    fn witnessed(&self, attack: &Attack, got: Got) -> Got {
+        let unseen = attack.needs.contains(&Need::Datagram) && got == Got::Ok && !self.standing.has_datagram();
+        if unseen { Got::Nothing("it never arrived".to_owned()) } else { got }
+    }
+
+    fn place(&self) -> Result<PathBuf, Error> {
+        let number = self.count.fetch_add(1, Ordering::Relaxed);
+        Ok(self.directory.path.join(format!("run-{number}")))
+    }
+
+    fn tree(&self, place: &Path, agent: Option<Ids>) -> Result<Tree, Error> {
+        Tree::make(place.to_owned(), agent).map_err(Error::decoy(format!("make {}", place.display())))
+    }
+
+    fn victim(&self, attack: &Attack, user: Option<Ids>, tree: &Tree) -> Result<Option<Target>, Error> {
+        if !attack.needs.contains(&Need::Victim) {
+            return Ok(None);
+        }
+        Target::start(user, &tree.path("scratch")).map(Some).map_err(Error::decoy("start a victim"))
+    }
+
+    fn scene(&self, ring: Ring, tree: &Tree, victim: Option<&Target>) -> Scene {
+        Scene {
+            program: self.program.clone(),
+            outside: tree.path("outside"),
+            readonly: tree.path("readonly"),
+            work: tree.path("work"),
+            state: tree.path("state"),
+            own: PathBuf::from("/tmp"),
+            home: PathBuf::from(builtin::HOME),
+            socket: self.standing.socket.clone(),
+            abstract_name: self.standing.abstract_name.clone(),
+            tcp: self.standing.tcp,
+            udp: self.standing.udp.local_addr().map_or(0, |address| address.port()),
+            ipc_key: self.standing.ipc.key,
+            queue: self.standing.ipc.queue.clone(),
+            handle: attack::handle_of(&tree.path("outside/secret")),
+            cgroup: self.base.as_ref().map_or_else(Vec::new, cgroup_files),
+            victim: victim.map(|target| target.victim),
+            neighbour: None,
+            reaper: 1,
+            open_files: builtin::definition(ring).open_files,
+        }
+    }
+
+    /// Launches an attack in its ring; what it got, and whether a decoy that it must not change has changed.
+    fn confined(&self, attack: &'static Attack, ring: Ring, gaps: &Mutex<Vec<Gap>>) -> Result<(Got, bool), Error> {
+        let place = self.place()?;
+        let agent = self.agent(ring);
+        let tree = self.tree(&place, agent)?;
+        let victim = self.victim(attack, agent, &tree)?;
+        let neighbour = self.neighbour(attack, ring)?;
+        let mut scene = self.scene(ring, &tree, victim.as_ref());
+        scene.neighbour = neighbour.as_ref().map(|launched| launched.running.pid());
+        let before = tree.look();
+        if attack.needs.contains(&Need::Datagram) {
+            self.standing.has_datagram();
+        }
+        let limits = self.limits(attack.squeeze, ring);
+        let launched = self.launch(attack.name, ring, &tree, Some(&mut scene), limits)?;
+        if let Some(missing) = launched.gaps.clone() {
+            *gaps.lock().unwrap_or_else(PoisonError::into_inner) = missing;
+        }
+        let got = self.witnessed(attack, launched.finish(attack)?);
+        if let Some(neighbour) = neighbour {
+            neighbour.end()?;
+        }
+        Ok((got, tree.look() != before))
+    }
+
+    /// Another agent in the same ring (R2 for R0's sake), with its secret in place.
+    fn neighbour(&self, attack: &Attack, ring: Ring) -> Result<Option<Launched>, Error> {
+        if !attack.needs.contains(&Need::Neighbour) {
+            return Ok(None);
+        }
+        let tree = self.tree(&self.place()?, self.agent(ring))?;
+        let limits = self.limits(Squeeze::None, ring);
+        let mut launched = self.launch(stand::NEIGHBOUR, ring, &tree, None, limits)?;
+        launched.keep = Some(tree);
+        launched.await_word()?;
+        Ok(Some(launched))
+    }
+}
+
+/// A group of our own below which the agents live, where there can be one.
+fn control_groups() -> Result<(Option<Base>, Controllers), Error> {
+    let layout = match Layout::detect() {
+        Ok(layout) => layout,
+        Err(e @ crate::cgroup::Error::Unusable(_)) => return Ok((None, Controllers::none(&e.to_string()))),
+        Err(e) => return Err(e.into()),
+    };
+    let base = Base::open(&layout, &format!("probe-{}", std::process::id()), &[])?;
+    let controllers = Controllers::from_base(&layout, &base);
+    Ok((Some(base), controllers))
+}
+
+/// The process list of the group over all agents, and a limit in it.
+fn cgroup_files(base: &Base) -> Vec<PathBuf> {
+    let tree = base.agents().tree();
+    let dirs: Vec<&PathBuf> = tree.legacy.iter().map(|legacy| &legacy.dir).chain(&tree.unified).collect();
+    let limits = ["memory.max", "memory.limit_in_bytes", "pids.max", "cpu.max", "cpu.cfs_quota_us"];
+    let limit = dirs.iter().flat_map(|dir| limits.iter().map(|name| dir.join(name))).find(|path| path.exists());
+    dirs.first().map(|dir| dir.join("cgroup.procs")).into_iter().chain(limit).collect()
+}

@@ -1,0 +1,150 @@
+//! A fresh tree of decoys for each run, and a look at what became of it.
+//!
+//! Why fresh: a control that got through has changed its tree. Why owned by the agent's own uid (all but the workdir): then
+//! permission bits let everything through, and what stops the attack is the ring. The workdir belongs to the caller, as a real
+//! one does.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+
+use super::attack::MARK;
+use crate::plan::Ids;
+
+/// One run's decoys.
+#[derive(Debug)]
+pub(super) struct Tree {
+    root: PathBuf,
+}
+
+impl Tree {
+    /// Makes the tree at `root`, which must not exist yet.
+    pub(super) fn make(root: PathBuf, agent: Option<Ids>) -> io::Result<Tree> {
+        let tree = Tree { root };
+        make_dir(&tree.root)?;
+        for dir in ["outside", "outside/dir", "readonly", "readonly/dir", "state", "scratch"] {
+            make_dir(&tree.root.join(dir))?;
+        }
+        for dir in ["work", "work/.git", "work/.git/hooks", "work/.state"] {
+            make_dir(&tree.root.join(dir))?;
+        }
+        let files = ["outside/secret", "readonly/file", "state/key", "work/.state/key"];
+        for file in files {
+            let path = tree.root.join(file);
+            fs::write(&path, MARK)?;
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+        }
+        for file in ["work/agent.yaml", "work/file", "work/.git/config"] {
+            fs::write(tree.root.join(file), "# decoy\n")?;
+        }
+        if let Some(agent) = agent {
+            for part in ["outside", "readonly", "state", "scratch"] {
+                give(&tree.root.join(part), agent)?;
+            }
+        }
+        Ok(tree)
+    }
+
+    pub(super) fn path(&self, part: &str) -> PathBuf {
+        self.root.join(part)
+    }
+
+    /// What must not change while a ring denies: outside, the read-only tree, the supervisor's state, protected names.
+    pub(super) fn look(&self) -> Look {
+        let parts =
+            ["outside", "readonly", "state", "work/agent.yaml", "work/.git/hooks", "work/.git/config", "work/.state"];
+        let mut seen = Vec::new();
+        for part in parts {
+            look_at(&self.root.join(part), &mut seen);
+        }
+        Look { seen }
+    }
+}
+
+impl Drop for Tree {
+    fn drop(&mut self) {
+        // Only ours, made a moment ago; what an attack left inside goes with it.
+        let _gone = fs::remove_dir_all(&self.root);
+    }
+}
+
+fn make_dir(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().mode(0o755).create(path)?;
+    // Whatever the umask says: the agent's uid must get to the decoys.
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755))
+}
+
+fn give(path: &Path, agent: Ids) -> io::Result<()> {
+    chown(path, Some(agent.uid), Some(agent.gid))?;
+    if path.is_dir() {
+        for entry in fs::read_dir(path)? {
+            give(&entry?.path(), agent)?;
+        }
+    }
+    Ok(())
+}
+
+/// Inodes, sizes and change times: the change time moves with every kind of change (content, mode, owner, times, attributes,
+/// links) and can't be set back.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Look {
+    seen: Vec<(PathBuf, u64, u64, i64, i64)>,
+}
+
+fn look_at(path: &Path, seen: &mut Vec<(PathBuf, u64, u64, i64, i64)>) {
+    let Ok(meta) = fs::symlink_metadata(path) else { return };
+    seen.push((path.to_owned(), meta.ino(), meta.size(), meta.ctime(), meta.ctime_nsec()));
+    if meta.is_dir() {
+        let mut names: Vec<PathBuf> =
+            fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+        names.sort();
+        names.iter().for_each(|name| look_at(name, seen));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn every_kind_of_change_is_seen_and_reading_is_none() {
+        type Change = fn(&Tree);
+        let changes: [(&str, Change); 7] = [
+            ("write", |t| fs::write(t.path("outside/secret"), MARK).unwrap()),
+            ("chmod", |t| {
+                fs::set_permissions(t.path("readonly/file"), fs::Permissions::from_mode(0o604)).unwrap();
+            }),
+            ("create", |t| fs::write(t.path("work/.git/hooks/pre-commit"), "x").unwrap()),
+            ("remove", |t| fs::remove_file(t.path("work/agent.yaml")).unwrap()),
+            ("link", |t| fs::hard_link(t.path("readonly/file"), t.path("scratch/l")).unwrap()),
+            ("rename", |t| fs::rename(t.path("outside/dir"), t.path("outside/dir2")).unwrap()),
+            ("utime", |t| {
+                let moment = nix::sys::time::TimeVal::new(1, 0);
+                nix::sys::stat::utimes(&t.path("state/key"), &moment, &moment).unwrap();
+            }),
+        ];
+        let dir = tempfile::tempdir().unwrap();
+        for (name, change) in changes {
+            let tree = Tree::make(dir.path().join(name), None).unwrap();
+            let before = tree.look();
+            fs::read(tree.path("outside/secret")).unwrap();
+            assert_eq!(tree.look(), before, "reading before {name}");
+            // The kernel's clock for change times ticks each few milliseconds.
+            let until = fs::metadata(tree.path("outside/secret")).unwrap().ctime_nsec();
+            while fs::write(tree.path("scratch/t"), "t").is_ok()
+                && fs::metadata(tree.path("scratch/t")).unwrap().ctime_nsec() == until
+            {}
+            change(&tree);
+            assert_ne!(tree.look(), before, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_tree_is_gone_when_dropped() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(Tree::make(dir.path().join("t"), None).unwrap());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+}
