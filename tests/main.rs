@@ -4,6 +4,7 @@
 
 mod confinement;
 mod examples;
+mod handover;
 mod kill;
 mod limits;
 mod run;

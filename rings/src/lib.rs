@@ -17,3 +17,4 @@ pub mod spec;
 mod sys;
 
 pub use ring::Ring;
+pub use sys::fdpass;

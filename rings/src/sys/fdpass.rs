@@ -8,17 +8,23 @@ use nix::sys::socket::{
 };
 
 /// The most descriptors that one message carries (the kernel's SCM_MAX_FD is 253).
-pub(crate) const FDS_MAX: usize = 64;
+pub const FDS_MAX: usize = 64;
 /// The largest message; what may be larger travels in a memfd.
-pub(crate) const MESSAGE_BYTES_MAX: usize = 16 * 1024;
+pub const MESSAGE_BYTES_MAX: usize = 16 * 1024;
 
 /// A connected pair; both ends close on exec.
-pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+///
+/// # Errors
+/// What socketpair(2) says.
+pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?)
 }
 
 /// Sends one message. Never raises SIGPIPE: a peer that is gone is an error.
-pub(crate) fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[RawFd]) -> io::Result<()> {
+///
+/// # Errors
+/// What sendmsg(2) says.
+pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[RawFd]) -> io::Result<()> {
     let io_slices = [IoSlice::new(bytes)];
     let rights = [ControlMessage::ScmRights(fds)];
     let control: &[ControlMessage<'_>] = if fds.is_empty() { &[] } else { &rights };
@@ -32,7 +38,10 @@ pub(crate) fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[RawFd]) -> io::R
 }
 
 /// Receives one message; `Ok(None)` when the peer is gone. Truncation is an error, never a shorter message.
-pub(crate) fn receive(socket: BorrowedFd<'_>) -> io::Result<Option<(Vec<u8>, Vec<OwnedFd>)>> {
+///
+/// # Errors
+/// What recvmsg(2) says.
+pub fn receive(socket: BorrowedFd<'_>) -> io::Result<Option<(Vec<u8>, Vec<OwnedFd>)>> {
     let mut buffer = vec![0u8; MESSAGE_BYTES_MAX];
     let mut control = nix::cmsg_space!([RawFd; FDS_MAX]);
     let (length, fds, flags) = loop {

@@ -2,7 +2,7 @@
 //!
 //! Unsafe code is allowed here, in [`crate::launch`] and in the probe's attacks, and nowhere else.
 
-pub(crate) mod fdpass;
+pub mod fdpass;
 pub(crate) mod mount;
 pub(crate) mod net;
 pub(crate) mod process;

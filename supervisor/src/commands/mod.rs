@@ -3,6 +3,7 @@
 pub mod act;
 pub mod check;
 pub mod failure;
+mod handover;
 pub mod man;
 pub mod run;
 pub mod show;

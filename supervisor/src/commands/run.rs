@@ -3,9 +3,11 @@
 use std::io::IsTerminal;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use agt_rings::launch::Streams;
 use agt_rings::ring::Ring;
+use agt_rings::spec::Terminal;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::check::{config_failure, surroundings};
@@ -13,16 +15,16 @@ use super::{Failure, Outcome, dirs};
 use crate::cli::{Global, RunArgs, ServeArgs, StdioChoice};
 use crate::config::spec::Stdio;
 use crate::config::{self, AgentPlan, Overrides, Surroundings};
+use crate::control::handoff::{Door, refusal_code};
 use crate::control::protocol::About;
 use crate::control::server::{Operators, Socket};
 use crate::dirs::Dirs;
 use crate::driver::definition::Definition;
-use crate::driver::event::{Refusal, Request};
+use crate::driver::event::{Act, Request};
 use crate::driver::ground::Ground;
 use crate::driver::streams::Wiring;
 use crate::driver::{Handle, Mode, Supervisor, Talk};
 use crate::exit;
-use crate::machine::lifecycle::Death;
 use crate::store::lock::StateLock;
 use crate::store::{Options, Store, StoreError};
 
@@ -56,19 +58,15 @@ pub fn run(global: &Global, args: RunArgs) -> Outcome {
             let kind = stdio_kind(&plan, args.stdio, several);
             let mut definition = Definition::new(plan);
             definition.status_file = args.status_file.clone();
+            if kind == StdioKind::Pty {
+                definition.terminal = Terminal::Controlling;
+            }
             (definition, kind)
         })
         .collect();
     let lock = match StateLock::acquire(&dirs.state) {
         Ok(lock) => lock,
-        Err(StoreError::Locked { pid, .. }) => {
-            let holder = pid.map_or(String::new(), |pid| format!(" (pid {pid})"));
-            return Err(Failure::new(
-                exit::UNAVAILABLE,
-                format!("another supervisor{holder} works with {}", dirs.state.display()),
-            )
-            .help("give this one a folder of its own with --state-dir"));
-        }
+        Err(StoreError::Locked { .. }) => return super::handover::hand_over(&dirs, talk, definitions),
         Err(e) => return Err(e.into()),
     };
     supervise(&dirs, lock, Mode::UntilLast, talk, definitions)
@@ -122,24 +120,30 @@ fn files(named: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
 
 /// What is to become of an agent's streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum StdioKind {
+pub(super) enum StdioKind {
     Raw,
+    Pty,
     Prefixed,
     Log,
 }
 
 fn stdio_kind(plan: &AgentPlan, typed: Option<StdioChoice>, several: bool) -> StdioKind {
+    // A terminal can only be joined to a terminal; without one the bytes go through untouched.
+    let both = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+    let terminal = if both && !several { StdioKind::Pty } else { StdioKind::Raw };
     match (typed, plan.stdio) {
         (Some(StdioChoice::Prefixed), _) => StdioKind::Prefixed,
-        (Some(StdioChoice::Raw | StdioChoice::Pty), _) => StdioKind::Raw,
+        (Some(StdioChoice::Raw), _) => StdioKind::Raw,
+        (Some(StdioChoice::Pty), _) => terminal,
         (None, Some(Stdio::Prefixed)) => StdioKind::Prefixed,
-        (None, Some(Stdio::Raw | Stdio::Pty)) => StdioKind::Raw,
+        (None, Some(Stdio::Raw)) => StdioKind::Raw,
+        (None, Some(Stdio::Pty)) => terminal,
         (None, None) if several => StdioKind::Prefixed,
-        (None, None) => StdioKind::Raw,
+        (None, None) => terminal,
     }
 }
 
-fn wiring(kind: StdioKind) -> std::io::Result<Wiring> {
+pub(super) fn wiring(kind: StdioKind) -> std::io::Result<Wiring> {
     let own = |fd: std::os::fd::BorrowedFd<'_>| -> std::io::Result<OwnedFd> { fd.try_clone_to_owned() };
     Ok(match kind {
         StdioKind::Raw => Wiring::Direct(Streams {
@@ -147,6 +151,7 @@ fn wiring(kind: StdioKind) -> std::io::Result<Wiring> {
             stdout: own(std::io::stdout().as_fd())?,
             stderr: own(std::io::stderr().as_fd())?,
         }),
+        StdioKind::Pty => Wiring::Terminal,
         StdioKind::Prefixed => Wiring::Prefixed,
         StdioKind::Log => Wiring::Log,
     })
@@ -192,8 +197,10 @@ async fn live(
     let socket = Socket::bind(&dirs.operator_socket(), &operators).map_err(|e| Failure::of(exit::CANT_CREATE, &e))?;
     let (supervisor, handle) = Supervisor::new(mode, dirs.clone(), ground, store, talk);
     let about = About { pid: std::process::id(), version: env!("CARGO_PKG_VERSION").to_owned(), metrics: None };
+    let door = Door::open(&dirs.handoff_socket(), handle.clone()).map_err(|e| Failure::of(exit::CANT_CREATE, &e))?;
     let served = tokio::spawn(socket.serve(handle.clone(), operators, about));
-    let signals = tokio::spawn(heed_signals(handle.clone()));
+    let own = Arc::new(Mutex::new(definitions.iter().map(|(definition, _)| definition.name().to_owned()).collect()));
+    let signals = tokio::spawn(heed_signals(handle.clone(), Arc::clone(&own), mode));
     let looped = tokio::spawn(supervisor.run());
     let mut waits = Vec::new();
     for (definition, kind) in definitions {
@@ -204,22 +211,24 @@ async fn live(
     let mut code = 0;
     for (name, wait) in waits {
         let ended = match wait.await {
-            Ok(Ok(death)) => exit_code(&death),
+            Ok(Ok(death)) => death.exit_code(),
             Ok(Err(refusal)) => {
                 eprintln!("error: {name} was not started: {refusal}");
                 refusal_code(&refusal)
             }
             Err(_) => exit::BUG,
         };
+        own.lock().unwrap_or_else(PoisonError::into_inner).retain(|left: &String| *left != name);
         code = if code == 0 { ended } else { code };
     }
     if mode == Mode::UntilLast {
-        handle.send(Request::Shutdown);
+        handle.send(Request::Settle);
     }
     if let Err(e) = looped.await {
         eprintln!("error: the supervisor's loop ended badly: {e}");
         code = exit::BUG;
     }
+    drop(door);
     served.abort();
     signals.abort();
     // Wait for the abort, so that the socket's file is gone when we are.
@@ -227,32 +236,21 @@ async fn live(
     Ok(code)
 }
 
-fn exit_code(death: &Death) -> u8 {
-    death.exit_code()
-}
-
-fn refusal_code(refusal: &Refusal) -> u8 {
-    match refusal {
-        Refusal::NameTaken { .. } => exit::REFUSED,
-        Refusal::NotNow(_) => exit::KILLED,
-        Refusal::NotRecorded(_) => exit::CANT_CREATE,
-        Refusal::Unknown(_) | Refusal::Ending => exit::UNAVAILABLE,
-    }
-}
-
-/// TERM, INT and HUP stop in order; the second one kills.
-async fn heed_signals(handle: Handle) {
+/// TERM stops everything in order. INT and HUP come from a terminal and stop the agents that were started there, or, when those
+/// are dead, everything. The second signal kills.
+async fn heed_signals(handle: Handle, own: Arc<Mutex<Vec<String>>>, mode: Mode) {
     let kinds = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()];
     let [Ok(mut term), Ok(mut int), Ok(mut hup)] = kinds.map(signal) else {
         eprintln!("error: signals can't be heard: stop this supervisor with `agt-supervise stop --all`");
         return;
     };
+    let uid = nix::unistd::geteuid().as_raw();
     let mut first = true;
     loop {
-        let heard = tokio::select! {
-            heard = term.recv() => heard,
-            heard = int.recv() => heard,
-            heard = hup.recv() => heard,
+        let (heard, all) = tokio::select! {
+            heard = term.recv() => (heard, true),
+            heard = int.recv() => (heard, false),
+            heard = hup.recv() => (heard, false),
         };
         if heard.is_none() {
             return;
@@ -260,7 +258,13 @@ async fn heed_signals(handle: Handle) {
         if first && std::io::stderr().is_terminal() {
             eprintln!("\nstopping; once more to kill");
         }
-        handle.send(if first { Request::Shutdown } else { Request::ShutdownNow });
+        let left = own.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if all || left.is_empty() || mode == Mode::Service {
+            handle.send(if first { Request::Shutdown } else { Request::ShutdownNow });
+        } else {
+            let act = if first { Act::Stop } else { Act::Kill };
+            left.iter().for_each(|name| handle.wish(name, act, uid));
+        }
         first = false;
     }
 }

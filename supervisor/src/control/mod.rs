@@ -3,5 +3,6 @@
 //! HTTP because `curl --unix-socket` is in every operator's hands; peer credentials because a token could be stolen.
 
 pub mod client;
+pub mod handoff;
 pub mod protocol;
 pub mod server;

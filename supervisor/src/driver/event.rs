@@ -106,6 +106,8 @@ pub enum Request {
         /// The answer, once it is done.
         answer: oneshot::Sender<Result<Vec<AgentStatus>, Refusal>>,
     },
+    /// Whoever started this supervisor waits for nothing more: it ends with its last agent.
+    Settle,
     /// Stop everything and end.
     Shutdown,
     /// Kill everything and end.

@@ -11,9 +11,10 @@ mod forward;
 pub mod ground;
 mod launching;
 pub mod logfile;
-mod records;
+pub mod records;
 pub mod status;
 pub mod streams;
+mod terminal;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -73,6 +74,12 @@ impl Handle {
         hears.await.unwrap_or(Err(Refusal::Ending))
     }
 
+    /// Does something to an agent without waiting for it: for somebody who waits for its death already.
+    pub fn wish(&self, agent: &str, act: Act, by: u32) {
+        let (answer, _) = oneshot::channel();
+        self.send(Request::Act { agent: Some(agent.to_owned()), act, by, reason: String::new(), answer });
+    }
+
     /// Does something to one agent or all; returns once it is done.
     ///
     /// # Errors
@@ -102,6 +109,7 @@ pub struct Supervisor {
     inbox: mpsc::UnboundedReceiver<Event>,
     began: Instant,
     ending: Ending,
+    settled: Settled,
     talk: Talk,
 }
 
@@ -116,6 +124,13 @@ pub enum Talk {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ending {
+    No,
+    Yes,
+}
+
+/// Whether whoever started the supervisor has nothing left to wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Settled {
     No,
     Yes,
 }
@@ -136,6 +151,7 @@ impl Supervisor {
             inbox,
             began: Instant::now(),
             ending: Ending::No,
+            settled: Settled::No,
             talk,
         };
         (supervisor, handle)
@@ -146,7 +162,7 @@ impl Supervisor {
         while let Some(event) = self.inbox.recv().await {
             self.handle(event).await;
             let idle = self.agents.values().all(Agent::is_dead);
-            let over = self.ending == Ending::Yes || (self.mode == Mode::UntilLast && !self.agents.is_empty());
+            let over = self.ending == Ending::Yes || (self.mode == Mode::UntilLast && self.settled == Settled::Yes);
             if idle && over {
                 break;
             }
@@ -197,6 +213,7 @@ impl Supervisor {
             Request::Act { agent, act, by, reason, answer } => {
                 self.act(agent.as_deref(), act, by, reason, answer).await
             }
+            Request::Settle => self.settled = Settled::Yes,
             Request::Shutdown => self.end_all(lifecycle::Event::Stop).await,
             Request::ShutdownNow => self.end_all(lifecycle::Event::Kill { reason: "manual".to_owned() }).await,
         }

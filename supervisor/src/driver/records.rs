@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::event::Refusal;
+use super::streams::Wiring;
 use super::{Again, Supervisor, Talk};
 use crate::audit::record::{Action, Actor, Outcome, Record};
 use crate::machine::lifecycle::{self, Death};
@@ -17,7 +18,7 @@ pub(super) const END: Action = Action::new("end");
 
 /// Milliseconds since the epoch, for records; a clock before 1970 counts as 0.
 #[must_use]
-pub(super) fn wall_ms() -> i64 {
+pub fn wall_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
@@ -103,6 +104,8 @@ impl Supervisor {
             Box::pin(self.step(name, lifecycle::Event::Launch)).await;
             return;
         }
+        // Whoever gave it its streams sees their end now; should it live again, its words go to its log.
+        agent.wiring = Wiring::Log;
         let status = agent.status();
         if let Some(path) = &agent.definition.status_file {
             let text = serde_json::to_string_pretty(&status).expect("a status is plain data");
@@ -119,7 +122,9 @@ impl Supervisor {
     }
 }
 
-fn obituary(name: &str, death: &Death, again_in: Option<Duration>, restarts: u32) -> String {
+/// What is said of a death, in one line.
+#[must_use]
+pub fn obituary(name: &str, death: &Death, again_in: Option<Duration>, restarts: u32) -> String {
     let mut line = match death {
         Death::Exit { code } => format!("{name}  exited {code}"),
         Death::Signal { signal } => format!("{name}  was ended by signal {signal}"),

@@ -30,6 +30,8 @@ pub enum Wiring {
     Prefixed,
     /// Pipes whose lines go to the log alone.
     Log,
+    /// A terminal of its own, joined to ours.
+    Terminal,
 }
 
 /// Streams ready for a launch, and the tasks that serve their other ends.
@@ -62,6 +64,7 @@ pub fn wire(name: &str, wiring: &Wiring, log: PathBuf, limits: LogLimits) -> io:
                 Streams { stdin: copy(&given.stdin)?, stdout: copy(&given.stdout)?, stderr: copy(&given.stderr)? };
             return Ok(Wired { streams, pumps });
         }
+        Wiring::Terminal => return super::terminal::wire(log, limits),
         Wiring::Prefixed => (Echo::Stdout, Echo::Stderr),
         Wiring::Log => (Echo::Nowhere, Echo::Nowhere),
     };

@@ -1,0 +1,224 @@
+//! A second `run` hands its agents to the supervisor that is there, with its descriptors.
+//!
+//! HTTP carries no descriptors, so this is a socket of its own: SOCK_SEQPACKET, one connection per `run`. The plan travels in
+//! a memfd with its secrets, between two processes of the same user or root. When the connection ends (the terminal went
+//! away, the second `run` was killed), the agents that came over it are stopped in order.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use agt_rings::fdpass;
+use agt_rings::launch::Streams;
+use agt_rings::spec::Terminal;
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, getsockopt, listen, socket, sockopt,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::config::AgentPlan;
+use crate::driver::Handle;
+use crate::driver::definition::Definition;
+use crate::driver::event::{Act, Refusal};
+use crate::driver::streams::Wiring;
+use crate::machine::lifecycle::Death;
+
+/// `run`s that hand over at once; more wait.
+const BACKLOG: i32 = 16;
+
+/// What is handed over beside the descriptors.
+#[derive(Debug, Serialize, Deserialize)]
+struct Offer {
+    plan: Vec<u8>,
+    terminal: Terminal,
+    status_file: Option<PathBuf>,
+}
+
+/// From the second `run` while its agent lives.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Wish {
+    Stop,
+    Kill,
+}
+
+/// How it ended.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum End {
+    /// The agent died for good.
+    Dead(Death),
+    /// It was never started.
+    Refused {
+        /// Why.
+        why: String,
+        /// The exit code for it.
+        code: u8,
+    },
+}
+
+/// The listening side; its file goes when it is dropped.
+#[derive(Debug)]
+pub struct Door {
+    path: PathBuf,
+}
+
+impl Door {
+    /// Opens the door and serves it on a thread of its own for as long as the process lives. The caller holds the state
+    /// directory's lock, so a file that is there was left by a dead supervisor.
+    ///
+    /// # Errors
+    /// What bind(2) says.
+    pub fn open(path: &Path, handle: Handle) -> io::Result<Door> {
+        match std::fs::remove_file(path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        let listening = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
+        bind(listening.as_raw_fd(), &UnixAddr::new(path)?)?;
+        listen(&listening, Backlog::new(BACKLOG)?)?;
+        std::thread::Builder::new().name("handoff".to_owned()).spawn(move || serve(&listening, &handle))?;
+        Ok(Door { path: path.to_owned() })
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        // Already gone is as good.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+fn serve(listening: &OwnedFd, handle: &Handle) {
+    loop {
+        match rustix::net::accept_with(listening, rustix::net::SocketFlags::CLOEXEC) {
+            Ok(connection) => {
+                let handle = handle.clone();
+                let spawned = std::thread::Builder::new().name("handed-over".to_owned()).spawn(move || {
+                    if let Err(e) = one(Arc::new(connection), &handle) {
+                        eprintln!("error: an agent could not be taken over: {e}");
+                    }
+                });
+                if let Err(e) = spawned {
+                    eprintln!("error: an agent could not be taken over: {e}");
+                }
+            }
+            Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNABORTED) => {}
+            Err(e) => {
+                eprintln!("error: no more agents can be taken over: {e}");
+                return;
+            }
+        }
+    }
+}
+
+fn one(connection: Arc<OwnedFd>, handle: &Handle) -> io::Result<()> {
+    let peer = getsockopt(&*connection, sockopt::PeerCredentials)?;
+    let ours = nix::unistd::geteuid().as_raw();
+    let answer = |end: &End| fdpass::send(connection.as_fd(), &serde_json::to_vec(end)?, &[]);
+    if peer.uid() != ours && peer.uid() != 0 {
+        return answer(&End::Refused {
+            why: "this supervisor belongs to another user".to_owned(),
+            code: crate::exit::REFUSED,
+        });
+    }
+    let Some((_, fds)) = fdpass::receive(connection.as_fd())? else { return Ok(()) };
+    let mut fds = fds.into_iter();
+    let (Some(payload), Some(stdin), Some(stdout), Some(stderr)) = (fds.next(), fds.next(), fds.next(), fds.next())
+    else {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "descriptors are missing"));
+    };
+    let mut bytes = Vec::new();
+    File::from(payload).read_to_end(&mut bytes)?;
+    let offer: Offer = serde_json::from_slice(&bytes)?;
+    let mut definition = Definition::new(AgentPlan::from_wire(&offer.plan)?);
+    definition.terminal = offer.terminal;
+    definition.status_file = offer.status_file;
+    let name = definition.name().to_owned();
+    let death = handle.add(definition, Wiring::Direct(Streams { stdin, stdout, stderr }));
+    let (wishes, from) = (handle.clone(), Arc::clone(&connection));
+    std::thread::Builder::new().name("wishes".to_owned()).spawn(move || hear(&from, &name, peer.uid(), &wishes))?;
+    let end = match death.blocking_recv() {
+        Ok(Ok(death)) => End::Dead(death),
+        Ok(Err(refusal)) => End::Refused { code: refusal_code(&refusal), why: refusal.to_string() },
+        Err(_) => End::Refused { why: "the supervisor is ending".to_owned(), code: crate::exit::UNAVAILABLE },
+    };
+    answer(&end)
+}
+
+/// The exit code of a refusal.
+#[must_use]
+pub fn refusal_code(refusal: &Refusal) -> u8 {
+    match refusal {
+        Refusal::NameTaken { .. } => crate::exit::REFUSED,
+        Refusal::NotNow(_) => crate::exit::KILLED,
+        Refusal::NotRecorded(_) => crate::exit::CANT_CREATE,
+        Refusal::Unknown(_) | Refusal::Ending => crate::exit::UNAVAILABLE,
+    }
+}
+
+/// Hears what the second `run` wants; its end wants a stop.
+fn hear(connection: &OwnedFd, name: &str, by: u32, handle: &Handle) {
+    loop {
+        let act = match fdpass::receive(connection.as_fd()) {
+            Ok(Some((bytes, _))) => match serde_json::from_slice(&bytes) {
+                Ok(Wish::Kill) => Act::Kill,
+                Ok(Wish::Stop) | Err(_) => Act::Stop,
+            },
+            Ok(None) | Err(_) => {
+                handle.wish(name, Act::Stop, by);
+                return;
+            }
+        };
+        handle.wish(name, act, by);
+    }
+}
+
+/// The second `run`'s side of the connection.
+#[derive(Debug)]
+pub struct Handed {
+    connection: Arc<OwnedFd>,
+}
+
+impl Handed {
+    /// Hands an agent over.
+    ///
+    /// # Errors
+    /// Nobody is there, or the connection broke.
+    pub fn over(path: &Path, definition: &Definition, streams: &Streams) -> io::Result<Handed> {
+        let connection = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
+        connect(connection.as_raw_fd(), &UnixAddr::new(path)?)?;
+        let status_file = definition.status_file.as_ref().map(std::path::absolute).transpose()?;
+        let offer = Offer { plan: definition.plan.to_wire(), terminal: definition.terminal, status_file };
+        let mut payload = File::from(memfd_create(c"agt-handoff", MFdFlags::MFD_CLOEXEC)?);
+        payload.write_all(&serde_json::to_vec(&offer)?)?;
+        payload.rewind()?;
+        let fds =
+            [payload.as_raw_fd(), streams.stdin.as_raw_fd(), streams.stdout.as_raw_fd(), streams.stderr.as_raw_fd()];
+        fdpass::send(connection.as_fd(), b"o", &fds)?;
+        Ok(Handed { connection: Arc::new(connection) })
+    }
+
+    /// Asks for a stop, or for a kill.
+    pub fn wish(&self, act: Act) {
+        let wish = if act == Act::Kill { Wish::Kill } else { Wish::Stop };
+        // A supervisor that is gone has ended the agent already.
+        let _ = fdpass::send(self.connection.as_fd(), &serde_json::to_vec(&wish).expect("a word"), &[]);
+    }
+
+    /// Blocks until the agent is dead for good.
+    ///
+    /// # Errors
+    /// The supervisor died; with it the agent.
+    pub fn end(&self) -> io::Result<End> {
+        match fdpass::receive(self.connection.as_fd())? {
+            Some((bytes, _)) => Ok(serde_json::from_slice(&bytes)?),
+            None => {
+                Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the supervisor has ended, and its agents with it"))
+            }
+        }
+    }
+}
