@@ -2,7 +2,7 @@
 //!
 //! A sync of a file that grew writes the file system's journal as well as the data, two or three times the work of a sync over
 //! blocks that are there. So zeros are appended to the log before they are needed; SQLite ends a log at the first frame whose
-//! checksum is wrong, and zeros are never right (https://www.sqlite.org/fileformat2.html#walformat). Copying the log back into the
+//! checksum is wrong, and zeros are never right (<https://www.sqlite.org/fileformat2.html#walformat>). Copying the log back into the
 //! database happens here too, after the callers have their answers, and starts the log from its beginning again.
 
 use std::fs::OpenOptions;

@@ -145,6 +145,28 @@ async fn the_journal_keeps_order_refuses_stale_writers_and_lists_newest_first() 
 }
 
 #[tokio::test]
+async fn a_history_with_a_hole_is_an_error_and_not_a_shorter_history() {
+    for sql in [
+        "DELETE FROM saga_events WHERE seq = 2",
+        "DELETE FROM saga_events",
+        "UPDATE saga_events SET previous = 1 WHERE seq = 3",
+        "UPDATE saga_summary SET last_event = NULL",
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let journal = SqliteJournal::new(store.clone());
+        let events = ["a", "b", "c"].map(str::to_owned).to_vec();
+        journal.append(summary("s", "running", 1), 0, events).await.unwrap();
+        let thief = rusqlite::Connection::open(store.database()).unwrap();
+        thief.execute_batch(&format!("PRAGMA foreign_keys = OFF; {sql}")).unwrap();
+        drop(thief);
+        let loaded = journal.load("s").await;
+        assert!(matches!(loaded, Err(JournalError::Store(_))), "{sql}: {loaded:?}");
+        store.close().await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn states_and_undos_are_listed_and_removed() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path()).unwrap();

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::process::Command;
+use std::time::Duration;
 
 use nix::mount::{MsFlags, mount};
 use nix::unistd::geteuid;
@@ -88,9 +89,12 @@ fn child_full_disk() {
         for index in 0..100 {
             assert_eq!(store.append_audit_nowait(record(&format!("killed {index}"))), Admission::Queued);
         }
-        while store.read(Reader::audit_last).await.unwrap() < last + 100 {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        }
+        let recorded = async {
+            while store.read(Reader::audit_last).await.unwrap() < last + 100 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), recorded).await.expect("the kills were not recorded");
         // The space that the reserve had is not for others.
         fill(&dir);
         let refused = store.append_audit(record("launch")).await.unwrap_err();
