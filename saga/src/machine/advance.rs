@@ -126,13 +126,11 @@ impl State {
         // be cut off and repeated itself), so it is safe where no check can tell.
         let unwinding = matches!(self.phase, Phase::Unwinding(_));
         let undo = if unwinding { Settlement::Undo } else { Settlement::TurnRound };
-        // A pivot found to be there after all would leave the saga past the point of no return and going back.
-        let may_check = !(unwinding && self.plan.pivot() == Some(at));
         match step.on_unknown {
             _ if step.class == Class::ReadOnly => Settlement::Nothing,
             OnUnknown::Operator => Settlement::Ask,
             OnUnknown::Compensate => undo,
-            _ if step.check.is_some() && may_check => Settlement::Check,
+            _ if step.check.is_some() => Settlement::Check,
             _ if step.compensate.is_some() => undo,
             _ => Settlement::Ask,
         }

@@ -603,3 +603,42 @@ async fn a_damaged_journal_is_named_and_not_acted_on() {
     let unknown = Driver::new(disk, stage, settings()).resume(&SagaId::new("t2")).await.unwrap_err();
     assert_eq!(chain(&unknown), "saga t2: its journal can't be used: the journal knows no such saga");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_clean_failure_after_an_attempt_without_answer_does_not_mean_no_effect() {
+    let stage = Arc::new(Stage::default());
+    stage.act("b", &[Act::Hang, Act::Exit(1)]);
+    let steps = json!([
+        {"name": "a"},
+        {"name": "b", "needs": ["a"], "idempotent": true, "retry": {"attempts": 2}, "compensate": {"command": ["undo", "b"]}},
+    ]);
+    assert_eq!(driver(&stage).run(plan(steps), id(), Value::Null).await.unwrap(), Rest::Ended(EndState::Compensated));
+    assert_eq!(stage.seen(), ["a", "b", "ending b", "empty b", "b", "undo b", "undo a"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_starts_forward_in_the_append_that_turns_the_saga_round() {
+    let stage = Arc::new(Stage::default());
+    // Both end before the driver looks again, so that their outcomes share one append.
+    stage.act("b", &[Act::Exit(1)]);
+    let steps = json!([{"name": "a"}, {"name": "b"}, {"name": "c", "needs": ["a"]}]);
+    assert_eq!(driver(&stage).run(plan(steps), id(), Value::Null).await.unwrap(), Rest::Ended(EndState::Compensated));
+    assert_eq!(stage.seen(), ["a", "b", "undo a"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_that_is_due_but_has_no_free_place_is_waited_for_without_spinning() {
+    static LOOKS: AtomicU64 = AtomicU64::new(0);
+    let stage = Arc::new(Stage::default());
+    stage.act("a", &[Act::Exit(1), Act::Give(Value::Null)]).act("b", &[Act::Last(60_000)]);
+    let steps = json!([{"name": "a", "retry": {"attempts": 2}}, {"name": "b"}]);
+    let mut settings = settings();
+    settings.policy.parallel = 1.try_into().unwrap();
+    settings.draw = || {
+        assert!(LOOKS.fetch_add(1, Ordering::SeqCst) < 20, "the driver looks again and again");
+        Draw::LONGEST
+    };
+    let driver = Driver::new(MemoryJournal::default(), stage.clone(), settings);
+    assert_eq!(driver.run(plan(steps), id(), Value::Null).await.unwrap(), Rest::Ended(EndState::Completed));
+    assert_eq!(stage.seen(), ["a", "b", "a"]);
+}
