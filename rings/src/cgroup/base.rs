@@ -164,7 +164,7 @@ impl Base {
             if let Some(leaf) = &self.room.leaf {
                 let mut pids = Vec::new();
                 read_pids(leaf, &mut pids)?;
-                pids.iter().try_for_each(|&pid| subtree::move_into(own, pid))?;
+                subtree::move_all(own, &pids)?;
             }
         }
         self.tree.remove(REMOVE_WITHIN)

@@ -7,6 +7,7 @@
 //!    missing: freeze, so that nobody forks or reuses a pid while we read the list, SIGKILL everybody, thaw. The thaw
 //!    comes after the signals: a task that the v1 freezer holds dies only then, and nothing of the agent runs in between.
 //! 3. Wait for `populated 0`, then look at the v1 lists. Whoever is still there meets the next round.
+//!    (Empty means: every task is past its memory, files and namespaces. The last may need a moment more to be a zombie.)
 //! 4. A group that was frozen is thawed, empty as it is, for whoever joins it next.
 //!
 //! It waits for no disk, lock or queue. Its time is bounded; what is left then is named in the error.

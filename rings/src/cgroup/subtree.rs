@@ -5,16 +5,19 @@
 //! to do. Source: cgroup-v2.rst, "No Internal Process Constraint".
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
 use super::error::{Error, Result};
 use super::file;
+use super::grip::look_until;
 use super::layout::{Controller, Gap, GapReason, Place, Unified};
 use super::tree::read_pids;
 
-/// How often our group is emptied again when something of ours was forked into it meanwhile.
-const TRIES: u32 = 3;
+/// How long our own group may take to become empty. A thread that is just exiting is left behind by a move of its process,
+/// unseen in any list, and keeps the group busy until it is gone; and something of ours may be forked meanwhile.
+const EMPTY_WITHIN: Duration = Duration::from_secs(1);
 
 const CONTROL: &str = "cgroup.subtree_control";
 
@@ -62,31 +65,41 @@ pub(super) fn make_room(unified: &Unified, leaf: &Path, ours: &[i32], gaps: &mut
     if unified.offered.is_empty() {
         return Ok(room);
     }
-    for attempt in 1..=TRIES {
+    let mut refused = Vec::new();
+    look_until(Instant::now() + EMPTY_WITHIN, || {
+        refused.clear();
         if unified.place == Place::Inner {
             let mut pids = Vec::new();
             read_pids(&unified.own, &mut pids)?;
             let foreign: Vec<i32> = pids.iter().copied().filter(|pid| !ours.contains(pid)).collect();
             if !foreign.is_empty() {
                 let reason = GapReason::Shared { path: unified.own.clone(), pids: foreign };
-                gaps.extend(unified.offered.iter().map(|&controller| Gap { controller, reason: reason.clone() }));
-                return Ok(room);
+                refused.extend(unified.offered.iter().map(|&controller| Gap { controller, reason: reason.clone() }));
+                return Ok(true);
             }
-            if !leaf.exists() {
-                std::fs::create_dir(leaf).map_err(|source| Error::Create { path: leaf.to_owned(), source })?;
-            }
-            pids.iter().try_for_each(|&pid| move_into(leaf, pid))?;
+            move_to_leaf(leaf, &pids)?;
             room.leaf = Some(leaf.to_owned());
         }
-        let mut refused = Vec::new();
         room.enabled.extend(enable(&unified.own, &unified.offered, &mut refused)?);
-        let busy = refused.iter().any(|gap| matches!(gap.reason, GapReason::Refused { errno: Errno::EBUSY, .. }));
-        if !busy || attempt == TRIES {
-            gaps.extend(refused);
-            break;
-        }
-    }
+        Ok(!refused.iter().any(|gap| matches!(gap.reason, GapReason::Refused { errno: Errno::EBUSY, .. })))
+    })?;
+    gaps.extend(refused);
     Ok(room)
+}
+
+fn move_to_leaf(leaf: &Path, pids: &[i32]) -> Result<()> {
+    if !leaf.exists() {
+        std::fs::create_dir(leaf).map_err(|source| Error::Create { path: leaf.to_owned(), source })?;
+    }
+    move_all(leaf, pids)
+}
+
+/// Moves those that still live.
+pub(super) fn move_all(dir: &Path, pids: &[i32]) -> Result<()> {
+    pids.iter().try_for_each(|&pid| match move_into(dir, pid) {
+        Err(Error::Write { source, .. }) if source.raw_os_error() == Some(Errno::ESRCH as i32) => Ok(()),
+        other => other,
+    })
 }
 
 #[cfg(test)]
