@@ -97,7 +97,10 @@ impl Document {
 ///
 /// # Errors
 /// [`ConfigError::Unreadable`] and [`ConfigError::Invalid`], exit code 64 both.
-pub fn load_typed<T: DeserializeOwned + JsonSchema>(path: &Path, kind: Kind) -> Result<Loaded<T>, ConfigError> {
+pub fn load_typed<T: DeserializeOwned + JsonSchema + 'static>(
+    path: &Path,
+    kind: Kind,
+) -> Result<Loaded<T>, ConfigError> {
     parse_typed(&source::read(path)?, path, kind)
 }
 
@@ -105,7 +108,7 @@ pub fn load_typed<T: DeserializeOwned + JsonSchema>(path: &Path, kind: Kind) -> 
 ///
 /// # Errors
 /// [`ConfigError::Invalid`].
-pub fn parse_typed<T: DeserializeOwned + JsonSchema>(
+pub fn parse_typed<T: DeserializeOwned + JsonSchema + 'static>(
     text: &Arc<str>,
     shown: &Path,
     kind: Kind,
@@ -118,7 +121,7 @@ pub fn parse_typed<T: DeserializeOwned + JsonSchema>(
     if let Some(problem) = other_kind(&root, kind) {
         return fail(vec![problem]);
     }
-    let schema = schema::value_of::<T>(kind.word());
+    let schema = schema::for_checks::<T>();
     let mut problems = header(&mut root, &schema, kind);
     if let Err(more) = validate::validate(&mut root, &schema) {
         problems.extend(more);

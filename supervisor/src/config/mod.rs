@@ -1,6 +1,6 @@
 //! Configuration: from YAML files to plans, with every mistake reported at once.
 //!
-//! The road: [`source`] reads a bounded file, [`yaml`] makes a spanned tree of it, [`validate`] compares the tree with the
+//! The road: [`source`] reads a bounded file, [`yaml`] makes a spanned tree of it, `validate` compares the tree with the
 //! schema of the types in [`spec`], serde gives the typed value, [`resolve`](load_agent) checks each request against the
 //! operator's file and what is around, and gives an [`AgentPlan`]. Nothing is started by anything in here, and nothing
 //! is decided outside: a file either gives a plan, or a [`ConfigError`] with all that is wrong, where, and what helps.

@@ -77,7 +77,7 @@ pub struct AgentPlan {
     pub program: PathBuf,
     /// `argv`: the program as it was found first, so that a venv's python knows its venv.
     pub argv: Vec<String>,
-    /// The script that the program reads, when the command names one outside of the program's own arguments.
+    /// The script that the program reads, when it is an interpreter.
     pub script: Option<PathBuf>,
     /// The environment, but for HOME, TMPDIR and TERM, which belong to the launch.
     pub env: BTreeMap<String, EnvValue>,
@@ -125,7 +125,8 @@ pub struct AgentPlan {
     pub needs_attestation: Vec<Refusal>,
     /// What was narrowed or left open, in sentences for the person who starts it.
     pub notes: Vec<String>,
-    /// What can't be kept of a promise (a never-writable name that is a link, say): `required` treats it as a gap.
+    /// What can't be kept of a promise about never-writable names (one that is a link, say). Shown at launch and in
+    /// `status`; not a reason to refuse, or a repository with one linked file could not be worked on.
     pub gaps: Vec<String>,
 }
 

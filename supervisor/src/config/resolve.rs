@@ -12,6 +12,7 @@ mod packages;
 mod program;
 mod protect;
 mod rules;
+mod shebang;
 mod shims;
 mod workdir;
 
@@ -95,14 +96,11 @@ impl Context<'_> {
             self.needs_attestation.push(Refusal { message, grant: Some(grant) });
             return;
         }
-        let help = match &self.rights.other_file {
-            Some(other) => format!(
-                "add {grant} in {}; the entry that is there is for {}",
-                self.operator_file.display(),
-                other.display()
-            ),
-            None => format!("add {grant} in {}", self.operator_file.display()),
+        let message = match &self.rights.other_file {
+            Some(other) => format!("{message} (the entry that is there is for {})", other.display()),
+            None => message,
         };
+        let help = format!("add {grant} in {}", self.operator_file.display());
         let problem = Problem::new(Class::Refused, message).label("needs an operator").help(help).grant(grant);
         self.problem(path, problem);
     }

@@ -4,12 +4,17 @@
 //! newer. Two keywords of our own pass through editors unseen: `x-check` names the parser of a text (a size, a
 //! duration), `x-kind` the kind of file.
 
+use std::any::TypeId;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use schemars::generate::SchemaSettings;
 use schemars::transform::{Transform, transform_subschemas};
 use schemars::{JsonSchema, Schema};
 use serde_json::{Value, json};
 
 use super::spec::{AgentSpec, OperatorSpec};
+use super::validate;
 
 /// The kinds of file that this module has types for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +47,14 @@ pub(super) fn value_of<T: JsonSchema>(title: &str) -> Value {
         SchemaSettings::draft07().with_transform(AllowExtensionKeys).into_generator().into_root_schema_for::<T>();
     schema.insert("title".to_owned(), Value::from(title));
     schema.to_value()
+}
+
+/// [`value_of`], made for the validator and kept: a folder of agents is checked against one schema made once. One entry
+/// for each type of file.
+pub(super) fn for_checks<T: JsonSchema + 'static>() -> Arc<Value> {
+    static MADE: Mutex<BTreeMap<TypeId, Arc<Value>>> = Mutex::new(BTreeMap::new());
+    let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+    Arc::clone(made.entry(TypeId::of::<T>()).or_insert_with(|| Arc::new(validate::prepared(&value_of::<T>("")))))
 }
 
 fn pretty(value: &Value) -> String {

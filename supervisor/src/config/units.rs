@@ -85,7 +85,7 @@ fn ambiguous_size(text: &str, number: &str, unit: &str) -> BadQuantity {
     let message = if unit.is_empty() {
         format!("`{text}` has no unit")
     } else if unit.len() == 1 {
-        format!("`{text}` can mean 1024 or 1000 to the power")
+        format!("`{text}` has two meanings: some tools count `{unit}` in 1024, some in 1000")
     } else {
         format!("unknown size unit `{unit}` in `{text}`")
     };

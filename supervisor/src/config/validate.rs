@@ -23,12 +23,13 @@ pub(super) use checks::is_env_name;
 /// Keys that start like this are ignored everywhere: a place for notes, anchors and other tools.
 pub(super) const IGNORED_PREFIX: &str = "x-";
 
-/// Checks `root` against `schema`, turns scalars into text where text is asked for, and drops the ignored keys.
+pub(super) use flatten::fold as prepared;
+
+/// Checks `root` against a [`prepared`] schema, turns scalars into text where text is asked for, and drops the ignored keys.
 ///
 /// # Errors
 /// Every problem found.
 pub(super) fn validate(root: &mut Node, schema: &Json) -> Result<(), Vec<Problem>> {
-    let schema = &flatten::fold(schema);
     let mut walker = Walker { definitions: schema.get("definitions"), root: schema, problems: Vec::new() };
     let place = first_place(root);
     walker.walk(root, schema, &KeyPath::default(), place);

@@ -117,7 +117,9 @@ fn one(out: &mut String, report: &Report, problem: &Problem, color: Color) {
 
 fn help(out: &mut String, problem: &Problem, ending: &str, color: Color) {
     let head = color.paint(CYAN, "help:");
-    match (&problem.help, ending.is_empty()) {
+    // What an operator would have to add comes once, for all problems together, as a block to paste.
+    let own = problem.help.as_ref().filter(|_| problem.grant.is_none());
+    match (own, ending.is_empty()) {
         (Some(text), true) => {
             let _ = writeln!(out, "{head} {}", clean_lines(text));
         }

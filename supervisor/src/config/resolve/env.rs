@@ -157,7 +157,7 @@ fn secrets(context: &mut Context<'_>, env: &mut Environment) {
     }
 }
 
-fn is_reserved(context: &mut Context<'_>, name: &str, path: &KeyPath) -> bool {
+pub(super) fn is_reserved(context: &mut Context<'_>, name: &str, path: &KeyPath) -> bool {
     let reserved = name.starts_with(RESERVED);
     if reserved {
         let problem = Problem::config(format!("`{name}`: names that begin with `{RESERVED}` belong to the supervisor"));

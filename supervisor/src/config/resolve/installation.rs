@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 
 use super::Context;
 use super::program::{Found, Program, Search};
-use super::workdir::shown;
 use crate::config::grant::Right;
 use crate::config::tree::KeyPath;
 use crate::config::zones::Zones;
@@ -156,7 +155,7 @@ fn script_argument(found: &Found, search: &Search<'_>) -> Option<PathBuf> {
     argument_of(&found.program, &found.words, search)
 }
 
-fn argument_of(program: &Path, argv: &[String], search: &Search<'_>) -> Option<PathBuf> {
+pub(super) fn argument_of(program: &Path, argv: &[String], search: &Search<'_>) -> Option<PathBuf> {
     let name = program.file_name()?.to_str()?;
     interpreter(name)?;
     let mut words = argv.iter().skip(1);
@@ -177,22 +176,26 @@ fn argument_of(program: &Path, argv: &[String], search: &Search<'_>) -> Option<P
 }
 
 /// A script outside of everything readable would only fail inside the ring, with a message of the interpreter's: say it
-/// here. It is not opened by itself, or `command: [python3, /home/you/.ssh/id_rsa]` would open that.
-pub(super) fn check_script_argument(context: &mut Context<'_>, search: &Search<'_>, program: &Program) {
-    let Some(script) = argument_of(&program.program, &program.argv, search) else { return };
+/// here, and open it once an operator allows it. It is not opened by itself, or `command: [python3,
+/// /home/you/.ssh/id_rsa]` would open that.
+pub(super) fn granted_script(context: &mut Context<'_>, search: &Search<'_>, program: &Program) -> Option<PathBuf> {
+    let script = argument_of(&program.program, &program.argv, search)?;
     let free = script.starts_with(search.workdir)
         || program.script.as_ref() == Some(&script)
-        || program.installation.iter().any(|tree| script.starts_with(tree))
-        || context.rights.may_read(&script);
+        || program.installation.iter().any(|tree| script.starts_with(tree));
     let declared = context.spec.files.read.iter().chain(&context.spec.files.write).any(|text| {
         let path = context.origin.folder.join(text).canonicalize();
         path.is_ok_and(|path| script.starts_with(path))
     });
-    if free || declared {
-        return;
+    let why = context.zones.read_objection(&script).filter(|_| !free && !declared)?;
+    if context.zones.is_ours(&script) {
+        let message = format!("{} belongs to the supervisor: no agent reaches it", script.display());
+        context.never(&KeyPath::of("command"), message, "no line of the operator's file opens it");
+        return None;
     }
-    if let Some(why) = context.zones.read_objection(&script) {
-        let message = format!("the script {} needs an operator's line: {why}", shown(&script, &script));
-        context.needs_operator(&KeyPath::of("command"), message, Right::Read(script));
+    if !context.rights.may_read(&script) {
+        let message = format!("the script {} needs an operator's line: {why}", script.display());
+        context.needs_operator(&KeyPath::of("command"), message, Right::Read(script.clone()));
     }
+    Some(script)
 }

@@ -4,13 +4,12 @@
 //! them starts something else. So the chain is walked here, as the kernel and the shims would, and the plan names the
 //! interpreter itself. What can't be followed is refused with the command line to write instead.
 
-use std::fs::File;
-use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use agt_rings::Ring;
 
+use super::shebang::{Head, head, interpreter_for};
 use super::{Context, installation, packages, shims};
 use crate::config::diagnostic::{Class, Problem};
 use crate::config::plan::EnvValue;
@@ -19,9 +18,6 @@ use crate::config::validate::is_env_name;
 
 /// Longest chain of scripts, shims and `env`. The kernel follows four scripts.
 const MAX_CHAIN: usize = 8;
-
-/// Bytes of a file that the kernel reads to see what it is (BINPRM_BUF_SIZE, execve(2)).
-const HEAD: usize = 256;
 
 /// Programs that exist to start others. In R3, where nothing can be started twice, they can't work.
 const LAUNCHERS: [&str; 22] = [
@@ -103,8 +99,15 @@ impl NoProgram {
 /// The agent's own program.
 pub(super) fn of_command(context: &mut Context<'_>, search: &Search<'_>) -> Option<Program> {
     let words = context.spec.command.words();
-    let program = find(context, search, words, &KeyPath::of("command"))?;
-    installation::check_script_argument(context, search, &program);
+    let path = KeyPath::of("command");
+    let mut program = find(context, search, words, &path)?;
+    program.installation.extend(installation::granted_script(context, search, &program));
+    // What an interpreter is told to read is what is started: it counts for the program's hash.
+    program.script =
+        program.script.take().or_else(|| installation::argument_of(&program.program, &program.argv, search));
+    for (name, _) in &program.env {
+        super::env::is_reserved(context, name, &path);
+    }
     Some(program)
 }
 
@@ -260,80 +263,6 @@ fn executable(found: &Path) -> Result<PathBuf, NoProgram> {
         return refuse("it is not executable".to_owned(), &instead);
     }
     Ok(resolved)
-}
-
-/// The interpreter that a file's ending calls for.
-fn interpreter_for(name: &str) -> Option<&'static str> {
-    let ending = Path::new(name).extension()?.to_str()?;
-    match ending {
-        "py" => Some("python3"),
-        "js" | "mjs" | "cjs" => Some("node"),
-        "sh" => Some("sh"),
-        "rb" => Some("ruby"),
-        "pl" => Some("perl"),
-        _ => None,
-    }
-}
-
-enum Head {
-    Elf,
-    Script { interpreter: String, argument: Option<String> },
-}
-
-/// What a file is, by its first bytes, as the kernel decides it.
-fn head(program: &Path) -> Result<Head, NoProgram> {
-    let refuse =
-        |why: String, instead: String| Err(NoProgram::NotExecutable { path: program.to_path_buf(), why, instead });
-    let mut bytes = Vec::with_capacity(HEAD);
-    let read = File::open(program).and_then(|file| file.take(HEAD as u64).read_to_end(&mut bytes));
-    if let Err(error) = read {
-        // Executable but not readable is legal for a program; it can't be told from a script.
-        return refuse(
-            format!("it can't be read, so what it starts can't be known: {error}"),
-            "make it readable for the user that runs the supervisor".to_owned(),
-        );
-    }
-    if bytes.starts_with(b"\x7fELF") {
-        return Ok(Head::Elf);
-    }
-    let name = program.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let Some(rest) = bytes.strip_prefix(b"#!") else {
-        let interpreter = interpreter_for(&name).unwrap_or("sh");
-        return refuse(
-            "it is neither a program of this system nor a script with a `#!` line".to_owned(),
-            format!("name what reads it: `command: [{interpreter}, {}]`", program.display()),
-        );
-    };
-    let line = rest.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    let is_cut = !rest.contains(&b'\n') && bytes.len() == HEAD;
-    let Ok(line) = std::str::from_utf8(line) else {
-        return refuse("its `#!` line is not text".to_owned(), "name the interpreter in the command".to_owned());
-    };
-    if is_cut {
-        return refuse(
-            "its `#!` line is longer than the kernel reads".to_owned(),
-            "name the interpreter in the command".to_owned(),
-        );
-    }
-    // Only spaces and tabs: a carriage return stays part of the name, and is reported.
-    let line = line.trim_matches([' ', '\t']);
-    let (interpreter, argument) = match line.split_once([' ', '\t']) {
-        Some((interpreter, argument)) => (interpreter, Some(argument.trim_matches([' ', '\t']).to_owned())),
-        None => (line, None),
-    };
-    if interpreter.is_empty() {
-        return refuse(
-            "its `#!` line names no interpreter".to_owned(),
-            "name the interpreter in the command".to_owned(),
-        );
-    }
-    if interpreter.starts_with('/') {
-        return Ok(Head::Script { interpreter: interpreter.to_owned(), argument });
-    }
-    refuse(
-        format!("its interpreter `{interpreter}` is a relative path"),
-        "write an absolute path in the `#!` line, or name the interpreter in the command".to_owned(),
-    )
 }
 
 /// `env NAME=value PROGRAM ...` without `env`. `None` when this is no env, or (R0 to R2) one with options of its own,

@@ -67,7 +67,10 @@ fn misspellings(key: &str) -> BTreeSet<String> {
     out
 }
 
-fn try_all<T: serde::de::DeserializeOwned + schemars::JsonSchema + std::fmt::Debug>(text: &str, kind: Kind) -> usize {
+fn try_all<T: serde::de::DeserializeOwned + schemars::JsonSchema + std::fmt::Debug + 'static>(
+    text: &str,
+    kind: Kind,
+) -> usize {
     let good = parse_typed::<T>(&Arc::from(text), Path::new("f.yaml"), kind).expect("the full file is right");
     let raw = crate::config::yaml::parse(text).unwrap();
     let mut all = Vec::new();

@@ -108,6 +108,7 @@ fn env_is_followed_and_what_it_sets_goes_into_the_environment() {
     let plan = world.command(3, "[env, A=1, B=x=y, sh, -c, date]").unwrap();
     assert_eq!(plan.argv, ["/usr/bin/sh", "-c", "date"]);
     assert_eq!(plan.env["B"].reveal("B").unwrap(), "x=y");
+    assert!(message(world.command(2, "[env, AGT_SOCKET=/x, sh]"), 64).contains("belong to the supervisor"));
     // Options of its own: a program like any other, where programs may start others.
     assert_eq!(world.command(2, "[env, -i, sh]").unwrap().program, Path::new("/usr/bin/env"));
     assert!(message(world.command(3, "[env, -i, sh]"), 126).contains("leave `env` out"));
@@ -264,7 +265,15 @@ fn a_script_named_as_an_argument_elsewhere_is_not_opened_by_itself() {
     let text = message(world.command_in_path(&[&bin], &command), 77);
     assert!(text.contains("the script") && text.contains("it is in the home"), "{text}");
     world.write("homes/alice/project/x.py", "");
-    world.command_in_path(&[&bin], "[python3, -u, x.py]").unwrap();
+    let plan = world.command_in_path(&[&bin], "[python3, -u, x.py]").unwrap();
+    assert_eq!(plan.script, Some(world.project.join("x.py")), "what is read counts for the program's hash");
+    world.operator(&format!(
+        "version: 1\nkind: operator\nagents:\n  a:\n    file: {}/agent.yaml\n    read: [{}]\n",
+        world.project.display(),
+        key.display()
+    ));
+    let plan = world.command_in_path(&[&bin], &command).unwrap();
+    assert!(world.readable(&plan).contains(&"homes/alice/.ssh/id".to_owned()), "granted, so it can be read");
     world.command_in_path(&[&bin], "[python3, -m, json.tool]").unwrap();
 }
 

@@ -6,7 +6,7 @@
 use serde_json::{Map, Value as Json};
 
 /// The schema with every split group folded into its forms.
-pub(super) fn fold(schema: &Json) -> Json {
+pub(in crate::config) fn fold(schema: &Json) -> Json {
     let definitions = schema.get("definitions").cloned().unwrap_or_default();
     folded(schema, &definitions)
 }
