@@ -19,6 +19,11 @@ fn main() -> Result<ExitCode, Box<dyn std::error::Error>> {
             Err(_) => options.only.push(argument),
         }
     }
+    if options.only == ["doctor"] {
+        let survey = agt_rings::probe::survey::survey(&std::env::current_dir()?)?;
+        println!("{}", serde_json::to_string_pretty(&survey)?);
+        return Ok(ExitCode::SUCCESS);
+    }
     if rings.is_empty() {
         rings = Ring::ALL.to_vec();
     }
