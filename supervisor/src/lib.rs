@@ -1,1 +1,3 @@
 //! Runs AI agents the way an operating system runs processes.
+
+pub mod commands;
