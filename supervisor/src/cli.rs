@@ -80,6 +80,18 @@ pub enum Verb {
     /// Let frozen agents run on
     #[command(after_help = "Example:\n  agt-supervise thaw researcher --reason \"looked\"")]
     Thaw(ActArgs),
+    /// Show what this machine can enforce, which rings that makes, and what to do about gaps
+    #[command(after_help = "Examples:\n  agt-supervise doctor\n  agt-supervise doctor --json")]
+    Doctor,
+    /// Attack the rings from inside, harmlessly, and compare with what they promise
+    #[command(after_help = "Examples:\n  agt-supervise probe --ring 2\n  agt-supervise probe --all --json")]
+    Probe(ProbeArgs),
+    /// Print the JSON schema of a kind of file, for editors
+    #[command(after_help = "Example:\n  agt-supervise schema agent > agent.schema.json")]
+    Schema {
+        /// agent or operator
+        kind: String,
+    },
     /// Print a shell's completions
     #[command(after_help = "Example:\n  agt-supervise completions bash > /etc/bash_completion.d/agt-supervise")]
     Completions {
@@ -155,6 +167,17 @@ pub struct CheckArgs {
     pub workdir: Option<PathBuf>,
 }
 
+/// `probe`.
+#[derive(Debug, Args)]
+pub struct ProbeArgs {
+    /// One ring, 0 to 3
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=3), required_unless_present = "all", conflicts_with = "all")]
+    pub ring: Option<u8>,
+    /// Every ring
+    #[arg(long)]
+    pub all: bool,
+}
+
 /// A verb about one agent.
 #[derive(Debug, Args)]
 pub struct OneAgent {
@@ -214,6 +237,9 @@ pub fn main() -> ExitCode {
         Verb::Restart(args) => commands::act::act(&global, &args, ActWord::Restart),
         Verb::Freeze(args) => commands::act::act(&global, &args, ActWord::Freeze),
         Verb::Thaw(args) => commands::act::act(&global, &args, ActWord::Thaw),
+        Verb::Doctor => commands::host::doctor(&global),
+        Verb::Probe(args) => commands::host::probe(&global, &args),
+        Verb::Schema { kind } => commands::host::schema(&kind),
         Verb::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "agt-supervise", &mut std::io::stdout());
             Ok(0)

@@ -5,6 +5,7 @@ use std::io::{self, Seek, Write};
 use std::net::TcpListener;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -14,7 +15,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::protocol::{Descriptors, LAUNCHER_NAME, Reply, Request, SLOTS, Usage, Word};
 use crate::cgroup;
-use crate::host::{Controllers, Host};
+use crate::host::{Controllers, Host, Tree};
 use crate::plan::{self, Plan, Refused, SystemTrees};
 use crate::seccomp::ExecCookie;
 use crate::spec::Spec;
@@ -214,13 +215,22 @@ impl Launcher {
     /// # Errors
     /// `Ok(Err(refused))` when the host can't enforce the ring as asked for.
     pub fn compile(&self, spec: &Spec) -> Result<Result<Plan, Refused>, LaunchError> {
-        let paths = spec.files.iter().map(|rule| rule.path.clone()).collect();
+        let paths: Vec<PathBuf> = spec.files.iter().map(|rule| rule.path.clone()).collect();
+        let trees = self.inspect(&paths)?;
+        Ok(plan::compile(spec, &self.host, &trees, &self.system, self.cookie))
+    }
+
+    /// Who owns these trees, on which file systems, and whether they can be id-mapped; in the order of `paths`.
+    ///
+    /// # Errors
+    /// When one of them can't be looked at.
+    pub fn inspect(&self, paths: &[PathBuf]) -> Result<Vec<Tree>, LaunchError> {
         let at = |source| LaunchError::Launcher { doing: "looking at the files of the agent", source };
         let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
-        let reply = ask(socket.as_fd(), &Request::Inspect(paths)).map_err(at)?;
+        let reply = ask(socket.as_fd(), &Request::Inspect(paths.to_vec())).map_err(at)?;
         drop(socket);
         let Reply::Trees(trees) = reply else { return Err(at(unexpected(&reply))) };
-        Ok(plan::compile(spec, &self.host, &trees, &self.system, self.cookie))
+        Ok(trees)
     }
 
     /// The slot that holds a plan, which is handed over if it is new. The caller holds the socket's lock, so the slot can't be

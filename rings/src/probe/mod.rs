@@ -22,6 +22,7 @@ mod launched;
 mod output;
 mod scene;
 mod session;
+pub mod survey;
 mod tree;
 mod wire;
 

@@ -298,7 +298,7 @@ impl Session {
 }
 
 /// A group of our own below which the agents live, where there can be one.
-fn control_groups() -> Result<(Option<Base>, Controllers), Error> {
+pub(super) fn control_groups() -> Result<(Option<Base>, Controllers), Error> {
     let layout = match Layout::detect() {
         Ok(layout) => layout,
         Err(e @ crate::cgroup::Error::Unusable(_)) => return Ok((None, Controllers::none(&e.to_string()))),

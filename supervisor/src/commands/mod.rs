@@ -2,9 +2,12 @@
 
 pub mod act;
 pub mod check;
+pub mod doctor;
 pub mod failure;
 mod handover;
+pub mod host;
 pub mod man;
+pub mod probe;
 pub mod run;
 pub mod show;
 
@@ -13,6 +16,15 @@ use std::path::PathBuf;
 use crate::cli::Global;
 use crate::dirs::{Dirs, Environment};
 pub use failure::Failure;
+
+/// How a read verb writes its data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// For people.
+    Text,
+    /// For programs (`--json`).
+    Json,
+}
 
 /// What a command comes to: an exit code, or a failure that carries one.
 pub type Outcome = Result<u8, Failure>;

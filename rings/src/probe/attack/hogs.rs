@@ -22,10 +22,10 @@ pub(in crate::probe) const MEMORY_GIVEN: u64 = 48 << 20;
 /// Bytes at which it stops by itself.
 const MEMORY_ASKED: usize = 112 << 20;
 /// Thousandths of a CPU that a CPU hog is given.
-pub(in crate::probe) const CPU_MILLIS_GIVEN: u32 = 100;
+pub(in crate::probe) const CPU_MILLIS_GIVEN: u32 = 50;
 /// How long it works, and the share of a CPU that means nobody held it back.
-const CPU_WALL: Duration = Duration::from_millis(600);
-const CPU_SHARE: f64 = 0.3;
+const CPU_WALL: Duration = Duration::from_secs(1);
+const CPU_SHARE: f64 = 0.12;
 /// Descriptors asked for above what the ring gives.
 const FILES_MORE: u64 = 16;
 
@@ -42,7 +42,7 @@ pub(super) const ATTACKS: &[Attack] = &[
     attack("memory-hog-files", "the same by files in its private directory", STARVE, files)
         .by(&[Cgroup])
         .squeezed(Squeeze::Memory),
-    attack("cpu-hog", "use more than 30 % of a CPU where 10 % are given", STARVE, cpu)
+    attack("cpu-hog", "use more than 12 % of a CPU where 5 % are given", STARVE, cpu)
         .by(&[Cgroup])
         .squeezed(Squeeze::Cpu),
     attack("descriptor-hog", "open more files than the ring gives", STARVE, descriptors).by(&[Rlimit]),

@@ -13,6 +13,9 @@ pub(in crate::probe) const VICTIM: &str = "victim";
 /// Holds a secret in HOME until its input ends.
 pub(in crate::probe) const NEIGHBOUR: &str = "neighbour";
 
+/// Makes a user namespace.
+pub(in crate::probe) const USER_NAMESPACE: &str = "user-namespace";
+
 /// After this many seconds an attack is ended by a signal: none takes a tenth of it.
 const ATTACK_SECONDS_MAX: u32 = 20;
 
@@ -22,6 +25,10 @@ pub(in crate::probe) fn play(name: &str, scene: Option<&str>) -> i32 {
         SAY_OK => Ok(Got::Ok),
         VICTIM => victim(),
         NEIGHBOUR => neighbour(),
+        USER_NAMESPACE => {
+            let made = nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUSER);
+            Ok(Got::from(made.map_err(Stopped::from)))
+        }
         _ => attack(name, scene),
     };
     match part {

@@ -1,0 +1,55 @@
+//! `doctor`, `probe`, `schema`: what the command line asks of them.
+
+use std::io;
+use std::str::FromStr;
+
+use agt_rings::Ring;
+
+use super::{Failure, Form, Outcome, doctor as survey, print, probe as attacks};
+use crate::cli::{Global, ProbeArgs};
+use crate::config::{SchemaKind, schema as schema_of_kind};
+use crate::exit;
+
+fn form(global: &Global) -> Form {
+    if global.json { Form::Json } else { Form::Text }
+}
+
+fn failed(error: &anyhow::Error) -> Failure {
+    Failure::new(exit::UNAVAILABLE, format!("{error:#}"))
+}
+
+/// Shows what this machine can enforce.
+///
+/// # Errors
+/// When it can't be found out.
+pub fn doctor(global: &Global) -> Outcome {
+    let directory = std::env::current_dir().map_err(|e| Failure::of(exit::USAGE, &e))?;
+    survey::doctor(&directory, form(global), &mut io::stdout().lock()).map_err(|e| failed(&e))?;
+    Ok(0)
+}
+
+/// Attacks the rings; 1 on any mismatch.
+///
+/// # Errors
+/// When the probe can't run.
+pub fn probe(global: &Global, args: &ProbeArgs) -> Outcome {
+    let rings: Vec<Ring> = match args.ring.and_then(Ring::from_number) {
+        Some(ring) => vec![ring],
+        None => Ring::ALL.to_vec(),
+    };
+    let options = agt_rings::probe::Options::default();
+    match attacks::probe(&rings, &options, form(global), &mut io::stdout().lock()).map_err(|e| failed(&e))? {
+        attacks::Outcome::AsExpected => Ok(0),
+        attacks::Outcome::Mismatch => Ok(exit::NO),
+    }
+}
+
+/// Prints a schema.
+///
+/// # Errors
+/// An unknown kind.
+pub fn schema(kind: &str) -> Outcome {
+    let kind = SchemaKind::from_str(kind).map_err(|e| Failure::usage(e.to_string()))?;
+    print(&schema_of_kind(kind));
+    Ok(0)
+}
