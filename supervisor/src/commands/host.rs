@@ -1,7 +1,6 @@
 //! `doctor`, `probe`, `schema`: what the command line asks of them.
 
 use std::io;
-use std::str::FromStr;
 
 use agt_rings::Ring;
 
@@ -49,7 +48,11 @@ pub fn probe(global: &Global, args: &ProbeArgs) -> Outcome {
 /// # Errors
 /// An unknown kind.
 pub fn schema(kind: &str) -> Outcome {
-    let kind = SchemaKind::from_str(kind).map_err(|e| Failure::usage(e.to_string()))?;
+    let kind = match kind {
+        "agent" => SchemaKind::Agent,
+        "operator" => SchemaKind::Operator,
+        other => return Err(Failure::usage(format!("there is no kind `{other}`")).help("kinds: agent, operator")),
+    };
     print(&schema_of_kind(kind));
     Ok(0)
 }
