@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
 mod confinement;
+mod govern;
 mod kill;
 mod limits;
 mod run;

@@ -30,7 +30,9 @@ pub struct SloArgs {
 #[derive(Debug, clap::Subcommand)]
 pub enum SloVerb {
     /// Print the SLOs of agent.yaml files as Prometheus recording and alerting rules
-    #[command(after_help = "Example:\n  agt-supervise slo rules agent.yaml > rules.yml && promtool check rules rules.yml")]
+    #[command(
+        after_help = "Example:\n  agt-supervise slo rules agent.yaml > rules.yml && promtool check rules rules.yml"
+    )]
     Rules {
         /// agent.yaml files
         #[arg(required = true, value_name = "FILE")]

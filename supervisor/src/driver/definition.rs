@@ -36,7 +36,14 @@ impl Definition {
     #[must_use]
     pub fn new(plan: AgentPlan) -> Definition {
         let plan_hash = plan.hash().to_string();
-        Definition { plan, plan_hash, status_file: None, terminal: Terminal::None, own_id: 0, vouching: Vouching::Nobody }
+        Definition {
+            plan,
+            plan_hash,
+            status_file: None,
+            terminal: Terminal::None,
+            own_id: 0,
+            vouching: Vouching::Nobody,
+        }
     }
 
     /// The agent's name.

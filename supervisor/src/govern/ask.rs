@@ -197,10 +197,7 @@ pub fn slos_of(governed: &Governed, now: Timestamp) -> AgentSlos {
                 .collect(),
         }
     };
-    AgentSlos {
-        agent: governed.identity.name.clone(),
-        slos: governed.slo_status(now).into_iter().map(view).collect(),
-    }
+    AgentSlos { agent: governed.identity.name.clone(), slos: governed.slo_status(now).into_iter().map(view).collect() }
 }
 
 /// The trust in an agent.

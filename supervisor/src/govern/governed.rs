@@ -153,12 +153,7 @@ impl Governed {
     ///
     /// # Errors
     /// SLOs that don't pass.
-    pub fn first(
-        identity: Identity,
-        specs: Vec<SloSpec>,
-        score: Score,
-        now: Timestamp,
-    ) -> Result<Governed, PartError> {
+    pub fn first(identity: Identity, specs: Vec<SloSpec>, score: Score, now: Timestamp) -> Result<Governed, PartError> {
         let name = identity.name.clone();
         let unusable = |kind| {
             let agent = name.clone();
@@ -199,8 +194,7 @@ impl Governed {
             governed.demoted = slo.demoted;
         }
         if let Some(snapshot) = parts.trust(name)? {
-            governed.trust =
-                Trust::restore(TrustPolicy::default(), &snapshot, now).map_err(unusable(stored::TRUST))?;
+            governed.trust = Trust::restore(TrustPolicy::default(), &snapshot, now).map_err(unusable(stored::TRUST))?;
         }
         if let Some(snapshot) = parts.breaker(name)? {
             governed.breaker =
@@ -239,11 +233,8 @@ impl Governed {
         fn value<T: Serialize>(part: &T) -> Value {
             serde_json::to_value(part).expect("plain data")
         }
-        let slo = StoredSlo {
-            specs: self.specs.clone(),
-            snapshot: self.engine.snapshot(),
-            demoted: self.demoted.clone(),
-        };
+        let slo =
+            StoredSlo { specs: self.specs.clone(), snapshot: self.engine.snapshot(), demoted: self.demoted.clone() };
         [
             (stored::IDENTITY, Some(value(&self.identity))),
             (stored::SLO, Some(value(&slo))),

@@ -330,7 +330,9 @@ impl Governor {
             return Err(GovernError::NotNow(format!("{name} has no plan yet: it is known after its first `run`")));
         };
         if subject.program.is_none() {
-            let text = format!("only an agent whose ring is 0 and whose program can be read is attested: {name} was not at its last start");
+            let text = format!(
+                "only an agent whose ring is 0 and whose program can be read is attested: {name} was not at its last start"
+            );
             return Err(GovernError::NotNow(text));
         }
         let record = Record::new(made_ms, Actor::Operator(by), ATTEST, Outcome::Allowed)
@@ -358,7 +360,8 @@ impl Governor {
     /// Nobody of that name; a record that can't be written.
     pub async fn revive(&mut self, name: &str, reason: &str, by: u32) -> Result<bool, GovernError> {
         let mark = self.known(name).await?.killed.clone();
-        let mut record = Record::new(wall_ms(), Actor::Operator(by), REVIVE, Outcome::Allowed).agent(name).reason(reason);
+        let mut record =
+            Record::new(wall_ms(), Actor::Operator(by), REVIVE, Outcome::Allowed).agent(name).reason(reason);
         if let Some(mark) = &mark {
             record = record.detail("killed", mark.reason.as_str());
         }
