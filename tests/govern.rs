@@ -253,3 +253,85 @@ fn prometheus_accepts_the_rules() {
         Ok(checked) => assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr)),
     }
 }
+
+#[test]
+fn r0_takes_an_attestation_of_this_very_plan() {
+    if !needs_root("r0_takes_an_attestation_of_this_very_plan") {
+        return;
+    }
+    let rig = Rig::new();
+    let file = rig.agent("chief", "ring: 0\ncommand: ['true']\n");
+    assert!(run(&rig, &file).stderr.contains("chief  R3"));
+    assert_eq!(rig.output(["trust", "set", "chief", "950", "--reason", "test"]).code, 0);
+    let unattested = run(&rig, &file);
+    assert!(unattested.stderr.contains("chief  R1"), "{}", unattested.stderr);
+    assert!(unattested.stderr.contains("R0 needs an operator's attestation (none was made)"), "{}", unattested.stderr);
+    let long = rig.output(["attest", "chief", "--reason", "test", "--ttl", "25h"]);
+    assert_eq!(long.code, 1, "{}", long.stderr);
+    let attested = rig.output(["attest", "chief", "--reason", "test", "--ttl", "1h"]);
+    assert_eq!(attested.code, 0, "{}", attested.stderr);
+    let chief = run(&rig, &file);
+    assert_eq!(chief.code, 0, "{}", chief.stderr);
+    assert!(chief.stderr.contains("chief  R0"), "{}", chief.stderr);
+    let changed = run(&rig, &rig.agent("chief", "ring: 0\ncommand: ['true', changed]\n"));
+    assert!(changed.stderr.contains("chief  R1"), "{}", changed.stderr);
+    assert!(changed.stderr.contains("the plan has changed since"), "{}", changed.stderr);
+}
+
+#[test]
+fn a_crash_loop_opens_the_breaker() {
+    let rig = Rig::new();
+    let restart = "restart: {policy: on-failure, attempts: 100, backoff: {initial: 50ms, max: 60ms}}\n";
+    let file = rig.agent("crasher", &format!("ring: 2\n{}{restart}command: ['false']\n", effort()));
+    let supervisor = rig.command(["run".as_ref(), file.as_os_str()]).stderr(std::process::Stdio::piped()).spawn();
+    let supervisor = crate::support::Supervisor { child: Some(supervisor.unwrap()) };
+    until("the breaker opens", || rig.output(["ps"]).stdout.contains("open "));
+    // Several backoffs long: without the breaker it would have been started again by now.
+    std::thread::sleep(std::time::Duration::from_millis(400));
+    assert_eq!(rig.output(["stop", "--all", "--reason", "test", "--yes"]).code, 0);
+    let outcome = supervisor.wait();
+    assert!(outcome.stderr.contains("crasher fails too often: its circuit breaker is open"), "{}", outcome.stderr);
+    assert_eq!(outcome.stderr.matches("crasher  R2  ").count(), 10, "not one start more: {}", outcome.stderr);
+    assert_eq!(run(&rig, &file).code, 75);
+}
+
+#[test]
+fn a_quarantined_agent_stands_still_until_it_is_thawed() {
+    if !needs_root("a_quarantined_agent_stands_still_until_it_is_thawed") {
+        return;
+    }
+    let rig = Rig::new();
+    let script = talker(&[BAD; 3], "open('on', 'w').close(); time.sleep(1000)");
+    let file = python(&rig, "frozen", 2, &slo("{on: exhausted, action: quarantine}"), &script);
+    // It may be frozen before `ps` sees it run: what counts is the remedy.
+    let mut command = rig.command(["run".as_ref(), file.as_os_str()]);
+    let child = command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let supervisor = crate::support::Supervisor { child: Some(child) };
+    until("the budget is spent", || {
+        let slos = rig.output(["slo", "frozen", "--json"]);
+        slos.stdout.contains("\"quarantine\"")
+    });
+    assert!(!rig.work.join("on").exists(), "it stood still at its third bad word");
+    assert_eq!(rig.output(["thaw", "frozen", "--reason", "test"]).code, 0);
+    until("it goes on", || rig.work.join("on").exists());
+    assert_eq!(rig.output(["stop", "--all", "--reason", "test", "--yes"]).code, 0);
+    assert!(supervisor.wait().stderr.contains("is quarantined"));
+}
+
+#[test]
+fn the_example_is_killed_by_its_budget_and_runs_again_after_revive() {
+    let rig = Rig::new();
+    let example = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/05-budget-kill");
+    for name in ["agent.yaml", "agent.py"] {
+        std::fs::copy(example.join(name), rig.work.join(name)).unwrap();
+    }
+    let file = rig.work.join("agent.yaml");
+    let first = run(&rig, &file);
+    assert_eq!(first.code, 76, "{}", first.stderr);
+    assert!(first.stdout.starts_with("answer 1:") && !first.stdout.contains("answer 7:"), "{}", first.stdout);
+    assert_eq!(run(&rig, &file).code, 76);
+    assert_eq!(rig.output(["revive", "budget-kill", "--reason", "test"]).code, 0);
+    let again = run(&rig, &file);
+    assert_eq!(again.code, 76, "{}", again.stderr);
+    assert!(again.stdout.starts_with("answer 1:"), "it did run: {}", again.stdout);
+}
