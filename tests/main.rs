@@ -4,6 +4,7 @@
 
 mod confinement;
 mod examples;
+mod govern;
 mod handover;
 mod kill;
 mod limits;

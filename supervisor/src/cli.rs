@@ -92,6 +92,20 @@ pub enum Verb {
         /// agent or operator
         kind: String,
     },
+    /// Show how the service level objectives stand: status, budget left, burn rates
+    #[command(
+        after_help = "Examples:\n  agt-supervise slo\n  agt-supervise slo researcher --explain\n  agt-supervise slo rules agent.yaml"
+    )]
+    Slo(commands::slo::SloArgs),
+    /// Show and set the trust that picks an agent's ring
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  agt-supervise trust show\n  agt-supervise trust set billing 800 --reason \"reviewed\""
+    )]
+    Trust(commands::trust::TrustVerb),
+    /// Attest an R0 agent's plan and program, for at most a day
+    #[command(after_help = "Example:\n  agt-supervise attest deploy --reason \"release 4.2\" --ttl 1h")]
+    Attest(commands::trust::AttestArgs),
     /// Print a shell's completions
     #[command(after_help = "Example:\n  agt-supervise completions bash > /etc/bash_completion.d/agt-supervise")]
     Completions {
@@ -240,6 +254,9 @@ pub fn main() -> ExitCode {
         Verb::Doctor => commands::host::doctor(&global),
         Verb::Probe(args) => commands::host::probe(&global, &args),
         Verb::Schema { kind } => commands::host::schema(&kind),
+        Verb::Slo(args) => commands::slo::slo(&global, args),
+        Verb::Trust(verb) => commands::trust::trust(&global, verb),
+        Verb::Attest(args) => commands::trust::attest(&global, args),
         Verb::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "agt-supervise", &mut std::io::stdout());
             Ok(0)

@@ -42,11 +42,20 @@ pub fn act(global: &Global, args: &ActArgs, act: ActWord) -> Outcome {
         {
             return kill_without_supervisor(&dirs);
         }
+        Err(ClientError::Nobody { .. }) if act == ActWord::Revive && args.agent.is_some() => {
+            let agent = args.agent.as_deref().unwrap_or_default();
+            return super::trust::revive_without_supervisor(&dirs, agent, &args.reason);
+        }
         Err(e) => return Err(e.into()),
     };
     if global.json {
         print(&(serde_json::to_string_pretty(&Agents { agents }).map_err(|e| Failure::of(exit::BUG, &e))? + "\n"));
     } else {
+        if agents.is_empty()
+            && let (ActWord::Revive, Some(name)) = (act, &args.agent)
+        {
+            eprintln!("{name}  may live again: `run` starts it");
+        }
         agents.iter().for_each(|agent| eprintln!("{}", done(agent, act)));
     }
     Ok(0)

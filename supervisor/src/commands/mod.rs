@@ -10,6 +10,8 @@ pub mod man;
 pub mod probe;
 pub mod run;
 pub mod show;
+pub mod slo;
+pub mod trust;
 
 use std::path::PathBuf;
 

@@ -13,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::check::{config_failure, surroundings};
 use super::{Failure, Outcome, dirs};
 use crate::cli::{Global, RunArgs, ServeArgs, StdioChoice};
-use crate::config::spec::Stdio;
+use crate::config::spec::{Stdio, Switch};
 use crate::config::{self, AgentPlan, Overrides, Surroundings};
 use crate::control::handoff::{Door, refusal_code};
 use crate::control::protocol::About;
@@ -25,6 +25,7 @@ use crate::driver::ground::Ground;
 use crate::driver::streams::Wiring;
 use crate::driver::{Handle, Mode, Supervisor, Talk};
 use crate::exit;
+use crate::govern::governor::Vouching;
 use crate::store::lock::StateLock;
 use crate::store::{Options, Store, StoreError};
 
@@ -60,6 +61,9 @@ pub fn run(global: &Global, args: RunArgs) -> Outcome {
             definition.status_file = args.status_file.clone();
             if kind == StdioKind::Pty {
                 definition.terminal = Terminal::Controlling;
+            }
+            if definition.plan.vouch == Switch::On {
+                definition.vouching = Vouching::ByHand;
             }
             (definition, kind)
         })

@@ -24,6 +24,7 @@ use crate::driver::Handle;
 use crate::driver::definition::Definition;
 use crate::driver::event::{Act, Refusal};
 use crate::driver::streams::Wiring;
+use crate::exit;
 use crate::machine::lifecycle::Death;
 
 /// `run`s that hand over at once; more wait.
@@ -122,7 +123,7 @@ fn one(connection: Arc<OwnedFd>, handle: &Handle) -> io::Result<()> {
     if peer.uid() != ours && peer.uid() != 0 {
         return answer(&End::Refused {
             why: "this supervisor belongs to another user".to_owned(),
-            code: crate::exit::REFUSED,
+            code: exit::REFUSED,
         });
     }
     let Some((_, fds)) = fdpass::receive(connection.as_fd())? else { return Ok(()) };
@@ -144,7 +145,7 @@ fn one(connection: Arc<OwnedFd>, handle: &Handle) -> io::Result<()> {
     let end = match death.blocking_recv() {
         Ok(Ok(death)) => End::Dead(death),
         Ok(Err(refusal)) => End::Refused { code: refusal_code(&refusal), why: refusal.to_string() },
-        Err(_) => End::Refused { why: "the supervisor is ending".to_owned(), code: crate::exit::UNAVAILABLE },
+        Err(_) => End::Refused { why: "the supervisor is ending".to_owned(), code: exit::UNAVAILABLE },
     };
     answer(&end)
 }
@@ -153,10 +154,13 @@ fn one(connection: Arc<OwnedFd>, handle: &Handle) -> io::Result<()> {
 #[must_use]
 pub fn refusal_code(refusal: &Refusal) -> u8 {
     match refusal {
-        Refusal::NameTaken { .. } => crate::exit::REFUSED,
-        Refusal::NotNow(_) => crate::exit::KILLED,
-        Refusal::NotRecorded(_) => crate::exit::CANT_CREATE,
-        Refusal::Unknown(_) | Refusal::Ending => crate::exit::UNAVAILABLE,
+        Refusal::NameTaken { .. } | Refusal::Policy(_) => exit::REFUSED,
+        Refusal::NotNow(_) => exit::NO,
+        Refusal::Killed { .. } => exit::KILLED,
+        Refusal::BreakerOpen { .. } => exit::TRY_AGAIN,
+        Refusal::BadState(_) => exit::DATA,
+        Refusal::NotRecorded(_) => exit::CANT_CREATE,
+        Refusal::Unknown(_) | Refusal::Ending => exit::UNAVAILABLE,
     }
 }
 

@@ -9,11 +9,12 @@ use agt_rings::Ring;
 use agt_rings::cgroup::Group;
 use agt_rings::launch::Running;
 use agt_rings::plan::Plan;
+use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::definition::Definition;
-use super::event::{Event, Refusal, Whose};
+use super::event::{Event, Gone, Refusal, Whose};
 use super::status::{AgentStatus, KillSeen};
 use super::streams::Wiring;
 use crate::machine::lifecycle::{Death, Lifecycle, State, Timer};
@@ -36,6 +37,10 @@ pub(super) struct Agent {
     pub(super) started: Option<Instant>,
     pub(super) last_death: Option<Death>,
     pub(super) kill: Option<KillSeen>,
+    /// Kills of the present life that have not reported yet.
+    pub(super) strikes: u32,
+    /// Its end, while a kill has yet to say what it did: whoever asked for the kill is owed its numbers.
+    pub(super) gone: Option<Gone>,
     pub(super) log: PathBuf,
     /// Pumps of the present life; they end by themselves when the streams do.
     pub(super) pumps: JoinSet<()>,
@@ -47,6 +52,8 @@ pub(super) struct Agent {
     pub(super) owed: Vec<oneshot::Sender<Result<Vec<AgentStatus>, Refusal>>>,
     /// Start again once it is dead.
     pub(super) again: Again,
+    /// Its control socket, until its process is there to be served.
+    pub(super) control: Option<UnixListener>,
 }
 
 /// Whether a stop is the first half of a restart.
@@ -75,6 +82,8 @@ impl Agent {
             started: None,
             last_death: None,
             kill: None,
+            strikes: 0,
+            gone: None,
             log,
             pumps: JoinSet::new(),
             served: JoinSet::new(),
@@ -82,6 +91,7 @@ impl Agent {
             done: Some(done),
             owed: Vec::new(),
             again: Again::No,
+            control: None,
         }
     }
 
@@ -130,6 +140,7 @@ impl Agent {
             memory_limit_bytes: self.definition.plan.limits_at(self.ring).memory_bytes,
             log: self.log.clone(),
             kill: self.kill.clone(),
+            governed: None,
         }
     }
 }

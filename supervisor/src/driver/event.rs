@@ -10,6 +10,8 @@ use tokio::sync::oneshot;
 use super::definition::Definition;
 use super::status::AgentStatus;
 use super::streams::Wiring;
+use crate::govern::ask::{Answer, Ask};
+use crate::govern::report::{Reply, Report};
 use crate::machine::lifecycle::{Death, Timer};
 
 /// A cause of work.
@@ -25,6 +27,10 @@ pub enum Event {
     Killed(Whose, Option<KillReport>),
     /// An operator or the program asks.
     Request(Request),
+    /// An agent says something on its control socket.
+    Said(Whose, Report, oneshot::Sender<Reply>),
+    /// Time to look at budgets.
+    Tick,
 }
 
 /// Which launch of which agent an event is about: events of an earlier life are ignored.
@@ -108,6 +114,15 @@ pub enum Request {
     },
     /// Whoever started this supervisor waits for nothing more: it ends with its last agent.
     Settle,
+    /// Ask the governor.
+    Govern {
+        /// What.
+        ask: Ask,
+        /// Who asks.
+        by: u32,
+        /// The answer.
+        answer: oneshot::Sender<Result<Answer, Refusal>>,
+    },
     /// Stop everything and end.
     Shutdown,
     /// Kill everything and end.
@@ -151,7 +166,33 @@ pub enum Refusal {
     /// What gives power could not be recorded, so it was not given.
     #[error("the audit log can't be written, so nothing was started: {0}")]
     NotRecorded(String),
+    /// The kill switch's mark is on it.
+    #[error("it was killed ({reason})\nhelp: agt-supervise revive {name} --reason \"...\"")]
+    Killed {
+        /// The name.
+        name: String,
+        /// Why it was killed.
+        reason: String,
+    },
+    /// Its circuit breaker is open.
+    #[error("its circuit breaker is open{}\nhelp: agt-supervise slo {name} --explain", retry_text(*.retry_after_s))]
+    BreakerOpen {
+        /// The name.
+        name: String,
+        /// Seconds until a probe is let through; `None` while an operator holds it open.
+        retry_after_s: Option<u64>,
+    },
+    /// Policy says no.
+    #[error("{0}")]
+    Policy(String),
+    /// What the state store has of it can't be used.
+    #[error("{0}")]
+    BadState(String),
     /// The supervisor is ending.
     #[error("the supervisor is ending")]
     Ending,
+}
+
+fn retry_text(retry_after_s: Option<u64>) -> String {
+    retry_after_s.map_or_else(String::new, |s| format!(": try again in {s} s"))
 }

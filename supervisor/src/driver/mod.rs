@@ -8,6 +8,7 @@ mod agent;
 pub mod definition;
 pub mod event;
 mod forward;
+mod governing;
 pub mod ground;
 mod launching;
 pub mod logfile;
@@ -31,6 +32,8 @@ use self::ground::Ground;
 use self::status::{AgentStatus, KillSeen};
 use self::streams::Wiring;
 use crate::dirs::Dirs;
+use crate::govern::Governor;
+use crate::govern::ask::{Answer, Ask};
 use crate::machine::lifecycle::{self, Action, Death, Ended, State};
 use crate::store::Store;
 
@@ -80,6 +83,16 @@ impl Handle {
         self.send(Request::Act { agent: Some(agent.to_owned()), act, by, reason: String::new(), answer });
     }
 
+    /// Asks the governor.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub async fn govern(&self, ask: Ask, by: u32) -> Result<Answer, Refusal> {
+        let (answer, hears) = oneshot::channel();
+        self.send(Request::Govern { ask, by, answer });
+        hears.await.unwrap_or(Err(Refusal::Ending))
+    }
+
     /// Does something to one agent or all; returns once it is done.
     ///
     /// # Errors
@@ -104,6 +117,7 @@ pub struct Supervisor {
     dirs: Dirs,
     ground: Arc<Ground>,
     store: Store,
+    governor: Governor,
     agents: BTreeMap<String, Agent>,
     events: mpsc::UnboundedSender<Event>,
     inbox: mpsc::UnboundedReceiver<Event>,
@@ -111,6 +125,7 @@ pub struct Supervisor {
     ending: Ending,
     settled: Settled,
     talk: Talk,
+    ticks: u64,
 }
 
 /// Whether the supervisor itself writes what happens to its standard error.
@@ -145,6 +160,7 @@ impl Supervisor {
             mode,
             dirs,
             ground: Arc::new(ground),
+            governor: Governor::new(store.clone()),
             store,
             agents: BTreeMap::new(),
             events,
@@ -153,12 +169,14 @@ impl Supervisor {
             ending: Ending::No,
             settled: Settled::No,
             talk,
+            ticks: 0,
         };
         (supervisor, handle)
     }
 
     /// Runs until the last agent is dead (or, as a service, until asked to end). Nothing of any agent is left then.
     pub async fn run(mut self) {
+        let ticks = governing::tick(self.events.clone());
         while let Some(event) = self.inbox.recv().await {
             self.handle(event).await;
             let idle = self.agents.values().all(Agent::is_dead);
@@ -166,6 +184,10 @@ impl Supervisor {
             if idle && over {
                 break;
             }
+        }
+        ticks.abort();
+        if let Err(e) = self.governor.flush().await {
+            eprintln!("error: what the agents have earned and spent could not be stored: {e}");
         }
         for agent in self.agents.values_mut() {
             while agent.pumps.join_next().await.is_some() {}
@@ -188,6 +210,7 @@ impl Supervisor {
 
     async fn handle(&mut self, event: Event) {
         match event {
+            Event::Timer(whose, lifecycle::Timer::Backoff) if self.waits_for_breaker(&whose) => {}
             Event::Timer(whose, timer) => {
                 let event = match timer {
                     lifecycle::Timer::Grace => lifecycle::Event::GraceOver,
@@ -198,8 +221,14 @@ impl Supervisor {
             }
             Event::Launched(whose, result) => self.launched(&whose, *result).await,
             Event::Exited(whose, gone) => self.exited(&whose, gone).await,
-            Event::Killed(whose, report) => self.note_kill(&whose, report),
+            Event::Killed(whose, report) => {
+                if let Some(gone) = self.note_kill(&whose, report) {
+                    self.exited(&whose, gone).await;
+                }
+            }
             Event::Request(request) => self.request(request).await,
+            Event::Said(whose, report, answer) => self.said(&whose, report, answer).await,
+            Event::Tick => self.tick().await,
         }
     }
 
@@ -214,6 +243,9 @@ impl Supervisor {
                 self.act(agent.as_deref(), act, by, reason, answer).await
             }
             Request::Settle => self.settled = Settled::Yes,
+            Request::Govern { ask, by, answer } => {
+                let _ = answer.send(self.govern(ask, by).await);
+            }
             Request::Shutdown => self.end_all(lifecycle::Event::Stop).await,
             Request::ShutdownNow => self.end_all(lifecycle::Event::Kill { reason: "manual".to_owned() }).await,
         }
@@ -237,7 +269,7 @@ impl Supervisor {
     }
 
     fn statuses(&self, names: &[String]) -> Vec<AgentStatus> {
-        names.iter().filter_map(|name| self.agents.get(name)).map(Agent::status).collect()
+        names.iter().filter_map(|name| self.status_of(name)).collect()
     }
 
     async fn add(&mut self, mut definition: Definition, wiring: Wiring, done: oneshot::Sender<Result<Death, Refusal>>) {
@@ -252,8 +284,6 @@ impl Supervisor {
                 Some(Refusal::NameTaken { name: name.clone(), other })
             } else if !known.is_dead() {
                 Some(Refusal::NotNow(format!("{name} is already running")))
-            } else if matches!(known.last_death, Some(Death::Killed { .. })) {
-                Some(Refusal::NotNow(format!("{name} was killed: `agt-supervise revive {name}` lets it live again")))
             } else {
                 None
             };
@@ -261,6 +291,10 @@ impl Supervisor {
                 let _ = done.send(Err(refusal));
                 return;
             }
+        }
+        if let Err(refusal) = self.take_up(&definition).await {
+            let _ = done.send(Err(refusal));
+            return;
         }
         definition.own_id = self.own_id(&definition);
         let log = self.dirs.logs().join(format!("{name}.log"));
@@ -323,6 +357,7 @@ impl Supervisor {
                 self.note_taking(name, records::STOP, "");
             }
             Action::KillTree => {
+                agent.strikes += 1;
                 kill_tree(agent.whose(), agent.group.clone(), agent.running.clone(), events);
                 self.note_taking(name, records::KILL, "");
             }
@@ -348,6 +383,7 @@ impl Supervisor {
                 let running = Arc::new(launched.running);
                 agent.running = Some(Arc::clone(&running));
                 agent.group = launched.group.clone();
+                governing::serve(agent, whose, &launched.plan, &self.events);
                 agent.plan = Some(launched.plan);
                 agent.started = Some(Instant::now());
                 watch(whose.clone(), running, launched.group, self.events.clone());
@@ -364,6 +400,10 @@ impl Supervisor {
         let Some(agent) = self.agents.get_mut(&whose.agent).filter(|agent| agent.launches == whose.life) else {
             return;
         };
+        if agent.strikes > 0 {
+            agent.gone = Some(gone);
+            return;
+        }
         agent.running = None;
         agent.group = None;
         agent.started = None;
@@ -381,13 +421,16 @@ impl Supervisor {
         self.step_life(whose, lifecycle::Event::Ended(ended)).await;
     }
 
-    fn note_kill(&mut self, whose: &Whose, report: Option<agt_rings::cgroup::KillReport>) {
-        let Some(agent) = self.agents.get_mut(&whose.agent) else { return };
+    /// Notes what a kill did; the end that waited for the last of them.
+    fn note_kill(&mut self, whose: &Whose, report: Option<agt_rings::cgroup::KillReport>) -> Option<Gone> {
+        let agent = self.agents.get_mut(&whose.agent).filter(|agent| agent.launches == whose.life)?;
+        agent.strikes = agent.strikes.saturating_sub(1);
         agent.kill = Some(KillSeen {
             processes: report.map_or(0, |report| report.processes),
             took_us: report.map_or(0, |report| u64::try_from(report.took.as_micros()).unwrap_or(u64::MAX)),
             verified_empty: report.is_some(),
         });
+        if agent.strikes == 0 { agent.gone.take() } else { None }
     }
 
     async fn act(
@@ -400,6 +443,11 @@ impl Supervisor {
     ) {
         let names = match self.named(agent) {
             Ok(names) => names,
+            Err(Refusal::Unknown(name)) if act == Act::Revive => {
+                let revived = self.govern(Ask::Revive { agent: name, reason }, by).await;
+                let _ = answer.send(revived.map(|_| Vec::new()));
+                return;
+            }
             Err(refusal) => {
                 let _ = answer.send(Err(refusal));
                 return;
@@ -431,6 +479,7 @@ impl Supervisor {
             Act::Stop => self.step(name, lifecycle::Event::Stop).await,
             Act::Kill => {
                 let reason = if reason.is_empty() { "manual" } else { reason };
+                self.governor.mark_killed(name, reason);
                 self.step(name, lifecycle::Event::Kill { reason: reason.to_owned() }).await;
             }
             Act::Restart => {
@@ -445,7 +494,7 @@ impl Supervisor {
                 if !agent.is_dead() && !matches!(agent.life.state(), State::Backoff { .. }) {
                     return Err(Refusal::NotNow(format!("{name} is not dead")));
                 }
-                self.record_revival(name, by, reason).await?;
+                self.revive(name, by, reason).await?;
                 self.step(name, lifecycle::Event::Revive).await;
             }
             Act::Freeze | Act::Thaw => {
@@ -458,6 +507,9 @@ impl Supervisor {
                 });
                 match frozen.await {
                     Ok(Ok(_)) => {
+                        if let Some(governed) = self.governor.get_mut(name).filter(|_| act == Act::Thaw) {
+                            governed.quarantined = None;
+                        }
                         self.note_taking(name, if act == Act::Freeze { records::FREEZE } else { records::THAW }, reason)
                     }
                     Ok(Err(e)) => return Err(Refusal::NotNow(e.to_string())),

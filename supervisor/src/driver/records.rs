@@ -11,7 +11,6 @@ use crate::machine::lifecycle::{self, Death};
 pub(super) const LAUNCH: Action = Action::new("launch");
 pub(super) const STOP: Action = Action::new("stop");
 pub(super) const KILL: Action = Action::new("kill");
-pub(super) const REVIVE: Action = Action::new("revive");
 pub(super) const FREEZE: Action = Action::new("freeze");
 pub(super) const THAW: Action = Action::new("thaw");
 pub(super) const END: Action = Action::new("end");
@@ -31,13 +30,9 @@ impl Supervisor {
         let record = Record::new(wall_ms(), Actor::Uid(definition.plan.identity.uid), LAUNCH, Outcome::Allowed)
             .agent(name)
             .detail("ring", agent.ring.to_string())
+            .detail("trust", self.score_of(name))
             .detail("plan", definition.plan_hash.as_str())
             .detail("program", definition.plan.program.display().to_string());
-        self.durable(record).await
-    }
-
-    pub(super) async fn record_revival(&mut self, name: &str, by: u32, reason: &str) -> Result<(), Refusal> {
-        let record = Record::new(wall_ms(), Actor::Operator(by), REVIVE, Outcome::Allowed).agent(name).reason(reason);
         self.durable(record).await
     }
 
@@ -87,6 +82,7 @@ impl Supervisor {
             .detail("exit_code", i64::from(death.exit_code()));
         let _ = self.store.append_audit_nowait(record);
         let quiet = self.talk == Talk::Quiet;
+        self.note_death(name, death);
         let Some(agent) = self.agents.get_mut(name) else { return };
         agent.last_death = Some(death.clone());
         let failed_launch = matches!(death, Death::LaunchFailed { .. });
@@ -106,7 +102,8 @@ impl Supervisor {
         }
         // Whoever gave it its streams sees their end now; should it live again, its words go to its log.
         agent.wiring = Wiring::Log;
-        let status = agent.status();
+        let mut status = agent.status();
+        status.governed = self.governor.get(name).map(|governed| governed.status(self.governor.now()));
         if let Some(path) = &agent.definition.status_file {
             let text = serde_json::to_string_pretty(&status).expect("a status is plain data");
             if let Err(e) = std::fs::write(path, text + "\n") {
