@@ -41,53 +41,66 @@ fn append_record(connection: &Connection, tip: &mut Tip, record: &Record) -> rus
     Ok(Receipt { seq: tip.seq, hash: tip.hash })
 }
 
+/// A saga's row as far as appending needs it.
+struct Known {
+    key: i64,
+    last_seq: i64,
+    last_event: Option<i64>,
+}
+
 fn append_saga(connection: &Connection, path: &Path, append: &SagaAppend) -> Result<(), StoreError> {
     let sqlite = |error| StoreError::of_sqlite(path, error);
-    let SagaAppend { summary, after, events } = append;
-    let known: Option<(i64, i64)> = connection
-        .prepare_cached("SELECT key, last_seq FROM saga_summary WHERE id = ?1")
-        .and_then(|mut select| select.query_row([&summary.id], |row| Ok((row.get(0)?, row.get(1)?))).optional())
-        .map_err(sqlite)?;
-    let found = known.map_or(0, |(_, last)| last as u64);
-    if found != *after {
-        return Err(StoreError::Conflict { saga: summary.id.clone(), expected: *after, found });
+    let known = find_saga(connection, &append.summary.id).map_err(sqlite)?;
+    let found = known.as_ref().map_or(0, |known| known.last_seq as u64);
+    if found != append.after {
+        let (saga, expected) = (append.summary.id.clone(), append.after);
+        return Err(StoreError::Conflict { saga, expected, found });
     }
-    let last = (after + events.len() as u64) as i64;
-    let write = || -> rusqlite::Result<()> {
-        let key = match known {
-            Some((key, _)) => {
-                connection
-                    .prepare_cached(
-                        "UPDATE saga_summary SET name = ?2, state = ?3, finished = ?4, updated_ms = ?5, last_seq = ?6
-                         WHERE key = ?1",
-                    )?
-                    .execute(params![key, summary.name, summary.state, summary.finished, summary.updated_ms, last])?;
-                key
-            }
-            None => {
-                connection
-                    .prepare_cached(
-                        "INSERT INTO saga_summary (id, name, state, finished, updated_ms, last_seq)
-                         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-                    )?
-                    .execute(params![
-                        summary.id,
-                        summary.name,
-                        summary.state,
-                        summary.finished,
-                        summary.updated_ms,
-                        last
-                    ])?;
-                connection.last_insert_rowid()
-            }
-        };
-        let mut insert = connection.prepare_cached("INSERT INTO saga_events (saga, seq, event) VALUES (?1, ?2, ?3)")?;
-        for (seq, event) in (*after as i64 + 1..).zip(events) {
-            insert.execute(params![key, seq, event])?;
+    write_saga(connection, append, known).map_err(sqlite)
+}
+
+fn find_saga(connection: &Connection, id: &str) -> rusqlite::Result<Option<Known>> {
+    connection
+        .prepare_cached("SELECT key, last_seq, last_event FROM saga_summary WHERE id = ?1")?
+        .query_row([id], |row| Ok(Known { key: row.get(0)?, last_seq: row.get(1)?, last_event: row.get(2)? }))
+        .optional()
+}
+
+fn write_saga(connection: &Connection, append: &SagaAppend, known: Option<Known>) -> rusqlite::Result<()> {
+    let SagaAppend { summary, after, events } = append;
+    let (key, mut previous) = match known {
+        Some(known) => (known.key, known.last_event),
+        None => {
+            connection
+                .prepare_cached(
+                    "INSERT INTO saga_summary (id, name, state, finished, updated_ms, last_seq)
+                     VALUES (?1, ?2, ?3, ?4, ?5, 0)",
+                )?
+                .execute(params![summary.id, summary.name, summary.state, summary.finished, summary.updated_ms])?;
+            (connection.last_insert_rowid(), None)
         }
-        Ok(())
     };
-    write().map_err(sqlite)
+    let mut insert =
+        connection.prepare_cached("INSERT INTO saga_events (saga, seq, event, previous) VALUES (?1, ?2, ?3, ?4)")?;
+    for (seq, event) in (*after as i64 + 1..).zip(events) {
+        insert.execute(params![key, seq, event, previous])?;
+        previous = Some(connection.last_insert_rowid());
+    }
+    connection
+        .prepare_cached(
+            "UPDATE saga_summary SET name = ?2, state = ?3, finished = ?4, updated_ms = ?5, last_seq = ?6, last_event = ?7
+             WHERE key = ?1",
+        )?
+        .execute(params![
+            key,
+            summary.name,
+            summary.state,
+            summary.finished,
+            summary.updated_ms,
+            (after + events.len() as u64) as i64,
+            previous
+        ])?;
+    Ok(())
 }
 
 fn apply_state(connection: &Connection, change: &StateChange) -> rusqlite::Result<()> {

@@ -13,6 +13,9 @@ use super::{StoreError, directory, schema};
 
 /// The database's file name in the state directory.
 pub const DATABASE_FILE: &str = "state.db";
+/// A commit writes whole pages. Ours touch few and change little in each, and each 4 KiB more costs a sync a tenth of its time;
+/// smaller ones than this would push an ordinary record out of its page.
+pub(super) const PAGE_BYTES: u64 = 2048;
 /// How long a statement waits for a foreign process that holds SQLite's lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Statements kept prepared.
@@ -24,6 +27,8 @@ pub(super) fn open_writing(path: &Path) -> Result<Connection, StoreError> {
     let sqlite = |error| StoreError::of_sqlite(path, error);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
     let mut connection = open(path, flags)?;
+    // Takes effect in a new database only.
+    connection.pragma_update(None, "page_size", PAGE_BYTES as i64).map_err(sqlite)?;
     let mode: String =
         connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0)).map_err(sqlite)?;
     if mode != "wal" {

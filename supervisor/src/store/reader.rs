@@ -180,11 +180,31 @@ impl Reader {
     /// A saga's events in order; empty when unknown.
     ///
     /// # Errors
-    /// Those of reading.
+    /// Those of reading; [`StoreError::BadValue`] for a history with a hole.
     pub fn saga_events(&self, saga: &str) -> Result<Vec<Entry>, StoreError> {
-        let sql = "SELECT seq, event FROM saga_events
-                   WHERE saga = (SELECT key FROM saga_summary WHERE id = ?1) ORDER BY seq";
-        self.all(sql, [saga], |row| Ok(Entry { seq: row.get::<_, i64>(0)?.unsigned_abs(), event: row.get(1)? }))
+        let sql = "
+            WITH RECURSIVE back (id, saga, seq, event, previous) AS (
+                SELECT e.id, e.saga, e.seq, e.event, e.previous
+                FROM saga_summary s JOIN saga_events e ON e.id = s.last_event
+                WHERE s.id = ?1 AND e.seq = s.last_seq AND e.saga = s.key
+                UNION ALL
+                SELECT e.id, e.saga, e.seq, e.event, e.previous
+                FROM back b JOIN saga_events e ON e.id = b.previous
+                WHERE e.seq = b.seq - 1 AND e.saga = b.saga
+            )
+            SELECT s.last_seq, b.seq, b.event FROM saga_summary s LEFT JOIN back b WHERE s.id = ?1 ORDER BY b.seq";
+        let rows = self.all(sql, [saga], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+        let last = rows.first().map_or(0, |(last, ..): &(i64, Option<i64>, Option<String>)| *last);
+        let entries = rows.into_iter().filter_map(|(_, seq, event)| {
+            let (seq, event) = (seq?.unsigned_abs(), event?);
+            Some(Entry { seq, event })
+        });
+        let entries: Vec<Entry> = entries.collect();
+        // A link that leads nowhere must not pass for a shorter history.
+        if entries.len() as u64 != last.unsigned_abs() {
+            return Err(self.bad(format!("history of saga {saga}")));
+        }
+        Ok(entries)
     }
 
     /// Summaries, newest change first.

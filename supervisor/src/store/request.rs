@@ -7,6 +7,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use crate::audit::{Hash, Record};
 
 use super::StoreError;
+use super::connection::PAGE_BYTES;
 
 /// Largest request, in bytes of its texts.
 pub const REQUEST_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -142,7 +143,7 @@ impl Commit {
     pub(super) fn pages(&self) -> u64 {
         let rows = 2 * (self.records.len() + self.states.len() + self.undos.len())
             + self.sagas.iter().map(|saga| 3 + saga.events.len()).sum::<usize>();
-        (rows + self.bytes() / 4096) as u64
+        rows as u64 + self.bytes() as u64 / PAGE_BYTES
     }
 }
 

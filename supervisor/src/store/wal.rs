@@ -12,15 +12,16 @@ use std::path::{Path, PathBuf};
 use rusqlite::Connection;
 
 use super::StoreError;
+use super::connection::PAGE_BYTES;
 
-/// Bytes of a frame: a page of 4 KiB and its header.
-const FRAME_BYTES: u64 = 4096 + 24;
+/// Bytes of a frame: a page and its header.
+const FRAME_BYTES: u64 = PAGE_BYTES + 24;
 /// The log grows by this much at a time, in bytes.
 const STEP_BYTES: u64 = 512 * 1024;
 /// Less room than this ahead, and the log grows.
 const LOW_BYTES: u64 = 256 * 1024;
-/// Frames after which the log is copied back: SQLite's own default.
-const CHECKPOINT_FRAMES: u64 = 1000;
+/// Frames after which the log is copied back: as many bytes as SQLite's own default.
+const CHECKPOINT_FRAMES: u64 = 2000;
 
 /// The log's fill, as far as the writer knows it.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::Connection;
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::audit::chain::Tip;
@@ -236,18 +236,29 @@ impl Writer {
     }
 
     fn transact(&mut self, works: &[Work], lost: u64) -> Result<(Vec<Answer>, Tip), StoreError> {
-        let path = &self.database;
-        let sqlite = |error| StoreError::of_sqlite(path, error);
+        let (connection, path) = (&self.connection, self.database.as_path());
         let mut tip = self.log.tip;
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sqlite)?;
-        let mut answers = Vec::with_capacity(works.len());
+        run(connection, path, "BEGIN IMMEDIATE")?;
         if lost > 0 {
-            apply::apply(&transaction, path, &mut tip, &notes_lost(lost))?;
+            apply::apply(connection, path, &mut tip, &notes_lost(lost))?;
         }
-        for work in works {
-            answers.push(apply_one(&transaction, path, &mut tip, &work.commit)?);
+        let mut answers = Vec::with_capacity(works.len());
+        if let ([work], 0) = (works, lost) {
+            // Alone, it needs no savepoint to be undone by itself.
+            let answer = apply::apply(connection, path, &mut tip, &work.commit);
+            match answer {
+                Err(error) if error.is_of_one_request() => {
+                    run(connection, path, "ROLLBACK")?;
+                    return Ok((vec![Err(error)], self.log.tip));
+                }
+                answer => answers.push(Ok(answer?)),
+            }
+        } else {
+            for work in works {
+                answers.push(apply_one(connection, path, &mut tip, &work.commit)?);
+            }
         }
-        transaction.commit().map_err(sqlite)?;
+        run(connection, path, "COMMIT")?;
         Ok((answers, tip))
     }
 
@@ -322,25 +333,27 @@ fn answer_all(works: Vec<Work>, error: &StoreError) -> Vec<Work> {
 
 /// Applies one request under a savepoint of its own.
 fn apply_one(connection: &Connection, path: &Path, tip: &mut Tip, commit: &Commit) -> Result<Answer, StoreError> {
-    let run = |sql| {
-        let mut statement = connection.prepare_cached(sql).map_err(|error| StoreError::of_sqlite(path, error))?;
-        statement.execute(()).map_err(|error| StoreError::of_sqlite(path, error))
-    };
     let before = *tip;
-    run("SAVEPOINT request")?;
+    run(connection, path, "SAVEPOINT request")?;
     match apply::apply(connection, path, tip, commit) {
         Ok(receipts) => {
-            run("RELEASE request")?;
+            run(connection, path, "RELEASE request")?;
             Ok(Ok(receipts))
         }
         Err(error) if error.is_of_one_request() => {
             *tip = before;
-            run("ROLLBACK TO request")?;
-            run("RELEASE request")?;
+            run(connection, path, "ROLLBACK TO request")?;
+            run(connection, path, "RELEASE request")?;
             Ok(Err(error))
         }
         Err(error) => Err(error),
     }
+}
+
+/// Runs a statement without parameters, prepared once. [`rusqlite::Transaction`] would parse its BEGIN and COMMIT each time.
+fn run(connection: &Connection, path: &Path, sql: &str) -> Result<(), StoreError> {
+    let result = connection.prepare_cached(sql).and_then(|mut statement| statement.execute(()));
+    result.map(drop).map_err(|error| StoreError::of_sqlite(path, error))
 }
 
 fn notes_lost(count: u64) -> Commit {

@@ -278,7 +278,11 @@ async fn writes_to_the_same_store_from_many_threads_keep_one_chain() {
     let threads: Vec<_> = (0..4)
         .map(|_| {
             let store = Arc::clone(&store);
-            std::thread::spawn(move || (0..200).for_each(|_| drop(store.append_audit_nowait(record("x")))))
+            std::thread::spawn(move || {
+                for _ in 0..200 {
+                    assert_eq!(store.append_audit_nowait(record("x")), Admission::Queued);
+                }
+            })
         })
         .collect();
     threads.into_iter().for_each(|thread| thread.join().unwrap());
