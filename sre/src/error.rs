@@ -43,7 +43,7 @@ pub enum Problem {
     #[error("{0} leaves no error budget: an objective is at least 0 and below 1, such as 0.995 or 99.5%")]
     Objective(f64),
     /// A share outside 0..=1.
-    #[error("{0} is no share: between 0 and 1, such as 0.2 or 20%")]
+    #[error("{0} is no share: above 0 and at most 1, such as 0.2 or 20%")]
     Share(f64),
     /// A duration out of range.
     #[error("{} is out of range: {} to {}", compact(*.value), compact(*.least), compact(*.most))]

@@ -27,10 +27,12 @@
 
 #![forbid(unsafe_code)]
 
+pub mod breaker;
 pub mod budget;
 pub mod burn;
 pub mod engine;
 pub mod error;
+pub mod export;
 #[cfg(test)]
 mod json;
 pub mod ratio;
@@ -39,4 +41,5 @@ pub mod sli;
 pub mod slo;
 pub mod spec;
 pub mod time;
+pub mod trust;
 pub mod window;

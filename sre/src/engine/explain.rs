@@ -9,6 +9,7 @@ use super::Track;
 use super::reading::{Reading, WARNING_LEFT};
 use super::remedies::RemedyState;
 use super::status::Status;
+use super::trips::TripState;
 use crate::budget::is_evidence;
 use crate::burn::{Alert, LookBack, PAIRS, Pair, burn_rate};
 use crate::ratio::{Ratio, number, percent};
@@ -48,7 +49,7 @@ impl Explanation {
         steps.extend(LookBack::ALL.map(|look_back| burn(slo, &reading, look_back)));
         steps.extend(PAIRS.iter().zip(reading.pairs).map(|(pair, holds)| alert(slo, &reading, *pair, holds)));
         if let Some(trips) = &track.trips {
-            steps.push(trip(trips.rule, &reading));
+            steps.push(trip(trips, &reading));
         }
         steps.extend(track.remedies.iter().map(|state| remedy(slo, state, &reading)));
         steps.push(verdict(slo, &reading));
@@ -126,9 +127,9 @@ fn too_few(slo: &Slo, counts: Counts) -> String {
     format!("{} events, {bad} bad; it takes {} and {least_bad}", counts.valid(), slo.minimum_events)
 }
 
-fn trip(rule: crate::slo::Trips, reading: &Reading) -> Step {
-    let formula = format!("1 critical event, or {} high within {}", rule.high, compact(rule.window));
-    let result = reading.trip.as_ref().map_or_else(|| yes_no(false), |(_, text)| format!("tripped: {text}"));
+fn trip(trips: &TripState, reading: &Reading) -> Step {
+    let formula = format!("1 critical event, or {} high within {}", trips.rule.high, compact(trips.rule.window));
+    let result = if reading.trip.is_some() { format!("tripped: {}", trips.describe()) } else { yes_no(false) };
     step("trip", formula, Some(reading.trip_count as f64), result)
 }
 

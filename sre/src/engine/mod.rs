@@ -235,7 +235,7 @@ impl Engine {
                         on: state.remedy.on,
                         action: state.remedy.action,
                         at: now,
-                        reason: reading.reason(&track.slo, state.remedy.on),
+                        reason: reading.reason(&track.slo, track.trips.as_ref(), state.remedy.on),
                     });
                 }
             }

@@ -141,7 +141,9 @@ proptest! {
             now += event.step_ms;
             let at = Timestamp::from_millis(now);
             if event.sample.evidence == Evidence::Supervisor {
-                prop_assert_eq!(silent.record(&event.sample, at), talking.record(&event.sample, at));
+                let (of_silent, of_talking) = (silent.record(&event.sample, at), talking.record(&event.sample, at));
+                // Its confessions may have been what was missing for a trip; nothing else may differ.
+                prop_assert!(of_silent == of_talking || of_talking == Recorded::Tripped);
             } else {
                 let _ = talking.record(&event.sample, at);
             }

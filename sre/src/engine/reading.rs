@@ -4,7 +4,7 @@
 
 use super::Track;
 use super::status::Status;
-use super::trips::LastTrip;
+use super::trips::{LastTrip, TripState};
 use crate::budget::{Budget, consumed, has_consumed, has_left_less_than, is_evidence};
 use crate::burn::{Alert, LookBack, PAIRS, Pair, burn_rate};
 use crate::ratio::{Ratio, number, percent};
@@ -23,7 +23,7 @@ pub(super) struct Reading {
     pub(super) budget: Option<Budget>,
     pub(super) pairs: [bool; PAIRS.len()],
     pub(super) exhausted: bool,
-    pub(super) trip: Option<(LastTrip, String)>,
+    pub(super) trip: Option<LastTrip>,
     pub(super) trip_count: u64,
     pub(super) total_bad: u64,
     pub(super) status: Status,
@@ -39,7 +39,7 @@ impl Reading {
             pair.holds(long, short, slo.objective, slo.minimum_events)
         });
         let trips = track.trips.as_ref();
-        let trip = trips.and_then(|trips| trips.active(now).map(|last| (last, trips.describe(last.cause))));
+        let trip = trips.and_then(|trips| trips.active(now));
         let exhausted = is_evidence(period, slo.minimum_events) && has_consumed(period, slo.objective, Ratio::ONE);
         let mut reading = Self {
             period,
@@ -106,7 +106,7 @@ impl Reading {
     }
 
     /// Why a trigger holds, with the numbers.
-    pub(super) fn reason(&self, slo: &Slo, trigger: Trigger) -> String {
+    pub(super) fn reason(&self, slo: &Slo, trips: Option<&TripState>, trigger: Trigger) -> String {
         match trigger {
             Trigger::Ticket => self.burn_reason(slo, Alert::Ticket),
             Trigger::Page => self.burn_reason(slo, Alert::Page),
@@ -115,7 +115,8 @@ impl Reading {
                 format!("{} of the error budget is left, below {below}: {}", percent(left), self.spent(slo))
             }
             Trigger::Exhausted => format!("the error budget is spent: {}", self.spent(slo)),
-            Trigger::Trip => self.trip.as_ref().map_or_else(String::new, |(_, text)| text.clone()),
+            // The last trip, also when it is no longer fresh: a verdict that comes late still says why.
+            Trigger::Trip => trips.map_or_else(String::new, TripState::describe),
         }
     }
 

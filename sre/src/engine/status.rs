@@ -163,7 +163,7 @@ impl SloStatus {
             burn: burn.to_vec(),
             page: reading.alert(Alert::Page).into(),
             ticket: reading.alert(Alert::Ticket).into(),
-            trip: reading.trip.as_ref().map(|(last, _)| last.cause),
+            trip: reading.trip.map(|last| last.cause),
             trips_total: reading.trip_count,
             events: reading.period.into(),
             events_total: track.windows.total().into(),

@@ -446,3 +446,97 @@ fn hold_time_scales_with_the_period() {
     let slo = &slos(r#"[{"name": "right", "sli": "correctness", "objective": 0.9, "period": "1d"}]"#)[0];
     assert_eq!(remedies::RemedyState::hold(slo), Duration::from_secs(120));
 }
+
+#[test]
+fn the_gravest_verdict_comes_first() {
+    let mut engine = Engine::new(vec![default_safety()]).unwrap();
+    feed(&mut engine, Sli::Safety, 0, 20, at(0));
+    let _ = engine.record(&Sample::safety(Outcome::Bad, ClassId::OTHER, Severity::Critical), at(0));
+    let actions: Vec<Action> = engine.evaluate(at(0)).iter().map(|verdict| verdict.action).collect();
+    assert_eq!(actions[0], Action::Kill);
+    assert!(actions.iter().rev().is_sorted(), "{actions:?}");
+}
+
+#[test]
+fn a_trip_lets_go_after_its_window_and_a_late_verdict_still_says_why() {
+    let mut engine = Engine::new(vec![default_safety()]).unwrap();
+    let escape = Sample::safety(Outcome::Bad, ClassId::OTHER, Severity::Critical);
+    let _ = engine.record(&escape, at(0));
+    assert_eq!(engine.evaluate(at(0)).len(), 1);
+    assert!(engine.evaluate(at(HOUR)).is_empty());
+    assert_eq!(engine.in_force().len(), 1);
+    assert!(engine.evaluate(at(HOUR + 1)).is_empty());
+    assert_eq!(engine.in_force(), []);
+    let _ = engine.record(&escape, at(2 * HOUR));
+    let late = engine.evaluate(at(9 * HOUR));
+    assert_eq!(asked(&late), [("trip".to_owned(), Action::Kill)]);
+    assert!(late[0].reason.starts_with("a critical safety event"), "{}", late[0].reason);
+}
+
+#[test]
+fn a_budget_remedy_lets_go_only_a_margin_above_its_limit() {
+    let text = r#"[{"name": "right", "sli": "correctness", "objective": 0.9,
+        "remedies": [{"on": "budget", "below": "50%", "action": "throttle"}]}]"#;
+    let mut engine = engine(text);
+    feed(&mut engine, Sli::Correctness, 48, 52, at(0));
+    assert_eq!(engine.evaluate(at(0)).len(), 1);
+    feed(&mut engine, Sli::Correctness, 1_000, 0, at(0));
+    let left = engine.status(at(0))[0].budget_left().unwrap();
+    assert!(left > 0.5 && left < 0.55, "{left}");
+    for hour in 0..5 {
+        let _ = engine.evaluate(at(hour * HOUR));
+    }
+    assert_eq!(engine.in_force().len(), 1);
+    feed(&mut engine, Sli::Correctness, 200, 0, at(5 * HOUR));
+    let _ = engine.evaluate(at(5 * HOUR));
+    let _ = engine.evaluate(at(6 * HOUR));
+    assert_eq!(engine.in_force(), []);
+}
+
+#[test]
+fn grave_events_before_a_restart_count_after_it_and_settled_trips_stay_settled() {
+    let high = Sample::safety(Outcome::Bad, ClassId::OTHER, Severity::High);
+    let mut engine = Engine::new(vec![default_safety()]).unwrap();
+    let _ = (engine.record(&high, at(0)), engine.record(&high, at(1)));
+    let mut engine = Engine::restore(vec![default_safety()], &engine.snapshot(), at(2)).unwrap().engine;
+    assert_eq!(engine.record(&high, at(3)), Recorded::Tripped, "two before the restart and one after");
+    assert_eq!(engine.evaluate(at(4)).len(), 1);
+
+    let other =
+        r#"[{"name": "safety", "sli": "safety", "objective": 0.99, "remedies": [{"on": "trip", "action": "demote"}]}]"#;
+    let mut engine = Engine::restore(slos(other), &engine.snapshot(), at(5)).unwrap().engine;
+    assert!(engine.evaluate(at(6)).is_empty(), "a remedy that is new does not answer for the past");
+}
+
+#[test]
+fn after_a_change_of_period_every_window_keeps_what_it_covers() {
+    let text = |period: &str| {
+        format!(r#"[{{"name": "right", "sli": "correctness", "objective": 0.9, "period": "{period}"}}]"#)
+    };
+    let mut engine = engine(&text("30d"));
+    feed(&mut engine, Sli::Correctness, 10, 10, at(0));
+    let now = at(20 * MINUTE);
+    feed(&mut engine, Sli::Correctness, 20, 0, now);
+    let restored = Engine::restore(slos(&text("90d")), &engine.snapshot(), now).unwrap().engine;
+    let status = &restored.status(now)[0];
+    assert_eq!(status.burn_over(LookBack::M5), Some(0.0), "5m are 15 minutes now");
+    for longer in &LookBack::ALL[1..] {
+        assert_eq!(status.burn_over(*longer), Some(2.5), "{longer}");
+    }
+}
+
+#[test]
+fn the_explanation_tells_what_is_in_force() {
+    let mut engine = engine(RIGHT);
+    feed(&mut engine, Sli::Correctness, 95, 5, at(0));
+    let results = |engine: &Engine, now| -> Vec<String> {
+        let steps = engine.explain("right", now).unwrap().steps;
+        steps.into_iter().filter(|step| step.what.starts_with("remedy")).map(|step| step.result).collect()
+    };
+    assert_eq!(results(&engine, at(0)), ["due", "due", "due"]);
+    let _ = engine.evaluate(at(0));
+    assert_eq!(results(&engine, at(0)), ["in force"; 3]);
+    feed(&mut engine, Sli::Correctness, 2_000, 0, at(DAY));
+    let until = "in force until quiet for 1h and the budget has recovered";
+    assert_eq!(results(&engine, at(DAY)), [until; 3]);
+}

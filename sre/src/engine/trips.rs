@@ -71,11 +71,13 @@ impl TripState {
         self.last.filter(|last| now.since(last.at) <= self.rule.window)
     }
 
-    pub(super) fn describe(&self, cause: TripCause) -> String {
-        match cause {
-            TripCause::Critical => "a critical safety event: one is enough, whatever the ratio says".to_owned(),
-            TripCause::High => {
-                let Trips { high, window } = self.rule;
+    /// What the last trip was, in words; nothing if there was none.
+    pub(super) fn describe(&self) -> String {
+        let Trips { high, window } = self.rule;
+        match self.last.map(|last| last.cause) {
+            None => String::new(),
+            Some(TripCause::Critical) => "a critical safety event: one is enough, whatever the ratio says".to_owned(),
+            Some(TripCause::High) => {
                 format!("{high} high safety events within {}, whatever the ratio says", compact(window))
             }
         }

@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::json;
+use crate::ratio::Ratio;
+use crate::remedy::{Remedy, Trigger};
 use crate::slo::{DEFAULT_MINIMUM_EVENTS, DEFAULT_PERIOD};
 
 fn read(text: &str) -> SloSpec {
@@ -72,7 +74,7 @@ fn all_that_is_wrong_is_reported_at_once_with_its_path() {
         "threshold": 3, "trips": {"high": 0},
         "remedies": [{"on": "budget", "action": "kill"}, {"on": "page", "below": 0.2, "action": "kill"},
                      {"on": "trip", "action": "kill"}, {"on": "page", "action": "kill"},
-                     {"on": "budget", "below": "120%", "action": "kill"}]}"#;
+                     {"on": "budget", "below": "120%", "action": "kill"}, {"on": "budget", "below": 0, "action": "kill"}]}"#;
     assert_eq!(
         problems(text),
         [
@@ -86,7 +88,8 @@ fn all_that_is_wrong_is_reported_at_once_with_its_path() {
             "0.remedies.1.below: `below` belongs to `on: budget` only",
             "0.remedies.2.on: latency has no trips: only safety has",
             "0.remedies.3: the same trigger and action stand in the list already",
-            "0.remedies.4.below: 1.2 is no share: between 0 and 1, such as 0.2 or 20%",
+            "0.remedies.4.below: 1.2 is no share: above 0 and at most 1, such as 0.2 or 20%",
+            "0.remedies.5.below: 0 is no share: above 0 and at most 1, such as 0.2 or 20%",
         ]
     );
 }
