@@ -10,3 +10,4 @@ pub mod driver;
 pub mod exit;
 pub mod machine;
 pub mod store;
+pub mod telemetry;

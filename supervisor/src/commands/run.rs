@@ -25,6 +25,9 @@ use crate::exit;
 use crate::machine::lifecycle::Death;
 use crate::store::lock::StateLock;
 use crate::store::{Options, Store, StoreError};
+use crate::telemetry::Telemetry;
+use crate::telemetry::endpoint::{Bound, Choice, Endpoint};
+use crate::telemetry::scrape::Scraper;
 
 /// Starts agents and stays until they have ended.
 ///
@@ -71,7 +74,7 @@ pub fn run(global: &Global, args: RunArgs) -> Outcome {
         }
         Err(e) => return Err(e.into()),
     };
-    supervise(&dirs, lock, Mode::UntilLast, talk, definitions)
+    supervise(&dirs, lock, Mode::UntilLast, talk, args.metrics.choice(), definitions)
 }
 
 /// Starts the agents of a folder and stays.
@@ -83,7 +86,7 @@ pub fn serve(global: &Global, args: &ServeArgs) -> Outcome {
     let around = surroundings(&dirs)?;
     let definitions = load_folder(&args.folder, &around, args.operator.as_deref())?;
     let lock = StateLock::acquire(&dirs.state)?;
-    supervise(&dirs, lock, Mode::Service, Talk::Normal, definitions)
+    supervise(&dirs, lock, Mode::Service, Talk::Normal, args.metrics.choice(), definitions)
 }
 
 fn load_folder(
@@ -157,8 +160,15 @@ fn supervise(
     lock: StateLock,
     mode: Mode,
     talk: Talk,
+    metrics: Choice,
     definitions: Vec<(Definition, StdioKind)>,
 ) -> Outcome {
+    let Bound { endpoint, warning } = Endpoint::bind(metrics).map_err(|e| {
+        Failure::of(exit::CANT_CREATE, &e).help("name another address with --metrics, or `--metrics off`; nothing was started")
+    })?;
+    if let Some(warning) = warning.filter(|_| talk == Talk::Normal) {
+        eprintln!("warning: {warning}");
+    }
     let made = |path: &Path| {
         std::fs::create_dir_all(path).map_err(|e| Failure::new(exit::CANT_CREATE, format!("{}: {e}", path.display())))
     };
@@ -174,7 +184,7 @@ fn supervise(
         .enable_all()
         .build()
         .map_err(|e| Failure::of(exit::BUG, &e))?;
-    let code = runtime.block_on(live(dirs, ground, store, mode, talk, definitions));
+    let code = runtime.block_on(live(dirs, ground, store, mode, talk, endpoint, definitions));
     // Blocking reads of our own standard input would hold the runtime's end up.
     runtime.shutdown_background();
     code
@@ -186,12 +196,17 @@ async fn live(
     store: Store,
     mode: Mode,
     talk: Talk,
+    endpoint: Option<Endpoint>,
     definitions: Vec<(Definition, StdioKind)>,
 ) -> Outcome {
     let operators = Operators::default();
     let socket = Socket::bind(&dirs.operator_socket(), &operators).map_err(|e| Failure::of(exit::CANT_CREATE, &e))?;
-    let (supervisor, handle) = Supervisor::new(mode, dirs.clone(), ground, store, talk);
-    let about = About { pid: std::process::id(), version: env!("CARGO_PKG_VERSION").to_owned(), metrics: None };
+    let telemetry = Telemetry::new();
+    let (supervisor, handle) = Supervisor::new(mode, dirs.clone(), ground, store.clone(), talk);
+    let supervisor = supervisor.counting_into(telemetry.clone());
+    let url = endpoint.as_ref().map(Endpoint::url);
+    let scraped = endpoint.map(|endpoint| tokio::spawn(endpoint.serve(Scraper::new(telemetry, handle.clone(), store))));
+    let about = About { pid: std::process::id(), version: env!("CARGO_PKG_VERSION").to_owned(), metrics: url };
     let served = tokio::spawn(socket.serve(handle.clone(), operators, about));
     let signals = tokio::spawn(heed_signals(handle.clone()));
     let looped = tokio::spawn(supervisor.run());
@@ -222,6 +237,7 @@ async fn live(
     }
     served.abort();
     signals.abort();
+    scraped.iter().for_each(tokio::task::JoinHandle::abort);
     // Wait for the abort, so that the socket's file is gone when we are.
     let _ = served.await;
     Ok(code)

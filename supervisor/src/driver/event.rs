@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use agt_rings::cgroup::{Group, KillReport};
+use agt_rings::cgroup::{Group, KillReport, Usage};
 use agt_rings::launch::{Exit, Running};
 use agt_rings::plan::Plan;
 use tokio::sync::oneshot;
@@ -63,6 +63,8 @@ pub struct Gone {
     pub exit: Exit,
     /// The kernel counted an OOM kill in its group.
     pub out_of_memory: OutOfMemory,
+    /// The last numbers of its group.
+    pub usage: Option<Usage>,
 }
 
 /// Whether the memory limit ended something.

@@ -32,6 +32,7 @@ use self::streams::Wiring;
 use crate::dirs::Dirs;
 use crate::machine::lifecycle::{self, Action, Death, Ended, State};
 use crate::store::Store;
+use crate::telemetry::Telemetry;
 
 /// Whether the supervisor outlives its agents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,6 +104,7 @@ pub struct Supervisor {
     began: Instant,
     ending: Ending,
     talk: Talk,
+    telemetry: Telemetry,
 }
 
 /// Whether the supervisor itself writes what happens to its standard error.
@@ -137,8 +139,16 @@ impl Supervisor {
             began: Instant::now(),
             ending: Ending::No,
             talk,
+            telemetry: Telemetry::new(),
         };
         (supervisor, handle)
+    }
+
+    /// Counts into these metrics instead of some that nobody reads.
+    #[must_use]
+    pub fn counting_into(mut self, telemetry: Telemetry) -> Supervisor {
+        self.telemetry = telemetry;
+        self
     }
 
     /// Runs until the last agent is dead (or, as a service, until asked to end). Nothing of any agent is left then.
@@ -333,6 +343,7 @@ impl Supervisor {
                 agent.group = launched.group.clone();
                 agent.plan = Some(launched.plan);
                 agent.started = Some(Instant::now());
+                self.telemetry.launched(&whose.agent, agent.ring);
                 watch(whose.clone(), running, launched.group, self.events.clone());
                 self.step_life(whose, lifecycle::Event::Started).await;
             }
@@ -347,6 +358,9 @@ impl Supervisor {
         let Some(agent) = self.agents.get_mut(&whose.agent).filter(|agent| agent.launches == whose.life) else {
             return;
         };
+        if let Some(usage) = &gone.usage {
+            self.telemetry.used(&whose.agent, whose.life, usage);
+        }
         agent.running = None;
         agent.group = None;
         agent.started = None;
@@ -365,6 +379,7 @@ impl Supervisor {
     }
 
     fn note_kill(&mut self, whose: &Whose, report: Option<agt_rings::cgroup::KillReport>) {
+        self.telemetry.killed(report.map(|report| report.took));
         let Some(agent) = self.agents.get_mut(&whose.agent) else { return };
         agent.kill = Some(KillSeen {
             processes: report.map_or(0, |report| report.processes),
@@ -485,7 +500,7 @@ fn watch(whose: Whose, running: Arc<Running>, group: Option<Arc<Group>>, events:
         let name = whose.agent.clone();
         let gone =
             tokio::task::spawn_blocking(move || launching::clear_away(&name, exit, &running, group.as_deref())).await;
-        let gone = gone.unwrap_or(Gone { exit, out_of_memory: OutOfMemory::NotSeen });
+        let gone = gone.unwrap_or(Gone { exit, out_of_memory: OutOfMemory::NotSeen, usage: None });
         let _ = events.send(Event::Exited(whose, gone));
     });
 }
