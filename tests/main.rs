@@ -2,8 +2,10 @@
 
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
+mod audit;
 mod confinement;
 mod kill;
 mod limits;
+mod metrics;
 mod run;
 mod support;

@@ -45,7 +45,11 @@ pub fn act(global: &Global, args: &ActArgs, act: ActWord) -> Outcome {
         Err(e) => return Err(e.into()),
     };
     if global.json {
-        print(&(serde_json::to_string_pretty(&Agents { agents }).map_err(|e| Failure::of(exit::BUG, &e))? + "\n"));
+        print(
+            &(serde_json::to_string_pretty(&Agents { agents, supervisor: None })
+                .map_err(|e| Failure::of(exit::BUG, &e))?
+                + "\n"),
+        );
     } else {
         agents.iter().for_each(|agent| eprintln!("{}", done(agent, act)));
     }

@@ -94,8 +94,7 @@ fn newest(reader: &Reader, args: &AuditShowArgs) -> Result<Vec<AuditRow>, StoreE
 }
 
 fn record_json(row: &AuditRow) -> Result<Value, Failure> {
-    let mut value: Value =
-        serde_json::from_str(&row.record.encode(row.seq)).map_err(|e| Failure::of(exit::BUG, &e))?;
+    let mut value: Value = serde_json::from_str(&row.record.encode(row.seq)).map_err(|e| Failure::of(exit::BUG, &e))?;
     value["hash"] = Value::from(row.hash.to_string());
     Ok(value)
 }
@@ -148,13 +147,15 @@ fn key(global: &Global) -> Outcome {
 fn public_key(typed: Option<&str>, folder: &Path) -> Result<VerifyingKey, Failure> {
     let Some(typed) = typed else {
         return signer::public_key_of(folder).map_err(|e| {
-            audit_failure(&e).help("name the public key with --key; `agt-supervise audit key` prints it where the log was written")
+            audit_failure(&e)
+                .help("name the public key with --key; `agt-supervise audit key` prints it where the log was written")
         });
     };
     let path = Path::new(typed);
     if !path.exists() {
-        return signer::parse_public_key(typed)
-            .map_err(|_| Failure::usage(format!("`{}` is neither a file nor a public key of 64 hexadecimal digits", escaped(typed))));
+        return signer::parse_public_key(typed).map_err(|_| {
+            Failure::usage(format!("`{}` is neither a file nor a public key of 64 hexadecimal digits", escaped(typed)))
+        });
     }
     // The file of the signing key has the same form as a public key's; its name tells it apart.
     if path.file_name().is_some_and(|name| name == KEY_FILE) {
@@ -163,9 +164,8 @@ fn public_key(typed: Option<&str>, folder: &Path) -> Result<VerifyingKey, Failur
     }
     let text = std::fs::read_to_string(path)
         .map_err(|e| Failure::new(exit::UNAVAILABLE, format!("{}: {e}", path.display())))?;
-    signer::parse_public_key(&text).map_err(|_| {
-        Failure::usage(format!("{} holds no public key (64 hexadecimal digits)", path.display()))
-    })
+    signer::parse_public_key(&text)
+        .map_err(|_| Failure::usage(format!("{} holds no public key (64 hexadecimal digits)", path.display())))
 }
 
 /// What is to be verified.
@@ -212,13 +212,16 @@ fn check(global: &Global, args: &AuditVerifyArgs) -> Outcome {
         let count = report.problems.len() as u64 + report.untold;
         let noun = if count == 1 { "problem" } else { "problems" };
         eprintln!("error: the audit log {} does not hold: {count} {noun}", subject.database.display());
-        eprintln!("help: keep the whole folder as it is; records before the first place named are as they were written");
+        eprintln!(
+            "help: keep the whole folder as it is; records before the first place named are as they were written"
+        );
     }
     Ok(report.exit_code())
 }
 
 fn report_json(subject: &Subject, report: &VerifyReport) -> Value {
-    let problem = |problem: &Problem| json!({ "kind": problem.kind.as_str(), "seq": problem.seq, "text": problem.text });
+    let problem =
+        |problem: &Problem| json!({ "kind": problem.kind.as_str(), "seq": problem.seq, "text": problem.text });
     json!({
         "database": subject.database,
         "heads_file": subject.heads,
@@ -257,7 +260,11 @@ fn report_text(subject: &Subject, report: &VerifyReport) -> String {
         );
     }
     if report.torn_heads > 0 {
-        let _ = writeln!(text, "torn: {} lines of the heads file were cut off by a crash or a full disk", report.torn_heads);
+        let _ = writeln!(
+            text,
+            "torn: {} lines of the heads file were cut off by a crash or a full disk",
+            report.torn_heads
+        );
     }
     if subject.heads.is_none() {
         let _ = writeln!(

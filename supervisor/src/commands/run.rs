@@ -164,7 +164,8 @@ fn supervise(
     definitions: Vec<(Definition, StdioKind)>,
 ) -> Outcome {
     let Bound { endpoint, warning } = Endpoint::bind(metrics).map_err(|e| {
-        Failure::of(exit::CANT_CREATE, &e).help("name another address with --metrics, or `--metrics off`; nothing was started")
+        Failure::of(exit::CANT_CREATE, &e)
+            .help("name another address with --metrics, or `--metrics off`; nothing was started")
     })?;
     if let Some(warning) = warning.filter(|_| talk == Talk::Normal) {
         eprintln!("warning: {warning}");

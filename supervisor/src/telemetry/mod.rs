@@ -91,8 +91,7 @@ impl Telemetry {
         let recorder = builder.build_recorder();
         let handle = recorder.handle();
         names::ALL.iter().for_each(|metric| describe(&recorder, metric));
-        let launch_seconds =
-            state::RINGS.map(|ring| histogram(&recorder, &names::LAUNCH_SECONDS, &[("ring", ring)]));
+        let launch_seconds = state::RINGS.map(|ring| histogram(&recorder, &names::LAUNCH_SECONDS, &[("ring", ring)]));
         let kill_seconds = histogram(&recorder, &names::KILL_SECONDS, &[]);
         let kills_unverified = counter(&recorder, &names::KILLS_UNVERIFIED, &[]);
         let (lives, sources) = (Mutex::default(), Mutex::default());

@@ -147,9 +147,21 @@ fn add_agents(sample: &mut Sample, telemetry: &Telemetry, agents: &[AgentStatus]
     debug_assert!(unlabelled == 0 || agents.len() > AGENTS_MAX || telemetry.lives().len() >= AGENTS_MAX);
 }
 
-/// Families by name: the recorders hold them in no order, and people read this too.
+/// Families and their series by name: the recorders hold them in no order, and people read this too. A histogram keeps its
+/// lines: buckets stand in order of their bounds, not of their text.
 fn sorted(text: &str) -> String {
-    let mut families: Vec<&str> = text.split("\n\n").map(str::trim_end).filter(|family| !family.is_empty()).collect();
+    let mut families: Vec<String> = text
+        .split("\n\n")
+        .filter(|family| !family.trim().is_empty())
+        .map(|family| {
+            let mut lines: Vec<&str> = family.lines().filter(|line| !line.is_empty()).collect();
+            if !lines.iter().any(|line| line.starts_with("# TYPE") && line.ends_with(" histogram")) {
+                // HELP before TYPE before the series, as `#` sorts before letters.
+                lines.sort_unstable();
+            }
+            lines.join("\n")
+        })
+        .collect();
     families.sort_unstable();
     families.join("\n\n") + "\n"
 }

@@ -12,17 +12,8 @@ pub const RINGS: [&str; 4] = ["0", "1", "2", "3"];
 /// How much of a ring is enforced.
 pub const EXTENTS: [&str; 2] = ["full", "partial"];
 /// Causes of death, as `Death::word` has them.
-pub const CAUSES: [&str; 9] = [
-    "exit",
-    "signal",
-    "memory_limit",
-    "time_limit",
-    "unhealthy",
-    "killed",
-    "stopped",
-    "launch_failed",
-    "taken",
-];
+pub const CAUSES: [&str; 9] =
+    ["exit", "signal", "memory_limit", "time_limit", "unhealthy", "killed", "stopped", "launch_failed", "taken"];
 /// States of an SLO, best first.
 pub const SLO_STATUSES: [&str; 5] = ["healthy", "unknown", "warning", "critical", "exhausted"];
 /// States of a circuit breaker.

@@ -17,7 +17,11 @@ fn counters_of_an_agent_begin_at_zero_with_every_cause() {
     telemetry.launching("a");
     let text = telemetry.render();
     for cause in state::CAUSES {
-        assert_eq!(value(&text, &format!("agt_agent_deaths_total{{agent=\"a\",cause=\"{cause}\"}}")), Some(0.0), "{text}");
+        assert_eq!(
+            value(&text, &format!("agt_agent_deaths_total{{agent=\"a\",cause=\"{cause}\"}}")),
+            Some(0.0),
+            "{text}"
+        );
     }
     assert_eq!(value(&text, "agt_agent_restarts_total{agent=\"a\"}"), Some(0.0));
 }
@@ -64,7 +68,10 @@ fn a_sample_writes_counters_with_fractions_as_counters() {
     sample.set_state(&names::AGENT_RING, &[("agent", "a")], "2");
     sample.set_known(&names::TRUST_SCORE, &[("agent", "a")], None);
     let text = sample.render();
-    assert!(text.contains("# TYPE agt_agent_cpu_seconds_total counter\nagt_agent_cpu_seconds_total{agent=\"a\"} 0.25\n"), "{text}");
+    assert!(
+        text.contains("# TYPE agt_agent_cpu_seconds_total counter\nagt_agent_cpu_seconds_total{agent=\"a\"} 0.25\n"),
+        "{text}"
+    );
     assert!(text.contains("# TYPE agt_agent_ring gauge\n"));
     let set: BTreeSet<(&str, &str)> =
         text.lines().filter(|line| line.starts_with("agt_agent_ring{")).filter_map(|l| l.rsplit_once(' ')).collect();
