@@ -380,16 +380,16 @@ fn the_shipped_rules_fire_on_what_they_are_for_and_on_nothing_else() {
     }
     text.push_str("  - {series: 'agt_audit_lost_total{instance=\"h\"}', values: '0x5 1x5'}\n");
     text.push_str("  - {series: 'agt_agent_enforced{agent=\"a\",extent=\"partial\"}', values: '1x10'}\n");
-    text.push_str("  alert_rule_test:\n");
-    let label = |alert: &str, severity: &str, rest: &str| {
-        format!(
-            "    - {{alertname: {alert}, eval_time: 8m, exp_alerts: [{{exp_labels: {{severity: {severity}, {rest}}}, exp_annotations: {{}}}}]}}\n"
-        )
-    };
-    text.push_str(&label("AgentBudgetBurnsFast", "page", "agent: a, slo: fast"));
-    text.push_str(&label("AgentBudgetBurns", "ticket", "agent: a, slo: slow"));
-    text.push_str(&label("AuditRecordsLost", "page", "instance: h"));
-    text.push_str(&label("AgentNotFullyEnforced", "ticket", "agent: a, extent: partial"));
+    text.push_str("  promql_expr_test:\n  - eval_time: 8m\n");
+    text.push_str("    expr: count by (alertname, severity, agent, slo, instance) (ALERTS{alertstate='firing'})\n    exp_samples:\n");
+    for labels in [
+        "alertname='AgentBudgetBurnsFast', severity='page', agent='a', slo='fast'",
+        "alertname='AgentBudgetBurns', severity='ticket', agent='a', slo='slow'",
+        "alertname='AuditRecordsLost', severity='page', instance='h'",
+        "alertname='AgentNotFullyEnforced', severity='ticket', agent='a'",
+    ] {
+        text.push_str(&format!("    - {{labels: {}, value: 1}}\n", quoted(&format!("{{{labels}}}"))));
+    }
     std::fs::write(&tests, text).unwrap();
     let (ok, said) = promtool(&["test", "rules", tests.to_str().unwrap()], "");
     assert!(ok, "{said}");
