@@ -30,7 +30,14 @@ pub struct Scraper {
     telemetry: Telemetry,
     handle: Handle,
     store: Store,
-    last: Arc<Mutex<Option<(Instant, Arc<str>)>>>,
+    last: Arc<Mutex<Option<Given>>>,
+}
+
+/// An exposition and when it was written.
+#[derive(Debug)]
+struct Given {
+    at: Instant,
+    text: Arc<str>,
 }
 
 /// One thing that readiness depends on.
@@ -52,11 +59,11 @@ impl Scraper {
     /// The exposition of this moment.
     pub async fn exposition(&self) -> Arc<str> {
         let mut last = self.last.lock().await;
-        if let Some((_, text)) = last.as_ref().filter(|(at, _)| at.elapsed() < FRESH_FOR) {
-            return Arc::clone(text);
+        if let Some(given) = last.as_ref().filter(|given| given.at.elapsed() < FRESH_FOR) {
+            return Arc::clone(&given.text);
         }
         let text: Arc<str> = self.write().await.into();
-        *last = Some((Instant::now(), Arc::clone(&text)));
+        *last = Some(Given { at: Instant::now(), text: Arc::clone(&text) });
         text
     }
 
