@@ -355,6 +355,52 @@ fn a_real_prometheus_scrapes_a_supervisor_and_its_alerts_fire() {
 }
 
 #[test]
+fn a_burning_budget_fires_both_in_our_burn_rates_and_in_the_rules_that_slo_rules_prints() {
+    const NAME: &str = "a_burning_budget_fires_both_in_our_burn_rates_and_in_the_rules_that_slo_rules_prints";
+    if !has(NAME, "prometheus") || !has(NAME, "python3") {
+        return;
+    }
+    let rig = Rig::new();
+    let script = "import os, socket, time\n\
+        link = socket.socket(socket.AF_UNIX)\n\
+        link.connect(os.environ['AGT_SOCKET'])\n\
+        talk = link.makefile('rw')\n\
+        while not os.path.exists('go'): time.sleep(0.05)\n\
+        for n in range(30):\n    \
+            talk.write('{\"task\":\"start\",\"id\":\"%d\"}\\n{\"task\":\"end\",\"id\":\"%d\",\"outcome\":\"bad\"}\\n' % (n, n))\n    \
+            talk.flush(); talk.readline(); talk.readline()\n\
+        time.sleep(1000)\n";
+    std::fs::write(rig.work.join("wrong.py"), script).unwrap();
+    let file = rig.agent(
+        "wrong",
+        &format!(
+            "ring: 2\n{}command: [python3, wrong.py]\nslos:\n- {{name: answers, sli: correctness, objective: 95%, minimum_events: 5, remedies: [{{on: exhausted, action: alert}}]}}\n",
+            effort()
+        ),
+    );
+    let printed = rig.output(["slo".as_ref(), "rules".as_ref(), file.as_os_str()]);
+    assert_eq!(printed.code, 0, "{}", printed.stderr);
+    let rules = rig.dir.path().join("slo-rules.yml");
+    std::fs::write(&rules, &printed.stdout).unwrap();
+    let (_supervisor, address) = start(&rig, &[&file]);
+    let prometheus = Prometheus::start(&address, &[Path::new(DASHBOARDS).join("rules.yml"), rules]);
+    let bad = "agt_slo_events_total%7Bagent%3D%22wrong%22%2Cslo%3D%22answers%22%2Coutcome%3D%22bad%22%7D";
+    until("the first value is in", || prometheus.query(bad) == ["0"]);
+    std::fs::write(rig.work.join("go"), "").unwrap();
+    until("our own burn rate fires", || prometheus.fires("AgentBudgetBurnsFast", "wrong"));
+    until("the printed rules fire", || prometheus.fires("AgtErrorBudgetBurnsFast", "wrong"));
+    let text = scrape(&address);
+    let slo = |name: &str, more: &str| value(&text, &format!("{name}{{agent=\"wrong\",slo=\"answers\"{more}}}"));
+    assert_eq!(slo("agt_slo_objective_ratio", ""), Some(0.95));
+    assert_eq!(slo("agt_slo_budget_left_ratio", ""), Some(0.0));
+    // Every event was bad: 1 by 0.05.
+    assert!((slo("agt_slo_burn_ratio", ",window=\"5m\"").unwrap() - 20.0).abs() < 0.01, "{text}");
+    assert_eq!(slo("agt_slo_status", ",status=\"exhausted\""), Some(1.0));
+    assert_eq!(value(&text, "agt_breaker_state{agent=\"wrong\",state=\"closed\"}"), Some(1.0));
+    assert!(value(&text, "agt_trust_score{agent=\"wrong\"}").is_some());
+}
+
+#[test]
 fn the_shipped_rules_fire_on_what_they_are_for_and_on_nothing_else() {
     if !has("the_shipped_rules_fire_on_what_they_are_for_and_on_nothing_else", "promtool") {
         return;

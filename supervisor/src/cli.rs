@@ -84,6 +84,20 @@ pub enum Verb {
     /// Read the audit log, or verify that nobody changed it
     #[command(subcommand)]
     Audit(AuditVerb),
+    /// Show how the service level objectives stand: status, budget left, burn rates
+    #[command(
+        after_help = "Examples:\n  agt-supervise slo\n  agt-supervise slo researcher --explain\n  agt-supervise slo rules agent.yaml"
+    )]
+    Slo(commands::slo::SloArgs),
+    /// Show and set the trust that picks an agent's ring
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  agt-supervise trust show\n  agt-supervise trust set billing 800 --reason \"reviewed\""
+    )]
+    Trust(commands::trust::TrustVerb),
+    /// Attest an R0 agent's plan and program, for at most a day
+    #[command(after_help = "Example:\n  agt-supervise attest deploy --reason \"release 4.2\" --ttl 1h")]
+    Attest(commands::trust::AttestArgs),
     /// Print a shell's completions
     #[command(after_help = "Example:\n  agt-supervise completions bash > /etc/bash_completion.d/agt-supervise")]
     Completions {
@@ -286,6 +300,9 @@ pub fn main() -> ExitCode {
         Verb::Restart(args) => commands::act::act(&global, &args, ActWord::Restart),
         Verb::Freeze(args) => commands::act::act(&global, &args, ActWord::Freeze),
         Verb::Thaw(args) => commands::act::act(&global, &args, ActWord::Thaw),
+        Verb::Slo(args) => commands::slo::slo(&global, args),
+        Verb::Trust(verb) => commands::trust::trust(&global, verb),
+        Verb::Attest(args) => commands::trust::attest(&global, args),
         Verb::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "agt-supervise", &mut std::io::stdout());
             Ok(0)

@@ -84,6 +84,12 @@ impl Dirs {
         self.runtime.join("handoff.sock")
     }
 
+    /// The folder of one agent's control socket: it alone is shown to that agent.
+    #[must_use]
+    pub fn agent_socket_folder(&self, agent: &str) -> PathBuf {
+        self.runtime.join("agents").join(agent)
+    }
+
     /// The operator's file.
     #[must_use]
     pub fn operator_file(&self) -> PathBuf {

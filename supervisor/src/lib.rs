@@ -8,6 +8,7 @@ pub mod control;
 pub mod dirs;
 pub mod driver;
 pub mod exit;
+pub mod govern;
 pub mod machine;
 pub mod store;
 pub mod telemetry;

@@ -168,6 +168,28 @@ pub struct Plan {
     pub report: Report,
 }
 
+/// Where an agent with a built root finds the folder of its own control socket.
+pub const CONTROL: &str = "/run/agt";
+
+impl Plan {
+    /// Shows `folder` of the host read-only at [`CONTROL`]: the folder of this agent's control socket, and of nobody else's.
+    /// `None` where there is no built root to show it in, or where a declared tree covers `/run`: a mount point must never be
+    /// made inside somebody's tree.
+    pub fn show_control(&mut self, folder: &std::path::Path) -> Option<PathBuf> {
+        let Root::Built { mounts, .. } = &mut self.root else { return None };
+        let control = PathBuf::from(CONTROL);
+        let covered = |mount: &Mount| matches!(mount, Mount::Bind { target, .. } if control.starts_with(target));
+        if mounts.iter().any(covered) {
+            return None;
+        }
+        let last = |mount: &Mount| matches!(mount, Mount::Protect { .. } | Mount::Hide { .. });
+        let at = mounts.iter().position(last).unwrap_or(mounts.len());
+        let access = crate::spec::Access::Read;
+        mounts.insert(at, Mount::Bind { source: folder.to_owned(), target: control.clone(), access, id_map: None });
+        Some(control)
+    }
+}
+
 /// The host can't enforce the ring as specified: nothing is launched.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{ring} can't be enforced here: {}", list(.gaps))]

@@ -42,6 +42,10 @@ pub fn act(global: &Global, args: &ActArgs, act: ActWord) -> Outcome {
         {
             return kill_without_supervisor(&dirs);
         }
+        Err(ClientError::Nobody { .. }) if act == ActWord::Revive && args.agent.is_some() => {
+            let agent = args.agent.as_deref().unwrap_or_default();
+            return super::trust::revive_without_supervisor(&dirs, agent, &args.reason);
+        }
         Err(e) => return Err(e.into()),
     };
     if global.json {
@@ -51,6 +55,11 @@ pub fn act(global: &Global, args: &ActArgs, act: ActWord) -> Outcome {
                 + "\n"),
         );
     } else {
+        if agents.is_empty()
+            && let (ActWord::Revive, Some(name)) = (act, &args.agent)
+        {
+            eprintln!("{name}  may live again: `run` starts it");
+        }
         agents.iter().for_each(|agent| eprintln!("{}", done(agent, act)));
     }
     Ok(0)

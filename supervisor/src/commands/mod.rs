@@ -7,6 +7,8 @@ pub mod failure;
 pub mod man;
 pub mod run;
 pub mod show;
+pub mod slo;
+pub mod trust;
 
 use std::path::PathBuf;
 

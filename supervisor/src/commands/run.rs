@@ -11,7 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::check::{config_failure, surroundings};
 use super::{Failure, Outcome, dirs};
 use crate::cli::{Global, RunArgs, ServeArgs, StdioChoice};
-use crate::config::spec::Stdio;
+use crate::config::spec::{Stdio, Switch};
 use crate::config::{self, AgentPlan, Overrides, Surroundings};
 use crate::control::protocol::About;
 use crate::control::server::{Operators, Socket};
@@ -22,6 +22,7 @@ use crate::driver::ground::Ground;
 use crate::driver::streams::Wiring;
 use crate::driver::{Handle, Mode, Supervisor, Talk};
 use crate::exit;
+use crate::govern::governor::Vouching;
 use crate::machine::lifecycle::Death;
 use crate::store::lock::StateLock;
 use crate::store::{Options, Store, StoreError};
@@ -59,6 +60,9 @@ pub fn run(global: &Global, args: RunArgs) -> Outcome {
             let kind = stdio_kind(&plan, args.stdio, several);
             let mut definition = Definition::new(plan);
             definition.status_file = args.status_file.clone();
+            if definition.plan.vouch == Switch::On {
+                definition.vouching = Vouching::ByHand;
+            }
             (definition, kind)
         })
         .collect();
@@ -250,8 +254,11 @@ fn exit_code(death: &Death) -> u8 {
 
 fn refusal_code(refusal: &Refusal) -> u8 {
     match refusal {
-        Refusal::NameTaken { .. } => exit::REFUSED,
-        Refusal::NotNow(_) => exit::KILLED,
+        Refusal::NameTaken { .. } | Refusal::Policy(_) => exit::REFUSED,
+        Refusal::NotNow(_) => exit::NO,
+        Refusal::Killed { .. } => exit::KILLED,
+        Refusal::BreakerOpen { .. } => exit::TRY_AGAIN,
+        Refusal::BadState(_) => exit::DATA,
         Refusal::NotRecorded(_) => exit::CANT_CREATE,
         Refusal::Unknown(_) | Refusal::Ending => exit::UNAVAILABLE,
     }

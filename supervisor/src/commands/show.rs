@@ -35,21 +35,49 @@ pub fn ps(global: &Global) -> Outcome {
     }
     let mut table = comfy_table::Table::new();
     table.load_style(comfy_table::presets::NOTHING);
-    table.set_header(["AGENT", "STATE", "RING", "ENFORCED", "PID", "RESTARTS", "MEMORY", "UP"]);
+    table.set_header(["AGENT", "STATE", "RING", "ENFORCED", "LEAST BUDGET", "BURN 1H", "BREAKER", "MEMORY", "UP"]);
     for agent in &agents.agents {
         table.add_row([
             agent.name.clone(),
             state_word(agent),
-            agent.ring.number().to_string(),
+            ring(agent),
             agent.report.as_ref().map_or("-", |report| report.extent()).to_owned(),
-            agent.pid.map_or("-".to_owned(), |pid| pid.to_string()),
-            agent.restarts.to_string(),
+            least_budget(agent),
+            burn(agent),
+            breaker(agent),
             memory(agent),
             agent.up_ms.map_or("-".to_owned(), up),
         ]);
     }
     print(&format!("{}\n", table.trim_fmt()));
     Ok(0)
+}
+
+/// The effective ring, and the one that an SLO took away.
+fn ring(agent: &AgentStatus) -> String {
+    let was = agent.governed.as_ref().and_then(|governed| governed.demoted_from);
+    match was.filter(|was| was.is_more_privileged_than(agent.ring)) {
+        Some(was) => format!("{} (was {})", agent.ring.number(), was.number()),
+        None => agent.ring.number().to_string(),
+    }
+}
+
+fn least_budget(agent: &AgentStatus) -> String {
+    let least = agent.governed.as_ref().and_then(|governed| governed.least_budget.as_ref());
+    least.map_or_else(|| "no data".to_owned(), |least| format!("{} {:.0}%", least.slo, least.left_ratio * 100.0))
+}
+
+fn burn(agent: &AgentStatus) -> String {
+    let burn = agent.governed.as_ref().and_then(|governed| governed.burn_1h);
+    burn.map_or_else(|| "no data".to_owned(), |rate| format!("{rate:.1}x"))
+}
+
+fn breaker(agent: &AgentStatus) -> String {
+    let Some(governed) = &agent.governed else { return "-".to_owned() };
+    match governed.breaker_open_s {
+        Some(seconds) => format!("{} {seconds}s", governed.breaker),
+        None => governed.breaker.clone(),
+    }
 }
 
 fn state_word(agent: &AgentStatus) -> String {
@@ -99,6 +127,13 @@ pub fn status(global: &Global, agent: &str) -> Outcome {
         if let Some(death) = &agent.last_death {
             text.push_str(&format!("  last death: {} (exit code {})\n", death.word(), death.exit_code()));
         }
+        text.push_str(&format!(
+            "  ring: {} of ceiling {}   pid: {}   trust: {}\n",
+            ring(agent),
+            agent.ceiling.number(),
+            agent.pid.map_or("-".to_owned(), |pid| pid.to_string()),
+            agent.governed.as_ref().map_or("-".to_owned(), |g| format!("{} ({})", g.trust, g.tier)),
+        ));
         text.push_str(&format!(
             "  memory: {}   restarts: {}   log: {}\n",
             memory(agent),

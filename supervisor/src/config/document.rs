@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 
 use super::diagnostic::{ConfigError, Problem, Report, Show};
 use super::tree::{KeyPath, Node, Place, Value};
-use super::{schema, source, validate, yaml};
+use super::{blame, schema, source, validate, yaml};
 
 /// The kinds of file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,8 +130,9 @@ pub fn parse_typed<T: DeserializeOwned + JsonSchema>(
     match yaml::typed(&document.root) {
         Ok(value) => Ok(Loaded { value, document }),
         Err(refusal) => {
+            let refusal = blame::refine::<T>(&document.root, refusal);
             let name = if refusal.path.is_root() { String::new() } else { format!("`{}`: ", refusal.path) };
-            let problem = Problem::config(format!("{name}{}", refusal.message)).label("impossible value");
+            let problem = Problem::config(format!("{name}{}", refusal.message_alone())).label("impossible value");
             let problem = document.locate(problem, &refusal.path);
             Err(document.error(vec![problem]))
         }
@@ -149,16 +150,23 @@ fn other_kind(root: &Node, kind: Kind) -> Option<Problem> {
     )
 }
 
-/// Checks and removes `version` and `kind` where the type doesn't know them.
+/// Checks `version` and `kind` where the type does not demand them, and removes them where it does not know them.
 fn header(root: &mut Node, schema: &serde_json::Value, kind: Kind) -> Vec<Problem> {
     let known = |key: &str| schema.get("properties").is_some_and(|properties| properties.get(key).is_some());
+    let demanded = |key: &str| {
+        schema
+            .get("required")
+            .and_then(|names| names.as_array())
+            .is_some_and(|names| names.iter().any(|name| name == key))
+    };
     let first = match &root.value {
         Value::Mapping(entries) => entries.first().map_or(root.place, |entry| entry.key_place),
         _ => return Vec::new(),
     };
     let mut problems = Vec::new();
     for (key, expected) in [("version", "1"), ("kind", kind.word())] {
-        if known(key) {
+        // A type that demands the line has its value checked with the rest; an agent's `kind` may be missing.
+        if known(key) && (demanded(key) || kind == Kind::Agent) {
             continue;
         }
         match root.child(key) {
@@ -175,7 +183,9 @@ fn header(root: &mut Node, schema: &serde_json::Value, kind: Kind) -> Vec<Proble
                     .help(format!("add a line `{key}: {expected}`")),
             ),
         }
-        if let Value::Mapping(entries) = &mut root.value {
+        if !known(key)
+            && let Value::Mapping(entries) = &mut root.value
+        {
             entries.retain(|entry| entry.key != key);
         }
     }

@@ -5,6 +5,7 @@
 //! operator's file and what is around, and gives an [`AgentPlan`]. Nothing is started by anything in here, and nothing
 //! is decided outside: a file either gives a plan, or a [`ConfigError`] with all that is wrong, where, and what helps.
 
+mod blame;
 pub mod diagnostic;
 mod document;
 pub mod grant;

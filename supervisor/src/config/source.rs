@@ -55,10 +55,10 @@ pub(super) fn read_from(file: &File, path: &Path) -> Result<Arc<str>, ConfigErro
     if bytes.len() as u64 > MAX_BYTES {
         return Err(too_large(bytes.len() as u64));
     }
-    decode(bytes).map_err(refuse)
+    decode(bytes).map_err(|problem| refuse(*problem))
 }
 
-fn decode(bytes: Vec<u8>) -> Result<Arc<str>, Problem> {
+fn decode(bytes: Vec<u8>) -> Result<Arc<str>, Box<Problem>> {
     let text = String::from_utf8(bytes).map_err(|error| {
         let valid = String::from_utf8_lossy(&error.as_bytes()[..error.utf8_error().valid_up_to()]).into_owned();
         let line = valid.matches('\n').count() + 1;
@@ -66,7 +66,8 @@ fn decode(bytes: Vec<u8>) -> Result<Arc<str>, Problem> {
         Problem::config(format!("the file is not UTF-8: the first wrong byte is in line {line}, column {column}"))
             .at(point(line, column))
             .help("save it as UTF-8 without a byte order mark")
-    })?;
+    });
+    let text = text.map_err(Box::new)?;
     Ok(Arc::from(text.strip_prefix('\u{feff}').unwrap_or(&text)))
 }
 

@@ -22,8 +22,8 @@ pub use parts::{
 pub(super) use texts::check_text;
 pub use texts::{AgentName, BadText, Command, HostPort, Target, split_words};
 
-/// What an SLO looks like. One place to swap when the type of the SLO engine is to be used.
-pub type SloSpec = serde_json::Value;
+/// An SLO as written; the SLO engine's own type and checks.
+pub use agt_sre::spec::SloSpec;
 
 /// One agent: what it is, what it may do, what happens when it ends.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]

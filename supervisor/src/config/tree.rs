@@ -118,7 +118,12 @@ impl KeyPath {
                 Step::Item(_) => None,
             })
             .collect();
-        keys.windows(3).any(|window| window[0] == "env" && window[1] == "set")
+        match keys.as_slice() {
+            // An agent's own: `env.set.NAME`; `env.pass` and `env.secrets` hold names and paths.
+            ["env", group, ..] => *group == "set" && keys.len() > 2,
+            // A step's: `steps.NAME.env.NAME`.
+            _ => keys.windows(2).any(|window| window[0] == "env"),
+        }
     }
 }
 

@@ -111,14 +111,14 @@ fn scale(number: &str, factor: u64) -> Option<u64> {
     }
     let value = number.parse::<f64>().ok()? * factor as f64;
     // 2^63 is exact in f64; a fraction of that size is a typing error anyway.
-    (value >= 0.0 && value < 9.2e18).then_some(value.round() as u64)
+    (0.0..9.2e18).contains(&value).then_some(value.round() as u64)
 }
 
 impl fmt::Display for ByteSize {
     /// The largest unit that shows the amount exactly, binary before decimal.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let exact = SIZE_UNITS.iter().find(|(name, factor)| {
-            (name.ends_with("iB") || name.ends_with('B')) && self.0 >= *factor && self.0 % factor == 0
+            (name.ends_with("iB") || name.ends_with('B')) && self.0 >= *factor && self.0.is_multiple_of(*factor)
         });
         match exact {
             Some((name, factor)) => write!(f, "{}{name}", self.0 / factor),
@@ -245,7 +245,11 @@ impl Cpu {
 
 impl fmt::Display for Cpu {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0 % 10 == 0 { write!(f, "{}%", self.0 / 10) } else { write!(f, "{}.{}%", self.0 / 10, self.0 % 10) }
+        if self.0.is_multiple_of(10) {
+            write!(f, "{}%", self.0 / 10)
+        } else {
+            write!(f, "{}.{}%", self.0 / 10, self.0 % 10)
+        }
     }
 }
 
@@ -287,7 +291,11 @@ impl Share {
 
 impl fmt::Display for Share {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0 % 10 == 0 { write!(f, "{}%", self.0 / 10) } else { write!(f, "{}.{}%", self.0 / 10, self.0 % 10) }
+        if self.0.is_multiple_of(10) {
+            write!(f, "{}%", self.0 / 10)
+        } else {
+            write!(f, "{}.{}%", self.0 / 10, self.0 % 10)
+        }
     }
 }
 

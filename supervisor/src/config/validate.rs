@@ -9,6 +9,7 @@
 //! command, `PORT: 8080` in an environment, `1.10` as a label): the tree keeps them, nothing is rounded.
 
 mod checks;
+mod flatten;
 mod suggest;
 mod union;
 
@@ -20,13 +21,14 @@ use super::tree::{Entry, KeyPath, Node, Place, Value};
 pub(super) use checks::is_env_name;
 
 /// Keys that start like this are ignored everywhere: a place for notes, anchors and other tools.
-pub const IGNORED_PREFIX: &str = "x-";
+pub(super) const IGNORED_PREFIX: &str = "x-";
 
 /// Checks `root` against `schema`, turns scalars into text where text is asked for, and drops the ignored keys.
 ///
 /// # Errors
 /// Every problem found.
-pub fn validate(root: &mut Node, schema: &Json) -> Result<(), Vec<Problem>> {
+pub(super) fn validate(root: &mut Node, schema: &Json) -> Result<(), Vec<Problem>> {
+    let schema = &flatten::fold(schema);
     let mut walker = Walker { definitions: schema.get("definitions"), root: schema, problems: Vec::new() };
     let place = first_place(root);
     walker.walk(root, schema, &KeyPath::default(), place);
@@ -113,6 +115,13 @@ impl<'s> Walker<'s> {
         key_place: Place,
     ) -> bool {
         if !checks::has_type(node, rules) {
+            // Of a short list of values the nearest says more than the type does (`R2` for 2).
+            let is_scalar = !matches!(node.value, Value::Mapping(_) | Value::Sequence(_));
+            if is_scalar && let Some(problem) = checks::allowed_values(node, rules, path) {
+                let problem = problem.at(node.place);
+                self.problem(path, key_place, problem);
+                return true;
+            }
             if checks::wants_text(rules) && matches!(node.value, Value::Bool(_) | Value::Integer(_) | Value::Float(_)) {
                 node.value = Value::Text(node.source.clone());
             } else {
@@ -147,7 +156,9 @@ impl<'s> Walker<'s> {
     fn mapping(&mut self, entries: &mut Vec<Entry>, rules: &'s Map<String, Json>, path: &KeyPath, key_place: Place) {
         let known = rules.get("properties").and_then(Json::as_object);
         let open = rules.get("additionalProperties");
-        let closed = known.is_some() && matches!(open, Some(Json::Bool(false)));
+        // Without a word about other keys a JSON schema is open, and so is serde without `deny_unknown_fields`: here a
+        // list of keys is always the whole list.
+        let closed = known.is_some() && matches!(open, None | Some(Json::Bool(false)));
         if closed {
             entries.retain(|entry| !entry.key.starts_with(IGNORED_PREFIX));
         }

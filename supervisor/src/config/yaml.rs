@@ -73,12 +73,10 @@ fn syntax(error: &ScanError, text: &str) -> Problem {
     let place = super::source::point(mark.line, mark.column);
     let problem = Problem::config(format!("this is not YAML: {}", error.info())).at(place);
     let lines: Vec<&str> = text.split('\n').collect();
-    // Scanners notice a tab one line late at times: look at the line and at the one before.
-    let tab = (mark.line.saturating_sub(1)..=mark.line).rev().find(|&number| {
-        number
-            .checked_sub(1)
-            .and_then(|index| lines.get(index))
-            .is_some_and(|line| line.chars().take_while(|c| c.is_whitespace()).any(|c| c == '\t'))
+    // Scanners notice a tab one line late or early at times: look at the lines around too.
+    let tab = [mark.line, mark.line.saturating_sub(1), mark.line + 1].into_iter().find(|&number| {
+        let line = number.checked_sub(1).and_then(|index| lines.get(index));
+        line.is_some_and(|line| line.chars().take_while(|c| c.is_whitespace()).any(|c| c == '\t'))
     });
     match tab {
         Some(line) => {
@@ -340,12 +338,6 @@ fn located(error: &serde_yaml::Error, canonical: &str) -> TypeRefusal {
         let mark = Mark { line: location.line(), column: location.column() };
         parse(canonical).ok().and_then(|tree| tree.starting_at(mark))
     });
-    // serde_yaml puts its own path in front: ours is shown by the caret.
-    if let Some((front, rest)) = message.split_once(": ")
-        && path.as_ref().is_some_and(|path| !path.is_root() && path.to_string() == front)
-    {
-        message = rest.to_owned();
-    }
     TypeRefusal { path: path.unwrap_or_default(), message }
 }
 

@@ -19,6 +19,7 @@ use super::protocol::{ACT, AGENTS, About, ActBody, Agents, Problem, SUPERVISOR};
 use crate::driver::Handle;
 use crate::driver::event::Refusal;
 use crate::exit;
+use crate::govern::ask::{Ask, GOVERN};
 
 /// Who may use the socket besides uid 0 and the supervisor's own uid.
 #[derive(Debug, Clone, Default)]
@@ -91,6 +92,7 @@ impl Socket {
             .route(AGENTS, get(agents))
             .route(ACT, post(act))
             .route(SUPERVISOR, get(supervisor))
+            .route(GOVERN, post(govern))
             .with_state(shared);
         axum::serve(listener, router.into_make_service_with_connect_info::<Peer>()).await
     }
@@ -127,6 +129,10 @@ fn refused(refusal: &Refusal) -> Response {
         Refusal::Unknown(_) => (StatusCode::NOT_FOUND, exit::NO),
         Refusal::NameTaken { .. } => (StatusCode::CONFLICT, exit::REFUSED),
         Refusal::NotNow(_) => (StatusCode::CONFLICT, exit::NO),
+        Refusal::Killed { .. } => (StatusCode::CONFLICT, exit::KILLED),
+        Refusal::BreakerOpen { .. } => (StatusCode::CONFLICT, exit::TRY_AGAIN),
+        Refusal::Policy(_) => (StatusCode::FORBIDDEN, exit::REFUSED),
+        Refusal::BadState(_) => (StatusCode::INTERNAL_SERVER_ERROR, exit::DATA),
         Refusal::NotRecorded(_) => (StatusCode::INSUFFICIENT_STORAGE, exit::CANT_CREATE),
         Refusal::Ending => (StatusCode::SERVICE_UNAVAILABLE, exit::UNAVAILABLE),
     };
@@ -163,6 +169,17 @@ async fn act(
     };
     match shared.handle.act(body.agent, body.act.into(), by, body.reason).await {
         Ok(agents) => Json(Agents { agents, supervisor: Some(shared.about.as_ref().clone()) }).into_response(),
+        Err(refusal) => refused(&refusal),
+    }
+}
+
+async fn govern(State(shared): State<Shared>, ConnectInfo(peer): ConnectInfo<Peer>, Json(ask): Json<Ask>) -> Response {
+    let by = match check(&shared, peer) {
+        Ok(uid) => uid,
+        Err(response) => return response,
+    };
+    match shared.handle.govern(ask, by).await {
+        Ok(answer) => Json(answer).into_response(),
         Err(refusal) => refused(&refusal),
     }
 }

@@ -9,6 +9,7 @@ use agt_rings::Ring;
 use agt_rings::cgroup::Group;
 use agt_rings::launch::Running;
 use agt_rings::plan::Plan;
+use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
 
@@ -47,6 +48,8 @@ pub(super) struct Agent {
     pub(super) owed: Vec<oneshot::Sender<Result<Vec<AgentStatus>, Refusal>>>,
     /// Start again once it is dead.
     pub(super) again: Again,
+    /// Its control socket, until its process is there to be served.
+    pub(super) control: Option<UnixListener>,
 }
 
 /// Whether a stop is the first half of a restart.
@@ -82,6 +85,7 @@ impl Agent {
             done: Some(done),
             owed: Vec::new(),
             again: Again::No,
+            control: None,
         }
     }
 
@@ -131,6 +135,7 @@ impl Agent {
             memory_limit_bytes: self.definition.plan.limits_at(self.ring).memory_bytes,
             log: self.log.clone(),
             kill: self.kill.clone(),
+            governed: None,
         }
     }
 }

@@ -10,6 +10,7 @@ use super::logfile::LogLimits;
 use crate::config::AgentPlan;
 use crate::config::plan::UnreadableSecret;
 use crate::config::spec::RestartPolicy;
+use crate::govern::governor::Vouching;
 use crate::machine::lifecycle::Rules;
 use crate::machine::restart::{Policy, Restart};
 
@@ -26,6 +27,8 @@ pub struct Definition {
     pub terminal: Terminal,
     /// The uid of its own; the driver's to give.
     pub own_id: u32,
+    /// Whether whoever starts it vouches for it.
+    pub vouching: Vouching,
 }
 
 impl Definition {
@@ -33,7 +36,14 @@ impl Definition {
     #[must_use]
     pub fn new(plan: AgentPlan) -> Definition {
         let plan_hash = plan.hash().to_string();
-        Definition { plan, plan_hash, status_file: None, terminal: Terminal::None, own_id: 0 }
+        Definition {
+            plan,
+            plan_hash,
+            status_file: None,
+            terminal: Terminal::None,
+            own_id: 0,
+            vouching: Vouching::Nobody,
+        }
     }
 
     /// The agent's name.

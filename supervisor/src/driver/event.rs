@@ -8,8 +8,11 @@ use agt_rings::plan::Plan;
 use tokio::sync::oneshot;
 
 use super::definition::Definition;
+use super::observing::Observed;
 use super::status::AgentStatus;
 use super::streams::Wiring;
+use crate::govern::ask::{Answer, Ask};
+use crate::govern::report::{Reply, Report};
 use crate::machine::lifecycle::{Death, Timer};
 
 /// A cause of work.
@@ -25,6 +28,10 @@ pub enum Event {
     Killed(Whose, Option<KillReport>),
     /// An operator or the program asks.
     Request(Request),
+    /// An agent says something on its control socket.
+    Said(Whose, Report, oneshot::Sender<Reply>),
+    /// Time to look at budgets.
+    Tick,
 }
 
 /// Which launch of which agent an event is about: events of an earlier life are ignored.
@@ -95,6 +102,11 @@ pub enum Request {
         /// The answer.
         answer: oneshot::Sender<Result<Vec<AgentStatus>, Refusal>>,
     },
+    /// The numbers of all agents, for metrics.
+    Observe {
+        /// The answer.
+        answer: oneshot::Sender<Observed>,
+    },
     /// Do something to an agent.
     Act {
         /// Its name; `None` for all.
@@ -107,6 +119,15 @@ pub enum Request {
         reason: String,
         /// The answer, once it is done.
         answer: oneshot::Sender<Result<Vec<AgentStatus>, Refusal>>,
+    },
+    /// Ask the governor.
+    Govern {
+        /// What.
+        ask: Ask,
+        /// Who asks.
+        by: u32,
+        /// The answer.
+        answer: oneshot::Sender<Result<Answer, Refusal>>,
     },
     /// Stop everything and end.
     Shutdown,
@@ -151,7 +172,33 @@ pub enum Refusal {
     /// What gives power could not be recorded, so it was not given.
     #[error("the audit log can't be written, so nothing was started: {0}")]
     NotRecorded(String),
+    /// The kill switch's mark is on it.
+    #[error("it was killed ({reason})\nhelp: agt-supervise revive {name} --reason \"...\"")]
+    Killed {
+        /// The name.
+        name: String,
+        /// Why it was killed.
+        reason: String,
+    },
+    /// Its circuit breaker is open.
+    #[error("its circuit breaker is open{}\nhelp: agt-supervise slo {name} --explain", retry_text(*.retry_after_s))]
+    BreakerOpen {
+        /// The name.
+        name: String,
+        /// Seconds until a probe is let through; `None` while an operator holds it open.
+        retry_after_s: Option<u64>,
+    },
+    /// Policy says no.
+    #[error("{0}")]
+    Policy(String),
+    /// What the state store has of it can't be used.
+    #[error("{0}")]
+    BadState(String),
     /// The supervisor is ending.
     #[error("the supervisor is ending")]
     Ending,
+}
+
+fn retry_text(retry_after_s: Option<u64>) -> String {
+    retry_after_s.map_or_else(String::new, |s| format!(": try again in {s} s"))
 }

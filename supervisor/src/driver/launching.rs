@@ -1,6 +1,7 @@
 //! The two ends of a life: launching it and clearing away after it.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,9 +14,11 @@ use tokio::net::UnixStream;
 use super::Supervisor;
 use super::agent::STOP_WITHIN;
 use super::event::{Event, Gone, Launched, NotLaunched, OutOfMemory};
+use super::governing;
 use super::ground::Ground;
 use super::streams;
 use crate::exit;
+use crate::govern::socket;
 use crate::machine::lifecycle;
 
 impl Supervisor {
@@ -23,6 +26,10 @@ impl Supervisor {
     pub(super) async fn launch(&mut self, name: &str) -> Option<lifecycle::Event> {
         let failed = |error: String, code: u8| Some(lifecycle::Event::LaunchFailed { error, code });
         self.telemetry.launching(name);
+        if let Err(refusal) = self.set_ring(name).await {
+            let code = super::governing::launch_code(&refusal);
+            return failed(refusal.to_string(), code);
+        }
         if let Err(refusal) = self.record_launch(name).await {
             return failed(refusal.to_string(), exit::CANT_CREATE);
         }
@@ -39,9 +46,10 @@ impl Supervisor {
             Ok(spec) => spec,
             Err(e) => return failed(in_full(&e), exit::UNAVAILABLE),
         };
+        let control = self.open_control(name);
         let (ground, events) = (Arc::clone(&self.ground), self.events.clone());
         tokio::task::spawn_blocking(move || {
-            let result = perform(&ground, &spec, &whose, &wired.streams);
+            let result = perform(&ground, &spec, &whose, &wired.streams, control.as_deref());
             let _ = events.send(Event::Launched(whose, Box::new(result)));
         });
         None
@@ -53,9 +61,10 @@ fn perform(
     spec: &Spec,
     whose: &super::event::Whose,
     streams: &agt_rings::launch::Streams,
+    control: Option<&Path>,
 ) -> Result<Launched, NotLaunched> {
     let not = |error: String, code: u8| NotLaunched { error, code };
-    let plan = match ground.launcher.compile(spec) {
+    let mut plan = match ground.launcher.compile(spec) {
         Ok(Ok(plan)) => plan,
         Ok(Err(refused)) => {
             let mut text = refused.to_string();
@@ -66,6 +75,9 @@ fn perform(
         }
         Err(e) => return Err(not(in_full(&e), exit::UNAVAILABLE)),
     };
+    if let Some(shown) = control.and_then(|folder| plan.show_control(folder)) {
+        plan.env.push((governing::SOCKET_VARIABLE.into(), shown.join(socket::NAME).into()));
+    }
     let group = ground
         .group(&format!("{}-{}", whose.agent, whose.life), &spec.limits)
         .map_err(|e| not(in_full(&e), exit::UNAVAILABLE))?;

@@ -8,9 +8,11 @@ mod agent;
 pub mod definition;
 pub mod event;
 mod forward;
+mod governing;
 pub mod ground;
 mod launching;
 pub mod logfile;
+pub mod observing;
 mod records;
 pub mod status;
 pub mod streams;
@@ -27,9 +29,12 @@ use self::agent::{Again, Agent, STOP_WITHIN};
 use self::definition::Definition;
 use self::event::{Act, Event, Gone, Launched, NotLaunched, OutOfMemory, Refusal, Request, Whose};
 use self::ground::Ground;
+use self::observing::Observed;
 use self::status::{AgentStatus, KillSeen};
 use self::streams::Wiring;
 use crate::dirs::Dirs;
+use crate::govern::Governor;
+use crate::govern::ask::{Answer, Ask};
 use crate::machine::lifecycle::{self, Action, Death, Ended, State};
 use crate::store::Store;
 use crate::telemetry::Telemetry;
@@ -74,6 +79,26 @@ impl Handle {
         hears.await.unwrap_or(Err(Refusal::Ending))
     }
 
+    /// Asks the governor.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub async fn govern(&self, ask: Ask, by: u32) -> Result<Answer, Refusal> {
+        let (answer, hears) = oneshot::channel();
+        self.send(Request::Govern { ask, by, answer });
+        hears.await.unwrap_or(Err(Refusal::Ending))
+    }
+
+    /// Asks for the numbers of all agents, for metrics.
+    ///
+    /// # Errors
+    /// [`Refusal::Ending`].
+    pub async fn observe(&self) -> Result<Observed, Refusal> {
+        let (answer, hears) = oneshot::channel();
+        self.send(Request::Observe { answer });
+        hears.await.map_err(|_| Refusal::Ending)
+    }
+
     /// Does something to one agent or all; returns once it is done.
     ///
     /// # Errors
@@ -98,6 +123,7 @@ pub struct Supervisor {
     dirs: Dirs,
     ground: Arc<Ground>,
     store: Store,
+    governor: Governor,
     agents: BTreeMap<String, Agent>,
     events: mpsc::UnboundedSender<Event>,
     inbox: mpsc::UnboundedReceiver<Event>,
@@ -105,6 +131,7 @@ pub struct Supervisor {
     ending: Ending,
     talk: Talk,
     telemetry: Telemetry,
+    ticks: u64,
 }
 
 /// Whether the supervisor itself writes what happens to its standard error.
@@ -132,6 +159,7 @@ impl Supervisor {
             mode,
             dirs,
             ground: Arc::new(ground),
+            governor: Governor::new(store.clone()),
             store,
             agents: BTreeMap::new(),
             events,
@@ -140,6 +168,7 @@ impl Supervisor {
             ending: Ending::No,
             talk,
             telemetry: Telemetry::new(),
+            ticks: 0,
         };
         (supervisor, handle)
     }
@@ -153,6 +182,7 @@ impl Supervisor {
 
     /// Runs until the last agent is dead (or, as a service, until asked to end). Nothing of any agent is left then.
     pub async fn run(mut self) {
+        let ticks = governing::tick(self.events.clone());
         while let Some(event) = self.inbox.recv().await {
             self.handle(event).await;
             let idle = self.agents.values().all(Agent::is_dead);
@@ -160,6 +190,10 @@ impl Supervisor {
             if idle && over {
                 break;
             }
+        }
+        ticks.abort();
+        if let Err(e) = self.governor.flush().await {
+            eprintln!("error: what the agents have earned and spent could not be stored: {e}");
         }
         for agent in self.agents.values_mut() {
             while agent.pumps.join_next().await.is_some() {}
@@ -182,6 +216,7 @@ impl Supervisor {
 
     async fn handle(&mut self, event: Event) {
         match event {
+            Event::Timer(whose, lifecycle::Timer::Backoff) if self.waits_for_breaker(&whose) => {}
             Event::Timer(whose, timer) => {
                 let event = match timer {
                     lifecycle::Timer::Grace => lifecycle::Event::GraceOver,
@@ -194,6 +229,8 @@ impl Supervisor {
             Event::Exited(whose, gone) => self.exited(&whose, gone).await,
             Event::Killed(whose, report) => self.note_kill(&whose, report),
             Event::Request(request) => self.request(request).await,
+            Event::Said(whose, report, answer) => self.said(&whose, report, answer).await,
+            Event::Tick => self.tick().await,
         }
     }
 
@@ -204,8 +241,14 @@ impl Supervisor {
                 let statuses = self.named(agent.as_deref()).map(|names| self.statuses(&names));
                 let _ = answer.send(statuses);
             }
+            Request::Observe { answer } => {
+                let _ = answer.send(self.observe());
+            }
             Request::Act { agent, act, by, reason, answer } => {
                 self.act(agent.as_deref(), act, by, reason, answer).await
+            }
+            Request::Govern { ask, by, answer } => {
+                let _ = answer.send(self.govern(ask, by).await);
             }
             Request::Shutdown => self.end_all(lifecycle::Event::Stop).await,
             Request::ShutdownNow => self.end_all(lifecycle::Event::Kill { reason: "manual".to_owned() }).await,
@@ -230,7 +273,7 @@ impl Supervisor {
     }
 
     fn statuses(&self, names: &[String]) -> Vec<AgentStatus> {
-        names.iter().filter_map(|name| self.agents.get(name)).map(Agent::status).collect()
+        names.iter().filter_map(|name| self.status_of(name)).collect()
     }
 
     async fn add(&mut self, mut definition: Definition, wiring: Wiring, done: oneshot::Sender<Result<Death, Refusal>>) {
@@ -245,8 +288,6 @@ impl Supervisor {
                 Some(Refusal::NameTaken { name: name.clone(), other })
             } else if !known.is_dead() {
                 Some(Refusal::NotNow(format!("{name} is already running")))
-            } else if matches!(known.last_death, Some(Death::Killed { .. })) {
-                Some(Refusal::NotNow(format!("{name} was killed: `agt-supervise revive {name}` lets it live again")))
             } else {
                 None
             };
@@ -254,6 +295,10 @@ impl Supervisor {
                 let _ = done.send(Err(refusal));
                 return;
             }
+        }
+        if let Err(refusal) = self.take_up(&definition).await {
+            let _ = done.send(Err(refusal));
+            return;
         }
         definition.own_id = self.own_id(&definition);
         let log = self.dirs.logs().join(format!("{name}.log"));
@@ -341,6 +386,7 @@ impl Supervisor {
                 let running = Arc::new(launched.running);
                 agent.running = Some(Arc::clone(&running));
                 agent.group = launched.group.clone();
+                governing::serve(agent, whose, &launched.plan, &self.events);
                 agent.plan = Some(launched.plan);
                 agent.started = Some(Instant::now());
                 self.telemetry.launched(&whose.agent, agent.ring);
@@ -398,6 +444,11 @@ impl Supervisor {
     ) {
         let names = match self.named(agent) {
             Ok(names) => names,
+            Err(Refusal::Unknown(name)) if act == Act::Revive => {
+                let revived = self.govern(Ask::Revive { agent: name, reason }, by).await;
+                let _ = answer.send(revived.map(|_| Vec::new()));
+                return;
+            }
             Err(refusal) => {
                 let _ = answer.send(Err(refusal));
                 return;
@@ -429,6 +480,7 @@ impl Supervisor {
             Act::Stop => self.step(name, lifecycle::Event::Stop).await,
             Act::Kill => {
                 let reason = if reason.is_empty() { "manual" } else { reason };
+                self.governor.mark_killed(name, reason);
                 self.step(name, lifecycle::Event::Kill { reason: reason.to_owned() }).await;
             }
             Act::Restart => {
@@ -443,7 +495,7 @@ impl Supervisor {
                 if !agent.is_dead() && !matches!(agent.life.state(), State::Backoff { .. }) {
                     return Err(Refusal::NotNow(format!("{name} is not dead")));
                 }
-                self.record_revival(name, by, reason).await?;
+                self.revive(name, by, reason).await?;
                 self.step(name, lifecycle::Event::Revive).await;
             }
             Act::Freeze | Act::Thaw => {
@@ -456,6 +508,9 @@ impl Supervisor {
                 });
                 match frozen.await {
                     Ok(Ok(_)) => {
+                        if let Some(governed) = self.governor.get_mut(name).filter(|_| act == Act::Thaw) {
+                            governed.quarantined = None;
+                        }
                         self.note_taking(name, if act == Act::Freeze { records::FREEZE } else { records::THAW }, reason)
                     }
                     Ok(Err(e)) => return Err(Refusal::NotNow(e.to_string())),

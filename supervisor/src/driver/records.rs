@@ -10,7 +10,6 @@ use crate::machine::lifecycle::{self, Death};
 pub(super) const LAUNCH: Action = Action::new("launch");
 pub(super) const STOP: Action = Action::new("stop");
 pub(super) const KILL: Action = Action::new("kill");
-pub(super) const REVIVE: Action = Action::new("revive");
 pub(super) const FREEZE: Action = Action::new("freeze");
 pub(super) const THAW: Action = Action::new("thaw");
 pub(super) const END: Action = Action::new("end");
@@ -30,13 +29,9 @@ impl Supervisor {
         let record = Record::new(wall_ms(), Actor::Uid(definition.plan.identity.uid), LAUNCH, Outcome::Allowed)
             .agent(name)
             .detail("ring", agent.ring.to_string())
+            .detail("trust", self.score_of(name))
             .detail("plan", definition.plan_hash.as_str())
             .detail("program", definition.plan.program.display().to_string());
-        self.durable(record).await
-    }
-
-    pub(super) async fn record_revival(&mut self, name: &str, by: u32, reason: &str) -> Result<(), Refusal> {
-        let record = Record::new(wall_ms(), Actor::Operator(by), REVIVE, Outcome::Allowed).agent(name).reason(reason);
         self.durable(record).await
     }
 
@@ -90,6 +85,7 @@ impl Supervisor {
             self.telemetry.restarts(name);
         }
         let quiet = self.talk == Talk::Quiet;
+        self.note_death(name, death);
         let Some(agent) = self.agents.get_mut(name) else { return };
         agent.last_death = Some(death.clone());
         let failed_launch = matches!(death, Death::LaunchFailed { .. });
@@ -107,7 +103,8 @@ impl Supervisor {
             Box::pin(self.step(name, lifecycle::Event::Launch)).await;
             return;
         }
-        let status = agent.status();
+        let mut status = agent.status();
+        status.governed = self.governor.get(name).map(|governed| governed.status(self.governor.now()));
         if let Some(path) = &agent.definition.status_file {
             let text = serde_json::to_string_pretty(&status).expect("a status is plain data");
             if let Err(e) = std::fs::write(path, text + "\n") {

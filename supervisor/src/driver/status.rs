@@ -5,6 +5,7 @@ use agt_rings::report::Report;
 use agt_rings::ring::Ring;
 use serde::{Deserialize, Serialize};
 
+use crate::govern::governed::GovernedStatus;
 use crate::machine::lifecycle::{Death, State};
 
 /// One agent, now.
@@ -41,6 +42,9 @@ pub struct AgentStatus {
     pub log: std::path::PathBuf,
     /// What the kill switch last did to it.
     pub kill: Option<KillSeen>,
+    /// Trust, budget, burn and breaker.
+    #[serde(default)]
+    pub governed: Option<GovernedStatus>,
 }
 
 /// What a kill did.

@@ -164,6 +164,11 @@ impl Telemetry {
         self.inner.sources.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Whether an agent has series of its own.
+    fn is_labelled(&self, agent: &str) -> bool {
+        self.of(agent, |_| ()).is_some()
+    }
+
     /// What the agent's lives have used, the present one included; `None` when it has no series.
     fn total_used(&self, agent: &str, life: u64, usage: Option<&Usage>) -> Option<Used> {
         self.of(agent, |known| {

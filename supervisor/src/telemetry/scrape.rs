@@ -16,6 +16,7 @@ use super::sample::Sample;
 use super::state;
 use super::{AGENTS_MAX, Telemetry};
 use crate::driver::Handle;
+use crate::driver::observing::GovernedNumbers;
 use crate::driver::status::AgentStatus;
 use crate::store::Store;
 
@@ -71,8 +72,9 @@ impl Scraper {
         let mut sample = Sample::new();
         sample.set(&names::BUILD_INFO, &[("version", env!("CARGO_PKG_VERSION"))], 1.0);
         process::sample(&mut sample);
-        if let Ok(Ok(agents)) = timeout(ANSWER_WITHIN, self.handle.status(None)).await {
-            add_agents(&mut sample, &self.telemetry, &agents);
+        if let Ok(Ok(observed)) = timeout(ANSWER_WITHIN, self.handle.observe()).await {
+            add_agents(&mut sample, &self.telemetry, &observed.agents);
+            add_governed(&mut sample, &self.telemetry, &observed.governed);
         }
         self.add_store(&mut sample).await;
         for source in self.telemetry.sources() {
@@ -107,7 +109,7 @@ impl Scraper {
 
     /// Whether the loop answers in time.
     pub async fn check_loop(&self, within: Duration) -> Check {
-        let problem = match timeout(within, self.handle.status(None)).await {
+        let problem = match timeout(within, self.handle.observe()).await {
             Ok(Ok(_)) => None,
             Ok(Err(refusal)) => Some(refusal.to_string()),
             Err(_) => Some(format!("no answer within {} s", within.as_secs())),
@@ -152,6 +154,14 @@ fn add_agents(sample: &mut Sample, telemetry: &Telemetry, agents: &[AgentStatus]
     sample.set(&names::AGENTS, &[], agents.len() as f64);
     sample.set(&names::AGENTS_WITHOUT_SERIES, &[], f64::from(unlabelled));
     debug_assert!(unlabelled == 0 || agents.len() > AGENTS_MAX || telemetry.lives().len() >= AGENTS_MAX);
+}
+
+fn add_governed(sample: &mut Sample, telemetry: &Telemetry, governed: &[GovernedNumbers]) {
+    for numbers in governed.iter().filter(|numbers| telemetry.is_labelled(&numbers.agent)) {
+        numbers.slos.iter().for_each(|slo| sample.slo(&numbers.agent, slo));
+        sample.trust(&numbers.agent, numbers.trust.into());
+        sample.breaker(&numbers.agent, numbers.breaker);
+    }
 }
 
 /// Families and their series by name: the recorders hold them in no order, and people read this too. A histogram keeps its

@@ -20,6 +20,7 @@ pub(super) fn check(context: &mut Context<'_>) {
     ring(context);
     waiting_times(context);
     chaos(context);
+    slos(context);
     let spec = context.spec;
     if spec.labels.len() > MAX_LABELS {
         let problem = Problem::config(format!("{} labels, the limit is {MAX_LABELS}", spec.labels.len()));
@@ -86,6 +87,19 @@ fn waiting_times(context: &mut Context<'_>) {
     {
         let message = format!("a check may take {}, but the next one is due after {}", health.timeout, health.interval);
         context.problem(&KeyPath::of("health.timeout"), Problem::config(message).label("impossible value"));
+    }
+}
+
+/// The SLO engine's own checks, each with its line.
+fn slos(context: &mut Context<'_>) {
+    let Err(errors) = agt_sre::spec::resolve(&context.spec.slos) else { return };
+    for error in errors {
+        let mut path = KeyPath::of("slos");
+        for part in error.path.split('.').filter(|part| !part.is_empty()) {
+            path = part.parse().map_or_else(|_| path.key(part), |index| path.item(index));
+        }
+        let problem = Problem::config(format!("{} (`{path}`)", error.problem)).label("impossible value");
+        context.problem(&path, problem);
     }
 }
 

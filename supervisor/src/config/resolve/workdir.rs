@@ -17,7 +17,7 @@ pub(super) fn resolve(context: &mut Context<'_>) -> Option<PathBuf> {
         (None, Some(text)) => context.origin.folder.join(expand_path(context, text, &path)?),
         (None, None) => context.origin.folder.to_path_buf(),
     };
-    let Some(resolved) = existing(context, &wanted, &path) else { return None };
+    let resolved = existing(context, &wanted, &path)?;
     if !resolved.is_dir() {
         let problem = Problem::config(format!("the workdir {} is not a folder", wanted.display()));
         context.problem(&path, problem.label("a folder is needed"));

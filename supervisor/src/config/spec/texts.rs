@@ -301,7 +301,7 @@ impl HostPort {
         let Some((host, port)) = text.rsplit_once(':') else {
             return bad(format!("`{text}` has no port"), format!("write `{text}:443`, or the port that is meant"));
         };
-        let Some(port) = port.parse::<u16>().ok().filter(|port| *port != 0 && !text.ends_with(['+', '-'])) else {
+        let Some(port) = port.parse::<u16>().ok().filter(|number| *number != 0 && !port.starts_with('+')) else {
             return bad(format!("`{port}` is not a port (`{text}`)"), "ports are 1 to 65535");
         };
         let name = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();

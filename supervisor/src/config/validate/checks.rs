@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value as Json};
 
+use super::suggest;
 use crate::config::diagnostic::Problem;
 use crate::config::spec;
 use crate::config::tree::{KeyPath, Node, Value};
@@ -118,7 +119,7 @@ pub(super) fn value_problem(node: &Node, rules: &Map<String, Json>, path: &KeyPa
         .or_else(|| own_parser(&node.source, rules, path))
 }
 
-fn allowed_values(node: &Node, rules: &Map<String, Json>, path: &KeyPath) -> Option<Problem> {
+pub(super) fn allowed_values(node: &Node, rules: &Map<String, Json>, path: &KeyPath) -> Option<Problem> {
     let allowed: Vec<&Json> = match (rules.get("const"), rules.get("enum")) {
         (Some(only), _) => vec![only],
         (_, Some(Json::Array(several))) => several.iter().collect(),
@@ -137,15 +138,11 @@ pub(super) fn not_among(node: &Node, allowed: &[&Json], path: &KeyPath) -> Optio
         .help(format!("values of `{path}`: {}", names.join(", ")));
     // `R2` where 2 is meant, `Never` where `never` is.
     let typed = node.source.trim_start_matches(['r', 'R']);
-    let near = names
-        .iter()
-        .find(|name| *name == typed)
-        .cloned()
-        .or_else(|| super::suggest::nearest(&node.source, names.iter().map(String::as_str)).map(str::to_owned));
-    Some(match near {
-        Some(near) => problem.label(format!("did you mean `{near}`?")),
-        None => problem.label("not one of the values"),
-    })
+    let near = match names.iter().find(|name| *name == typed) {
+        Some(name) => vec![name.as_str()],
+        None => suggest::nearest(&node.source, names.iter().map(String::as_str)),
+    };
+    Some(problem.label(suggest::did_you_mean(&near, "not one of the values")))
 }
 
 fn equals(node: &Node, value: &Json) -> bool {

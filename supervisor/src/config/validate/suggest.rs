@@ -40,24 +40,37 @@ fn squeezed(text: &str) -> String {
     text.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
 }
 
-/// The name that is nearest to what was typed, if one is near enough to be meant.
-pub(super) fn nearest<'n>(typed: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+/// The names that are nearest to what was typed, if they are near enough to be meant: one, or two that are equally near.
+pub(super) fn nearest<'n>(typed: &str, names: impl Iterator<Item = &'n str>) -> Vec<&'n str> {
     let word = squeezed(&shorten(typed));
-    let (distance, name) = names
-        .map(|name| {
-            let target = squeezed(name);
-            let distance = if word == target {
-                0
-            } else if target.len() >= 3 && (word.starts_with(&target) || target.starts_with(&word)) && word.len() >= 3 {
-                // A plural, a prefix, an abbreviation.
-                1
-            } else {
-                strsim::damerau_levenshtein(&word, &target)
-            };
-            (distance, name)
-        })
-        .min_by_key(|(distance, name)| (*distance, name.len().abs_diff(typed.len())))?;
-    (distance <= (word.len().max(3) / 3).max(1)).then_some(name)
+    let distance = |name: &str| {
+        let target = squeezed(name);
+        let shorter = word.len().min(target.len());
+        if word == target {
+            0
+        } else if shorter >= 3 && (word.starts_with(&target) || target.starts_with(&word)) {
+            // A plural, a prefix, an abbreviation.
+            1
+        } else {
+            strsim::damerau_levenshtein(&word, &target)
+        }
+    };
+    let mut ranked: Vec<(usize, &str)> = names.map(|name| (distance(name), name)).collect();
+    ranked.sort_by_key(|(distance, name)| (*distance, name.len().abs_diff(typed.len())));
+    let Some(best) = ranked.first().map(|(distance, _)| *distance) else { return Vec::new() };
+    if best > (word.len().max(3) / 3).max(1) {
+        return Vec::new();
+    }
+    ranked.iter().take_while(|(distance, _)| *distance == best).take(2).map(|(_, name)| *name).collect()
+}
+
+/// What stands beside the caret: the suggestion, or `otherwise`.
+pub(super) fn did_you_mean(near: &[impl AsRef<str>], otherwise: &str) -> String {
+    match near {
+        [] => otherwise.to_owned(),
+        [one] => format!("did you mean `{}`?", one.as_ref()),
+        [one, other, ..] => format!("did you mean `{}` or `{}`?", one.as_ref(), other.as_ref()),
+    }
 }
 
 pub(super) fn unknown_key(
@@ -73,13 +86,12 @@ pub(super) fn unknown_key(
         .iter()
         .find(|(foreign, ours)| *foreign == squeezed(&entry.key) && names.contains(ours))
         .map(|(_, ours)| *ours);
-    let label = match synonym.or_else(|| nearest(&entry.key, names.iter().copied())) {
-        Some(near) => format!("did you mean `{near}`?"),
-        None => match known.and_then(|known| elsewhere(walker, &entry.key, known)) {
-            Some(parent) => format!("it belongs under `{parent}`"),
-            None => "no such key".to_owned(),
-        },
+    let near = synonym.map_or_else(|| nearest(&entry.key, names.iter().copied()), |ours| vec![ours]);
+    let otherwise = match known.and_then(|known| elsewhere(walker, &entry.key, known)) {
+        Some(parent) => format!("it belongs under `{parent}`"),
+        None => "no such key".to_owned(),
     };
+    let label = did_you_mean(&near, &otherwise);
     let full = path.key(&key);
     let show = match entry.value.value {
         // An unknown scalar could be a secret under a misspelt name: show the key alone.

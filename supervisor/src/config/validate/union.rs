@@ -90,10 +90,8 @@ impl<'s> Walker<'s> {
             }
             let problem = match entries.first() {
                 Some(entry) => {
-                    let label = match suggest::nearest(&entry.key, names.iter().copied()) {
-                        Some(near) => format!("did you mean `{near}`?"),
-                        None => "no such key".to_owned(),
-                    };
+                    let near = suggest::nearest(&entry.key, names.iter().copied());
+                    let label = suggest::did_you_mean(&near, "no such key");
                     Problem::config(format!("unknown key `{}`", path.key(&checks::shorten(&entry.key))))
                         .at(entry.key_place)
                         .label(label)

@@ -1,0 +1,174 @@
+//! `trust` and `attest`: an operator's decisions about who may do how much; and the way to the governor for every verb.
+//!
+//! A running supervisor is asked over its operator socket. Without one the same question goes straight to the state store,
+//! whose lock keeps a supervisor from starting meanwhile.
+
+use std::time::Duration;
+
+use agt_sre::trust::Score;
+
+use super::{Failure, Outcome, client_runtime, dirs, print};
+use crate::cli::Global;
+use crate::control::client::{self, ClientError};
+use crate::dirs::Dirs;
+use crate::exit;
+use crate::govern::Governor;
+use crate::govern::ask::{Answer, Ask, GOVERN, TrustView};
+use crate::govern::governor::GovernError;
+use crate::store::{DATABASE_FILE, Store};
+
+/// `trust ...`.
+#[derive(Debug, clap::Subcommand)]
+pub enum TrustVerb {
+    /// Show the score of one agent or all, and the ring that it reaches
+    #[command(after_help = "Example:\n  agt-supervise trust show researcher")]
+    Show {
+        /// The agent's name; every agent without it
+        agent: Option<String>,
+    },
+    /// Set the score and its baseline: an operator's decision, kept in the audit log
+    #[command(after_help = "Example:\n  agt-supervise trust set billing 800 --reason \"reviewed\"")]
+    Set {
+        /// The agent's name
+        agent: String,
+        /// 0 to 1000: R0 needs 950 and an attestation, R1 800, R2 600
+        #[arg(value_parser = clap::value_parser!(u16).range(0..=1000))]
+        score: u16,
+        /// Why; kept in the audit log
+        #[arg(long)]
+        reason: String,
+    },
+    /// Forget an identity with its score, budgets and breaker, so that another file may have its name
+    #[command(after_help = "Example:\n  agt-supervise trust forget researcher --reason \"moved to another folder\"")]
+    Forget {
+        /// The agent's name
+        agent: String,
+        /// Why; kept in the audit log
+        #[arg(long)]
+        reason: String,
+    },
+}
+
+/// `attest`.
+#[derive(Debug, clap::Args)]
+pub struct AttestArgs {
+    /// The agent's name
+    pub agent: String,
+    /// Why; kept in the audit log
+    #[arg(long)]
+    pub reason: String,
+    /// For how long, at most 24h
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub ttl: Duration,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|e| format!("{e}; write 30m or 8h"))
+}
+
+/// Performs `trust ...`.
+///
+/// # Errors
+/// No such agent; a store or supervisor that can't be asked.
+pub fn trust(global: &Global, verb: TrustVerb) -> Outcome {
+    let ask = match verb {
+        TrustVerb::Show { agent } => Ask::Trust { agent },
+        TrustVerb::Set { agent, score, reason } => {
+            let score = Score::new(score).ok_or_else(|| Failure::usage("a score is 0 to 1000"))?;
+            Ask::SetTrust { agent, score, reason }
+        }
+        TrustVerb::Forget { agent, reason } => Ask::Forget { agent, reason },
+    };
+    show(global, self::ask(global, ask)?)
+}
+
+/// Performs `attest`.
+///
+/// # Errors
+/// As [`trust`].
+pub fn attest(global: &Global, args: AttestArgs) -> Outcome {
+    let ask = Ask::Attest { agent: args.agent, reason: args.reason, ttl_s: args.ttl.as_secs() };
+    show(global, self::ask(global, ask)?)
+}
+
+/// `revive` for an agent that no supervisor runs.
+pub(super) fn revive_without_supervisor(dirs: &Dirs, agent: &str, reason: &str) -> Outcome {
+    let ask = Ask::Revive { agent: agent.to_owned(), reason: reason.to_owned() };
+    if let Answer::Done(text) = on_store(dirs, ask)? {
+        eprintln!("{text}");
+    }
+    Ok(0)
+}
+
+/// Asks the supervisor, or the store where there is none.
+pub(super) fn ask(global: &Global, ask: Ask) -> Result<Answer, Failure> {
+    let dirs = dirs(global)?;
+    let answered = client_runtime()?.block_on(client::post::<_, Answer>(&dirs.operator_socket(), GOVERN, &ask));
+    match answered {
+        Err(ClientError::Nobody { .. }) => on_store(&dirs, ask),
+        answered => Ok(answered?),
+    }
+}
+
+fn on_store(dirs: &Dirs, ask: Ask) -> Result<Answer, Failure> {
+    let for_all = matches!(ask, Ask::Slo { agent: None } | Ask::Trust { agent: None });
+    if !dirs.state.join(DATABASE_FILE).exists() {
+        // Looking must not make a state directory.
+        return match ask {
+            Ask::Slo { .. } if for_all => Ok(Answer::Slos(Vec::new())),
+            Ask::Trust { .. } if for_all => Ok(Answer::Trust(Vec::new())),
+            _ => Err(Failure::new(exit::NO, format!("no agent has run with {} yet", dirs.state.display()))
+                .help("an agent is known after its first `agt-supervise run`")),
+        };
+    }
+    let by = nix::unistd::geteuid().as_raw();
+    client_runtime()?.block_on(async {
+        let store = Store::open(&dirs.state)?;
+        let answer = Governor::new(store.clone()).ask(ask, by).await;
+        store.close().await?;
+        answer.map_err(|error| match error {
+            GovernError::Store(e) => e.into(),
+            GovernError::State(e) => Failure::of(exit::DATA, &e),
+            e => Failure::of(exit::NO, &e),
+        })
+    })
+}
+
+fn show(global: &Global, answer: Answer) -> Outcome {
+    let agents = match answer {
+        Answer::Trust(agents) => agents,
+        Answer::Done(text) => {
+            eprintln!("{text}");
+            return Ok(0);
+        }
+        Answer::Slos(_) => return Err(Failure::new(exit::BUG, "the supervisor answered another question")),
+    };
+    if global.json {
+        print(&(serde_json::to_string_pretty(&agents).map_err(|e| Failure::of(exit::BUG, &e))? + "\n"));
+        return Ok(0);
+    }
+    if agents.is_empty() {
+        eprintln!("no agent has run with this state directory yet");
+    }
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::presets::NOTHING);
+    table.set_header(["AGENT", "TRUST", "TIER", "BASELINE", "REACHES", "SUCCESSES", "VIOLATIONS", "MARKS"]);
+    for agent in &agents {
+        table.add_row([
+            agent.agent.clone(),
+            agent.score.to_string(),
+            agent.tier.clone(),
+            agent.baseline.to_string(),
+            agent.ring.to_string(),
+            agent.successes.to_string(),
+            agent.violations.to_string(),
+            marks(agent),
+        ]);
+    }
+    print(&format!("{}\n", table.trim_fmt()));
+    Ok(0)
+}
+
+fn marks(agent: &TrustView) -> String {
+    agent.killed.as_ref().map_or_else(|| "-".to_owned(), |killed| format!("killed ({})", killed.reason))
+}

@@ -1,0 +1,497 @@
+//! One agent under the governor: its SLO engine, trust, breaker, marks. Pure: time comes in, verdicts and states go out.
+
+use std::collections::BTreeMap;
+
+use agt_rings::Ring;
+use agt_sre::breaker::{
+    Breaker, BreakerSettings, BreakerState, CallOutcome, CallWindow, Finished, Jitter, Permit, Refused,
+};
+use agt_sre::burn::LookBack;
+use agt_sre::engine::{Engine, Recorded, SloStatus, Verdict};
+use agt_sre::remedy;
+use agt_sre::sli::{ClassId, Evidence, Outcome, Sample, Severity, Sli, Threshold};
+use agt_sre::slo::Slo;
+use agt_sre::spec::{Share, SloSpec, default_safety};
+use agt_sre::time::Timestamp;
+use agt_sre::trust::{Changed, Score, Trust, TrustPolicy};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::time::Duration;
+
+use super::attestation::{Attestation, Subject};
+use super::report::{self, Reply, Report};
+use super::stored::{self, Demoted, Killed, PartError, Parts, StoredSlo};
+use crate::config::plan::Identity;
+use crate::machine::lifecycle::Death;
+
+/// Tasks that an agent may have open at once on its socket.
+pub const TASKS_OPEN_MAX: usize = 256;
+/// Over which time throughput with a threshold is measured.
+const THROUGHPUT_EVERY: Duration = Duration::from_secs(60);
+
+/// How often an agent's runs are judged: the defaults of the breaker over ten minutes, with one probe, because a probe is a
+/// whole run.
+fn breaker_settings() -> BreakerSettings {
+    BreakerSettings { window: CallWindow::Time(Duration::from_secs(600)), probes: 1, ..BreakerSettings::default() }
+}
+
+/// What `ps` shows of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GovernedStatus {
+    /// The trust score.
+    pub trust: u16,
+    /// The range it lies in.
+    pub tier: String,
+    /// The SLO with the least budget left, as a share; `None` = no data.
+    pub least_budget: Option<LeastBudget>,
+    /// The fastest burn over one hour (scaled with the period); `None` = no data.
+    pub burn_1h: Option<f64>,
+    /// `closed`, `open`, `half-open`, ...
+    pub breaker: String,
+    /// Seconds until an open breaker lets a probe through.
+    pub breaker_open_s: Option<u64>,
+    /// The ring from which an SLO has demoted it.
+    pub demoted_from: Option<Ring>,
+}
+
+/// The SLO with the least budget.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LeastBudget {
+    /// Its name.
+    pub slo: String,
+    /// What is left, 0..=1.
+    pub left_ratio: f64,
+}
+
+/// What the present life has shown so far; not kept over a restart.
+#[derive(Debug)]
+struct Life {
+    permit: Option<Permit>,
+    tasks: BTreeMap<String, Timestamp>,
+    ended: u32,
+    minute: Timestamp,
+}
+
+/// One agent.
+#[derive(Debug)]
+pub struct Governed {
+    /// Whose all this is.
+    pub identity: Identity,
+    specs: Vec<SloSpec>,
+    engine: Engine,
+    trust: Trust,
+    breaker: Breaker,
+    /// A demotion in force.
+    pub demoted: Option<Demoted>,
+    /// The mark of the kill switch.
+    pub killed: Option<Killed>,
+    /// The last attestation.
+    pub attestation: Option<Attestation>,
+    /// What was to be started last.
+    pub subject: Option<Subject>,
+    /// When it was quarantined.
+    pub quarantined: Option<Timestamp>,
+    life: Life,
+    /// Whether there is news for the store.
+    pub news: News,
+}
+
+/// Whether something is not stored yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum News {
+    /// All is stored.
+    None,
+    /// Something changed.
+    Some,
+}
+
+/// What became of something that an agent or the kernel reported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Weight {
+    /// Nothing that could call for a remedy at once.
+    Light,
+    /// Evaluate now.
+    Heavy,
+}
+
+/// The SLOs of an agent: those of its file, and the default for safety if it names none.
+///
+/// # Errors
+/// What doesn't pass the checks of the SLO engine.
+pub fn slos(agent: &str, specs: &[SloSpec]) -> Result<Vec<Slo>, PartError> {
+    let mut slos = agt_sre::spec::resolve(specs).map_err(|errors| PartError::Slos {
+        agent: agent.to_owned(),
+        problem: errors.first().map_or_else(String::new, ToString::to_string),
+    })?;
+    if slos.iter().any(|slo| slo.sli() == Sli::Safety) || slos.len() >= agt_sre::slo::MOST_SLOS {
+        return Ok(slos);
+    }
+    let taken = slos.iter().any(|slo| slo.name().as_str() == "safety");
+    let default = if taken { renamed_safety() } else { default_safety() };
+    slos.push(default);
+    Ok(slos)
+}
+
+/// The default for an agent that calls another SLO `safety`.
+fn renamed_safety() -> Slo {
+    let spec = SloSpec {
+        name: "default-safety".to_owned(),
+        sli: Sli::Safety,
+        objective: Share(0.99),
+        period: None,
+        threshold: None,
+        minimum_events: None,
+        remedies: None,
+        trips: None,
+    };
+    agt_sre::spec::resolve_one(&spec).expect("the default with another name is as sound as the default")
+}
+
+impl Governed {
+    /// An identity seen for the first time.
+    ///
+    /// # Errors
+    /// SLOs that don't pass.
+    pub fn first(identity: Identity, specs: Vec<SloSpec>, score: Score, now: Timestamp) -> Result<Governed, PartError> {
+        let name = identity.name.clone();
+        let unusable = |kind| {
+            let agent = name.clone();
+            move |source| PartError::Unusable { agent, kind, source }
+        };
+        let engine = Engine::new(slos(&name, &specs)?).map_err(unusable(stored::SLO))?;
+        let trust = Trust::new(score, TrustPolicy::default(), now).map_err(unusable(stored::TRUST))?;
+        let breaker = Breaker::new(breaker_settings()).map_err(unusable(stored::BREAKER))?;
+        Ok(Governed {
+            identity,
+            specs,
+            engine,
+            trust,
+            breaker,
+            demoted: None,
+            killed: None,
+            attestation: None,
+            subject: None,
+            quarantined: None,
+            life: Life { permit: None, tasks: BTreeMap::new(), ended: 0, minute: now },
+            news: News::Some,
+        })
+    }
+
+    /// What the store has; `None` for a name it doesn't know.
+    ///
+    /// # Errors
+    /// A part that can't be used: nothing is loaded in part.
+    pub fn load(name: &str, parts: &Parts, now: Timestamp) -> Result<Option<Governed>, PartError> {
+        let Some(identity) = parts.read::<Identity>(name, stored::IDENTITY)? else { return Ok(None) };
+        let slo: Option<StoredSlo> = parts.read(name, stored::SLO)?;
+        let specs = slo.as_ref().map_or_else(Vec::new, |slo| slo.specs.clone());
+        let mut governed = Governed::first(identity, specs.clone(), Score::UNKNOWN, now)?;
+        let unusable = |kind| move |source| PartError::Unusable { agent: name.to_owned(), kind, source };
+        if let Some(slo) = slo {
+            let restored = Engine::restore(slos(name, &specs)?, &slo.snapshot, now).map_err(unusable(stored::SLO))?;
+            governed.engine = restored.engine;
+            governed.demoted = slo.demoted;
+        }
+        if let Some(snapshot) = parts.trust(name)? {
+            governed.trust = Trust::restore(TrustPolicy::default(), &snapshot, now).map_err(unusable(stored::TRUST))?;
+        }
+        if let Some(snapshot) = parts.breaker(name)? {
+            governed.breaker =
+                Breaker::restore(breaker_settings(), &snapshot, now).map_err(unusable(stored::BREAKER))?;
+        }
+        governed.killed = parts.read(name, stored::KILLED)?;
+        governed.attestation = parts.read(name, stored::ATTESTATION)?;
+        governed.subject = parts.read(name, stored::SUBJECT)?;
+        governed.news = News::None;
+        Ok(Some(governed))
+    }
+
+    /// Takes over the SLOs of a (perhaps edited) file. What SLOs of the same name and indicator have counted stays. Returns the
+    /// names whose history found no place.
+    ///
+    /// # Errors
+    /// SLOs that don't pass.
+    pub fn adopt(&mut self, specs: &[SloSpec], subject: Subject, now: Timestamp) -> Result<Vec<String>, PartError> {
+        self.subject = Some(subject);
+        self.news = News::Some;
+        self.life = Life { permit: None, tasks: BTreeMap::new(), ended: 0, minute: now };
+        if self.specs == specs {
+            return Ok(Vec::new());
+        }
+        let name = self.identity.name.clone();
+        let restored = Engine::restore(slos(&name, specs)?, &self.engine.snapshot(), now)
+            .map_err(|source| PartError::Unusable { agent: name, kind: stored::SLO, source })?;
+        self.engine = restored.engine;
+        self.specs = specs.to_vec();
+        Ok(restored.dropped.iter().map(|dropped| dropped.slo.to_string()).collect())
+    }
+
+    /// Every part as the store keeps it; `None` = to be removed.
+    #[must_use]
+    pub fn parts(&self) -> [(&'static str, Option<Value>); 7] {
+        fn value<T: Serialize>(part: &T) -> Value {
+            serde_json::to_value(part).expect("plain data")
+        }
+        let slo =
+            StoredSlo { specs: self.specs.clone(), snapshot: self.engine.snapshot(), demoted: self.demoted.clone() };
+        [
+            (stored::IDENTITY, Some(value(&self.identity))),
+            (stored::SLO, Some(value(&slo))),
+            (stored::TRUST, Some(value(&self.trust.snapshot()))),
+            (stored::BREAKER, Some(value(&self.breaker.snapshot()))),
+            (stored::KILLED, self.killed.as_ref().map(value)),
+            (stored::ATTESTATION, self.attestation.as_ref().map(value)),
+            (stored::SUBJECT, self.subject.as_ref().map(value)),
+        ]
+    }
+
+    /// The trust.
+    #[must_use]
+    pub fn trust(&self) -> &Trust {
+        &self.trust
+    }
+
+    /// The SLOs.
+    #[must_use]
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// An operator sets the score.
+    pub fn set_trust(&mut self, score: Score, now: Timestamp) -> Changed {
+        self.news = News::Some;
+        self.trust.set(score, now)
+    }
+
+    /// Takes a decision back that could not be recorded.
+    pub fn put_trust(&mut self, trust: Trust) {
+        self.trust = trust;
+    }
+
+    /// An operator revives it: the mark goes, remedies wait for new bad events, the breaker is closed.
+    pub fn revive(&mut self) -> Option<Killed> {
+        self.news = News::Some;
+        self.engine.rearm();
+        self.breaker.reset();
+        self.demoted = None;
+        self.quarantined = None;
+        self.killed.take()
+    }
+
+    /// Puts the kill switch's mark.
+    pub fn mark_killed(&mut self, reason: &str, at_ms: i64) {
+        self.news = News::Some;
+        self.killed = Some(Killed { reason: reason.to_owned(), at_ms });
+    }
+
+    /// Asks the breaker for a launch; the permit is kept until the death.
+    ///
+    /// # Errors
+    /// It is open.
+    pub fn admit(&mut self, now: Timestamp) -> Result<(), Refused> {
+        self.life.permit = None;
+        self.life.permit = Some(self.breaker.acquire(now)?);
+        Ok(())
+    }
+
+    /// The breaker, without asking for anything.
+    #[must_use]
+    pub fn breaker_state(&self, now: Timestamp) -> BreakerState {
+        self.breaker.state(now)
+    }
+
+    /// Opens the breaker; `None` if an operator's word stands above.
+    pub fn trip(&mut self, now: Timestamp, jitter: Jitter) -> Option<Timestamp> {
+        self.news = News::Some;
+        self.breaker.trip(now, jitter)
+    }
+
+    /// Notes a demotion from `from`; `None` when there is no lower ring.
+    pub fn demote(&mut self, from: Ring, slo: &str, at_ms: i64) -> Option<Ring> {
+        let to = super::ring::below(from)?;
+        self.news = News::Some;
+        self.demoted = Some(Demoted { to, from, slo: slo.to_owned(), at_ms });
+        Some(to)
+    }
+
+    /// Lets a demotion go whose remedy is no longer in force.
+    pub fn settle(&mut self, now: Timestamp) -> Vec<Verdict> {
+        let verdicts = self.engine.evaluate(now);
+        let demotes = |held: &agt_sre::engine::InForce| held.action == remedy::Action::Demote;
+        let bound = self.engine.in_force().iter().any(demotes);
+        if self.demoted.is_some() && !bound {
+            self.demoted = None;
+            self.news = News::Some;
+        }
+        if !verdicts.is_empty() {
+            self.news = News::Some;
+        }
+        verdicts
+    }
+
+    fn record(&mut self, sample: &Sample, now: Timestamp) -> Weight {
+        match self.engine.record(sample, now) {
+            Recorded::Rejected(_) => Weight::Light,
+            Recorded::Tripped => {
+                self.news = News::Some;
+                Weight::Heavy
+            }
+            Recorded::Counted => {
+                self.news = News::Some;
+                Weight::Heavy
+            }
+        }
+    }
+
+    /// One look at its process: up and healthy, or not. The supervisor's own evidence.
+    pub fn observe_up(&mut self, outcome: Outcome, now: Timestamp) {
+        let _ = self.record(&Sample::new(Sli::Availability, outcome, Evidence::Supervisor), now);
+        if now.since(self.life.minute) >= THROUGHPUT_EVERY {
+            let ended = f64::from(self.life.ended);
+            self.life.ended = 0;
+            self.life.minute = now;
+            let _ = self.record(&Sample::new(Sli::Throughput, Outcome::Value(ended), Evidence::SelfReported), now);
+        }
+    }
+
+    /// It died. Failures cost availability; limits that it ran into and kills cost trust.
+    pub fn died(&mut self, death: &Death, counts: ExitCounts, now: Timestamp, jitter: Jitter) -> Option<Timestamp> {
+        self.life.tasks.clear();
+        let permit = self.life.permit.take();
+        let severity = match death {
+            Death::MemoryLimit | Death::TimeLimit => Some(Severity::Low),
+            Death::Killed { reason } if reason == "ring_breach" => Some(Severity::Critical),
+            Death::Killed { reason } if reason == "budget_exhausted" => Some(Severity::Medium),
+            _ => None,
+        };
+        if let Some(severity) = severity {
+            self.news = News::Some;
+            let _ = self.trust.violation(severity, now);
+        }
+        let by_itself = !matches!(death, Death::Stopped { .. } | Death::Killed { .. } | Death::LaunchFailed { .. });
+        if by_itself {
+            let outcome = if death.is_failure() { Outcome::Bad } else { Outcome::Good };
+            let _ = self.record(&Sample::new(Sli::Availability, outcome, Evidence::Supervisor), now);
+        }
+        let outcome = match death {
+            Death::Stopped { .. } | Death::Killed { .. } => return None,
+            // An exit code is an answer unless somebody said that it is to be answered by a restart.
+            Death::Exit { .. } if counts == ExitCounts::AsAnswer => CallOutcome::Ok,
+            death if death.is_failure() => CallOutcome::Failed,
+            _ => CallOutcome::Ok,
+        };
+        self.news = News::Some;
+        match self.breaker.finish(permit?, outcome, Duration::ZERO, now, jitter) {
+            Finished::Opened { until } => Some(until),
+            Finished::Counted | Finished::Ignored | Finished::Closed => None,
+        }
+    }
+
+    /// Takes the agent's own word.
+    pub fn hear(&mut self, report: Report, now: Timestamp) -> (Reply, Weight) {
+        match report {
+            Report::Start { id } => (self.task_starts(id, now), Weight::Light),
+            Report::End { id, outcome, about, cost_usd, latency_s } => {
+                let began = self.life.tasks.remove(&id);
+                let mut weight = Weight::Light;
+                let mut own = |governed: &mut Governed, sli: Sli, outcome: Outcome| {
+                    let sample = Sample {
+                        sli,
+                        outcome,
+                        evidence: Evidence::SelfReported,
+                        class: ClassId::OTHER,
+                        severity: Severity::Low,
+                    };
+                    if governed.record(&sample, now) == Weight::Heavy {
+                        weight = Weight::Heavy;
+                    }
+                };
+                if let Some(took) = latency_s.or_else(|| began.map(|began| now.since(began).as_secs_f64())) {
+                    own(self, Sli::Latency, Outcome::Value(took));
+                }
+                if let Some(cost) = cost_usd {
+                    own(self, Sli::Cost, Outcome::Value(cost));
+                }
+                self.life.ended = self.life.ended.saturating_add(1);
+                let paced = |slo: &Slo| matches!(slo.threshold(), Some(Threshold::AtLeast(_)));
+                if !self.engine.slos().any(paced) {
+                    own(self, Sli::Throughput, Outcome::Good);
+                }
+                match outcome {
+                    report::Outcome::Bad => own(self, about, Outcome::Bad),
+                    // The engine refuses praise of oneself and counts the refusal.
+                    report::Outcome::Ok => own(self, about, Outcome::Good),
+                }
+                match (outcome, about) {
+                    (report::Outcome::Ok, _) => {
+                        let _ = self.trust.success(Evidence::SelfReported, now);
+                    }
+                    (report::Outcome::Bad, Sli::Safety) => {
+                        let _ = self.trust.violation(Severity::Low, now);
+                    }
+                    (report::Outcome::Bad, _) => {}
+                }
+                (Reply::taken(), weight)
+            }
+        }
+    }
+
+    fn task_starts(&mut self, id: String, now: Timestamp) -> Reply {
+        match self.breaker.state(now) {
+            BreakerState::Open { until } => {
+                let wait = until.since(now).as_secs_f64();
+                return Reply::later("the circuit breaker is open: no new work", Some(wait));
+            }
+            BreakerState::ForcedOpen => return Reply::later("the circuit breaker is held open by an operator", None),
+            BreakerState::Closed | BreakerState::HalfOpen | BreakerState::Disabled => {}
+        }
+        if self.life.tasks.len() >= TASKS_OPEN_MAX && !self.life.tasks.contains_key(&id) {
+            return Reply::later(format!("{TASKS_OPEN_MAX} tasks are open: end one first"), None);
+        }
+        self.life.tasks.insert(id, now);
+        Reply::taken()
+    }
+
+    /// The state of every SLO.
+    #[must_use]
+    pub fn slo_status(&self, now: Timestamp) -> Vec<SloStatus> {
+        self.engine.status(now)
+    }
+
+    /// For `ps`.
+    #[must_use]
+    pub fn status(&self, now: Timestamp) -> GovernedStatus {
+        let score = self.trust.score(now);
+        let slos = self.engine.status(now);
+        let least = slos
+            .iter()
+            .filter_map(|slo| Some((slo.slo.as_str(), slo.budget_left()?)))
+            .min_by(|a, b| a.1.total_cmp(&b.1))
+            .map(|(slo, left_ratio)| LeastBudget { slo: slo.to_owned(), left_ratio });
+        let burn_1h = slos.iter().filter_map(|slo| slo.burn_over(LookBack::H1)).max_by(f64::total_cmp);
+        let state = self.breaker.state(now);
+        let breaker_open_s = match state {
+            BreakerState::Open { until } => Some(until.since(now).as_secs().max(1)),
+            _ => None,
+        };
+        GovernedStatus {
+            trust: score.get(),
+            tier: score.tier().as_str().to_owned(),
+            least_budget: least,
+            burn_1h,
+            breaker: state.as_str().to_owned(),
+            breaker_open_s,
+            demoted_from: self.demoted.as_ref().map(|demoted| demoted.from),
+        }
+    }
+}
+
+/// What an exit code of its own says to the breaker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExitCounts {
+    /// An answer to whoever started it.
+    AsAnswer,
+    /// A failure, because its file says that failures are restarted.
+    AsFailure,
+}

@@ -1,0 +1,180 @@
+//! The agent's own control socket: one per agent, made by the supervisor, shown to nobody else.
+//!
+//! Who speaks is known from the socket itself, and the peer's credentials must be the agent's: a name in a message would be
+//! input. Everything is bounded: connections, the length of a line, lines a minute. A line is answered before the next one is
+//! read, so an agent can't fill the supervisor's queue.
+
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use agt_rings::Ring;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Mutex, Semaphore, mpsc, oneshot};
+use tokio::task::JoinSet;
+
+use super::report::{LINE_BYTES_MAX, Reply, parse};
+use crate::driver::event::{Event, Whose};
+
+/// The socket's name in its folder.
+pub const NAME: &str = "agent.sock";
+/// Connections at once; more wait in the kernel's backlog.
+const CONNECTIONS_MAX: usize = 8;
+/// How long a connection that spoke too often is left waiting before its next line is read.
+const PENALTY: Duration = Duration::from_millis(100);
+
+/// Lines a minute in a ring.
+#[must_use]
+pub fn lines_per_minute(ring: Ring) -> u32 {
+    match ring {
+        Ring::R0 | Ring::R1 => 1000,
+        Ring::R2 => 100,
+        Ring::R3 => 10,
+    }
+}
+
+/// Makes the folder and the socket in it. A socket of an earlier life is replaced.
+///
+/// # Errors
+/// What the kernel says, with the path.
+pub fn bind(folder: &Path) -> io::Result<UnixListener> {
+    let at = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", folder.display()));
+    match std::fs::remove_dir_all(folder) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(at(e)),
+        _ => {}
+    }
+    std::fs::DirBuilder::new().recursive(true).mode(0o755).create(folder).map_err(at)?;
+    // By descriptor, because sun_path holds 107 bytes and a state directory's path may be longer.
+    let opened = std::fs::File::open(folder).map_err(at)?;
+    let short = format!("/proc/self/fd/{}/{NAME}", opened.as_raw_fd());
+    let listener = UnixListener::bind(&short).map_err(at)?;
+    // The agent has another uid; who may speak is checked by credentials.
+    std::fs::set_permissions(folder.join(NAME), std::fs::Permissions::from_mode(0o666)).map_err(at)?;
+    Ok(listener)
+}
+
+/// Whom a socket serves.
+#[derive(Debug, Clone)]
+pub struct Served {
+    /// Which life of which agent.
+    pub whose: Whose,
+    /// Its uid, as the supervisor sees it.
+    pub uid: u32,
+    /// Lines a minute.
+    pub per_minute: u32,
+    /// The driver's loop.
+    pub events: mpsc::UnboundedSender<Event>,
+}
+
+/// A bucket that holds a minute's lines.
+#[derive(Debug)]
+struct Bucket {
+    most: f64,
+    left: f64,
+    at: Instant,
+}
+
+impl Bucket {
+    fn take(&mut self, now: Instant) -> Result<(), f64> {
+        let rate = self.most / 60.0;
+        self.left = (self.left + now.saturating_duration_since(self.at).as_secs_f64() * rate).min(self.most);
+        self.at = now;
+        if self.left < 1.0 {
+            return Err((1.0 - self.left) / rate);
+        }
+        self.left -= 1.0;
+        Ok(())
+    }
+}
+
+/// Serves until the set is aborted.
+pub fn serve(listener: UnixListener, served: Served, tasks: &mut JoinSet<()>) {
+    let most = f64::from(served.per_minute);
+    let bucket = Arc::new(Mutex::new(Bucket { most, left: most, at: Instant::now() }));
+    tasks.spawn(async move {
+        let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let mut connections = JoinSet::new();
+        loop {
+            let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
+            tokio::select! {
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, _)) if stream.peer_cred().is_ok_and(|peer| peer.uid() == served.uid) => {
+                        let (served, bucket) = (served.clone(), Arc::clone(&bucket));
+                        connections.spawn(async move {
+                            // A connection that breaks is the agent's own affair.
+                            let _ = converse(stream, &served, &bucket).await;
+                            drop(permit);
+                        });
+                    }
+                    // Somebody else on this host: not one word.
+                    Ok(_) => {}
+                    Err(_) => tokio::task::yield_now().await,
+                },
+                Some(_) = connections.join_next() => {}
+            }
+        }
+    });
+}
+
+async fn converse(stream: UnixStream, served: &Served, bucket: &Mutex<Bucket>) -> io::Result<()> {
+    let (read, mut write) = stream.into_split();
+    let mut reader = BufReader::new(read);
+    let mut line = Vec::new();
+    let most = u64::try_from(LINE_BYTES_MAX).unwrap_or(u64::MAX);
+    loop {
+        line.clear();
+        let length = (&mut reader).take(most + 1).read_until(b'\n', &mut line).await?;
+        if length == 0 {
+            return Ok(());
+        }
+        if line.len() > LINE_BYTES_MAX {
+            let reply = Reply::refused(format!("a line has at most {LINE_BYTES_MAX} bytes"));
+            return write.write_all(reply.line().as_bytes()).await;
+        }
+        let reply = match parse(line.trim_ascii_end()) {
+            Err(reply) => reply,
+            Ok(report) => {
+                let allowed = bucket.lock().await.take(Instant::now());
+                match allowed {
+                    Err(after_s) => {
+                        let limit = served.per_minute;
+                        Reply::later(format!("{limit} lines a minute are allowed in this ring"), Some(after_s))
+                    }
+                    Ok(()) => {
+                        let (answer, hears) = oneshot::channel();
+                        if served.events.send(Event::Said(served.whose.clone(), report, answer)).is_err() {
+                            return Ok(());
+                        }
+                        hears.await.unwrap_or_else(|_| Reply::later("the supervisor is ending", None))
+                    }
+                }
+            }
+        };
+        write.write_all(reply.line().as_bytes()).await?;
+        if !reply.ok {
+            tokio::time::sleep(PENALTY).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_minute_holds_so_many_lines_and_then_says_when() {
+        let start = Instant::now();
+        let mut bucket = Bucket { most: 10.0, left: 10.0, at: start };
+        for _ in 0..10 {
+            assert_eq!(bucket.take(start), Ok(()));
+        }
+        let wait = bucket.take(start).expect_err("the minute is used up");
+        assert!((wait - 6.0).abs() < 1e-9, "{wait}");
+        assert_eq!(bucket.take(start + Duration::from_secs(6)), Ok(()));
+        assert!(bucket.take(start + Duration::from_secs(6)).is_err());
+    }
+}
