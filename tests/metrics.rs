@@ -11,7 +11,16 @@ use serde_json::Value;
 
 use crate::support::{PATIENCE, Rig, Supervisor, effort, needs_root, quoted, skip, until};
 
-const DASHBOARDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/dashboards");
+// Built in: an ordinary user who runs these tests need not reach the folder they were built from.
+const RULES: &str = include_str!("../supervisor/dashboards/rules.yml");
+const DASHBOARD: &str = include_str!("../supervisor/dashboards/agents.json");
+
+/// The shipped rules as a file.
+fn shipped_rules(dir: &Path) -> PathBuf {
+    let path = dir.join("shipped-rules.yml");
+    std::fs::write(&path, RULES).unwrap();
+    path
+}
 
 /// GET over a connection of its own; the status and the body.
 fn get(address: &str, path: &str) -> Option<(u16, String)> {
@@ -342,7 +351,7 @@ fn a_real_prometheus_scrapes_a_supervisor_and_its_alerts_fire() {
     );
     let steady = sleeper(&rig, "steady");
     let (_supervisor, address) = start(&rig, &[&flaky, &steady]);
-    let prometheus = Prometheus::start(&address, &[Path::new(DASHBOARDS).join("rules.yml")]);
+    let prometheus = Prometheus::start(&address, &[shipped_rules(rig.dir.path())]);
     // An increase needs a first value to increase from.
     until("the first value is in", || prometheus.query("agt_agent_restarts_total%7Bagent%3D%22flaky%22%7D") == ["0"]);
     assert_eq!(prometheus.query("up"), ["1"]);
@@ -383,7 +392,7 @@ fn a_burning_budget_fires_both_in_our_burn_rates_and_in_the_rules_that_slo_rules
     let rules = rig.dir.path().join("slo-rules.yml");
     std::fs::write(&rules, &printed.stdout).unwrap();
     let (_supervisor, address) = start(&rig, &[&file]);
-    let prometheus = Prometheus::start(&address, &[Path::new(DASHBOARDS).join("rules.yml"), rules]);
+    let prometheus = Prometheus::start(&address, &[shipped_rules(rig.dir.path()), rules]);
     let bad = "agt_slo_events_total%7Bagent%3D%22wrong%22%2Cslo%3D%22answers%22%2Coutcome%3D%22bad%22%7D";
     until("the first value is in", || prometheus.query(bad) == ["0"]);
     std::fs::write(rig.work.join("go"), "").unwrap();
@@ -414,7 +423,7 @@ fn the_shipped_rules_fire_on_what_they_are_for_and_on_nothing_else() {
     };
     let mut text = format!(
         "rule_files: [{}]\nevaluation_interval: 1m\ntests:\n- interval: 1m\n  input_series:\n",
-        quoted(&format!("{DASHBOARDS}/rules.yml"))
+        quoted(shipped_rules(dir.path()).to_str().unwrap())
     );
     // One burns in both windows, one burned an hour ago and has stopped, one burns slowly.
     for (slo, windows) in [
@@ -454,8 +463,7 @@ fn known(name: &str) -> bool {
 
 #[test]
 fn every_query_of_the_dashboard_parses_and_names_only_metrics_that_exist() {
-    let path = format!("{DASHBOARDS}/agents.json");
-    let dashboard: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let dashboard: Value = serde_json::from_str(DASHBOARD).unwrap();
     assert_eq!(dashboard["uid"], "agt-supervise-agents");
     let variables: Vec<&str> =
         dashboard["templating"]["list"].as_array().unwrap().iter().map(|v| v["name"].as_str().unwrap()).collect();
@@ -464,8 +472,7 @@ fn every_query_of_the_dashboard_parses_and_names_only_metrics_that_exist() {
     let targets = panels.iter().flat_map(|panel| panel["targets"].as_array().into_iter().flatten());
     let queries: Vec<String> = targets.map(|target| target["expr"].as_str().unwrap().to_owned()).collect();
     assert!(queries.len() > 20);
-    let mut ids: Vec<i64> = panels.iter().map(|panel| panel["id"].as_i64().unwrap()).collect();
-    ids.dedup();
+    let ids: std::collections::BTreeSet<i64> = panels.iter().map(|panel| panel["id"].as_i64().unwrap()).collect();
     assert_eq!(ids.len(), panels.len(), "two panels have the same id");
     let mut rules = "groups:\n- name: dashboard\n  rules:\n".to_owned();
     for (index, query) in queries.iter().enumerate() {
@@ -479,8 +486,7 @@ fn every_query_of_the_dashboard_parses_and_names_only_metrics_that_exist() {
         }
         rules.push_str(&format!("  - {{record: 'q{index}', expr: {}}}\n", quoted(&plain)));
     }
-    let alerts = std::fs::read_to_string(format!("{DASHBOARDS}/rules.yml")).unwrap();
-    let expressions = alerts.lines().filter(|line| !line.trim_start().starts_with('#'));
+    let expressions = RULES.lines().filter(|line| !line.trim_start().starts_with('#'));
     expressions.flat_map(named).for_each(|name| assert!(known(name), "{name} in rules.yml"));
     if !has("every_query_of_the_dashboard_parses_and_names_only_metrics_that_exist", "promtool") {
         return;
@@ -488,8 +494,8 @@ fn every_query_of_the_dashboard_parses_and_names_only_metrics_that_exist() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("queries.yml");
     std::fs::write(&file, rules).unwrap();
-    for path in [file.to_str().unwrap(), &format!("{DASHBOARDS}/rules.yml")] {
-        let (ok, said) = promtool(&["check", "rules", path], "");
+    for path in [file, shipped_rules(dir.path())] {
+        let (ok, said) = promtool(&["check", "rules", path.to_str().unwrap()], "");
         assert!(ok, "{said}");
     }
 }

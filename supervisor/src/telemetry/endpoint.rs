@@ -31,7 +31,7 @@ const PORTS_TRIED: u16 = 100;
 /// Connections open at once; more wait in the kernel's backlog.
 const CONNECTIONS_MAX: usize = 32;
 /// The longest a connection lives. Scrapers make a new one when theirs is gone; who only holds one open loses it.
-const CONNECTION_LIFE: Duration = Duration::from_secs(120);
+const CONNECTION_LIFE: Duration = Duration::from_secs(30);
 /// How long the loop may be busy before we are reported dead: it waits for a slow disk, not for ever.
 const DEAD_AFTER: Duration = Duration::from_secs(10);
 const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
