@@ -81,7 +81,7 @@ fn a_sample_writes_counters_with_fractions_as_counters() {
 }
 
 #[test]
-fn observations_are_sorted_into_buckets_without_a_scrape() {
+fn kills_land_in_their_buckets_and_unverified_ones_apart() {
     let telemetry = Telemetry::new();
     telemetry.killed(Some(Duration::from_millis(7)));
     telemetry.killed(None);
