@@ -4,6 +4,7 @@
 
 mod audit;
 mod confinement;
+mod govern;
 mod kill;
 mod limits;
 mod metrics;

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::definition::Definition;
-use super::event::{Event, Refusal, Whose};
+use super::event::{Event, Gone, Refusal, Whose};
 use super::status::{AgentStatus, KillSeen};
 use super::streams::Wiring;
 use crate::machine::lifecycle::{Death, Lifecycle, State, Timer};
@@ -37,6 +37,10 @@ pub(super) struct Agent {
     pub(super) started: Option<Instant>,
     pub(super) last_death: Option<Death>,
     pub(super) kill: Option<KillSeen>,
+    /// Kills of the present life that have not reported yet.
+    pub(super) strikes: u32,
+    /// Its end, while a kill has yet to say what it did: whoever asked for the kill is owed its numbers.
+    pub(super) gone: Option<Gone>,
     pub(super) log: PathBuf,
     /// Pumps of the present life; they end by themselves when the streams do.
     pub(super) pumps: JoinSet<()>,
@@ -78,6 +82,8 @@ impl Agent {
             started: None,
             last_death: None,
             kill: None,
+            strikes: 0,
+            gone: None,
             log,
             pumps: JoinSet::new(),
             served: JoinSet::new(),

@@ -242,8 +242,8 @@ impl Supervisor {
         let Some(governed) = self.governor.get_mut(name) else { return };
         let verdicts = governed.settle(now);
         let mut gone = false;
+        self.tell(name, &verdicts);
         for verdict in &verdicts {
-            self.note_verdict(name, verdict);
             // Gravest first: what is being ended needs no demotion.
             if gone && verdict.action > remedy::Action::Alert && verdict.action != remedy::Action::Break {
                 continue;
@@ -265,15 +265,23 @@ impl Supervisor {
         }
     }
 
-    fn note_verdict(&self, name: &str, verdict: &Verdict) {
-        eprintln!("warning: {name} / {}: {}. Remedy: {}.", verdict.slo, verdict.reason, verdict.action);
-        let record = Record::new(wall_ms(), Actor::Supervisor, REMEDY, Outcome::Noted)
-            .agent(name)
-            .reason(verdict.reason.as_str())
-            .detail("slo", verdict.slo.as_str())
-            .detail("on", verdict.on.to_string())
-            .detail("do", verdict.action.as_str());
-        let _ = self.store.append_audit_nowait(record);
+    /// Says each cause once, with everything that it calls for; records each remedy.
+    fn tell(&self, name: &str, verdicts: &[Verdict]) {
+        let same = |a: &Verdict, b: &Verdict| a.slo == b.slo && a.reason == b.reason;
+        for (index, verdict) in verdicts.iter().enumerate() {
+            if !verdicts[..index].iter().any(|earlier| same(earlier, verdict)) {
+                let all = verdicts.iter().filter(|other| same(other, verdict)).map(|other| other.action.as_str());
+                let all = all.collect::<Vec<_>>().join(", ");
+                eprintln!("warning: {name} / {}: {}. Remedy: {all}.", verdict.slo, verdict.reason);
+            }
+            let record = Record::new(wall_ms(), Actor::Supervisor, REMEDY, Outcome::Noted)
+                .agent(name)
+                .reason(verdict.reason.as_str())
+                .detail("slo", verdict.slo.as_str())
+                .detail("on", verdict.on.to_string())
+                .detail("do", verdict.action.as_str());
+            let _ = self.store.append_audit_nowait(record);
+        }
     }
 
     async fn kill_for(&mut self, name: &str, reason: &str) {

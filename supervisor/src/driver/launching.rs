@@ -36,6 +36,8 @@ impl Supervisor {
         let agent = self.agents.get_mut(name)?;
         agent.launches += 1;
         agent.kill = None;
+        agent.strikes = 0;
+        agent.gone = None;
         let wired = match streams::wire(name, &agent.wiring, agent.log.clone(), agent.definition.log_limits()) {
             Ok(wired) => wired,
             Err(e) => return failed(format!("its standard streams can't be made: {e}"), exit::CANT_CREATE),

@@ -227,7 +227,11 @@ impl Supervisor {
             }
             Event::Launched(whose, result) => self.launched(&whose, *result).await,
             Event::Exited(whose, gone) => self.exited(&whose, gone).await,
-            Event::Killed(whose, report) => self.note_kill(&whose, report),
+            Event::Killed(whose, report) => {
+                if let Some(gone) = self.note_kill(&whose, report) {
+                    self.exited(&whose, gone).await;
+                }
+            }
             Event::Request(request) => self.request(request).await,
             Event::Said(whose, report, answer) => self.said(&whose, report, answer).await,
             Event::Tick => self.tick().await,
@@ -361,6 +365,7 @@ impl Supervisor {
                 self.note_taking(name, records::STOP, "");
             }
             Action::KillTree => {
+                agent.strikes += 1;
                 kill_tree(agent.whose(), agent.group.clone(), agent.running.clone(), events);
                 self.note_taking(name, records::KILL, "");
             }
@@ -404,6 +409,10 @@ impl Supervisor {
         let Some(agent) = self.agents.get_mut(&whose.agent).filter(|agent| agent.launches == whose.life) else {
             return;
         };
+        if agent.strikes > 0 {
+            agent.gone = Some(gone);
+            return;
+        }
         if let Some(usage) = &gone.usage {
             self.telemetry.used(&whose.agent, whose.life, usage);
         }
@@ -424,14 +433,17 @@ impl Supervisor {
         self.step_life(whose, lifecycle::Event::Ended(ended)).await;
     }
 
-    fn note_kill(&mut self, whose: &Whose, report: Option<agt_rings::cgroup::KillReport>) {
+    /// Notes what a kill did; the end that waited for the last of them.
+    fn note_kill(&mut self, whose: &Whose, report: Option<agt_rings::cgroup::KillReport>) -> Option<Gone> {
         self.telemetry.killed(report.map(|report| report.took));
-        let Some(agent) = self.agents.get_mut(&whose.agent) else { return };
+        let agent = self.agents.get_mut(&whose.agent).filter(|agent| agent.launches == whose.life)?;
+        agent.strikes = agent.strikes.saturating_sub(1);
         agent.kill = Some(KillSeen {
             processes: report.map_or(0, |report| report.processes),
             took_us: report.map_or(0, |report| u64::try_from(report.took.as_micros()).unwrap_or(u64::MAX)),
             verified_empty: report.is_some(),
         });
+        if agent.strikes == 0 { agent.gone.take() } else { None }
     }
 
     async fn act(

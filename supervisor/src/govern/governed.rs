@@ -495,3 +495,168 @@ pub enum ExitCounts {
     /// A failure, because its file says that failures are restarted.
     AsFailure,
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::path::PathBuf;
+
+    use agt_sre::remedy::Action;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::from_millis(1_700_000_000_000 + seconds * 1000)
+    }
+
+    fn specs() -> Vec<SloSpec> {
+        let text = r#"[
+            {"name": "answers", "sli": "correctness", "objective": 0.9, "period": "1h", "minimum_events": 3,
+             "remedies": [{"on": "exhausted", "action": "demote"}]},
+            {"name": "cheap", "sli": "cost", "objective": 0.5, "threshold": 0.1, "minimum_events": 1},
+            {"name": "busy", "sli": "throughput", "objective": 0.5, "threshold": 2, "minimum_events": 1},
+            {"name": "up", "sli": "availability", "objective": 0.5, "minimum_events": 1}
+        ]"#;
+        serde_json::from_str(text).unwrap()
+    }
+
+    fn governed() -> Governed {
+        let identity = Identity { name: "a".to_owned(), uid: 7, source: PathBuf::from("/a.yaml") };
+        Governed::first(identity, specs(), Score::VOUCHED, at(0)).unwrap()
+    }
+
+    fn end(outcome: report::Outcome, cost_usd: Option<f64>) -> Report {
+        Report::End { id: "t".to_owned(), outcome, about: Sli::Correctness, cost_usd, latency_s: None }
+    }
+
+    fn counts(governed: &Governed, slo: &str, now: Timestamp) -> (u64, u64) {
+        let status = governed.slo_status(now).into_iter().find(|status| status.slo.as_str() == slo).unwrap();
+        (status.events.good, status.events.bad)
+    }
+
+    #[test]
+    fn an_agent_without_a_safety_slo_gets_one_whatever_its_others_are_called() {
+        assert!(governed().engine().slos().any(|slo| slo.sli() == Sli::Safety && slo.name().as_str() == "safety"));
+        let mut named = specs();
+        named[0].name = "safety".to_owned();
+        let slos = slos("a", &named).unwrap();
+        assert!(slos.iter().any(|slo| slo.sli() == Sli::Safety && slo.name().as_str() == "default-safety"));
+    }
+
+    #[test]
+    fn cost_counts_when_it_is_too_high_and_never_when_it_is_low() {
+        let mut governed = governed();
+        let _ = governed.hear(end(report::Outcome::Ok, Some(0.05)), at(1));
+        assert_eq!(counts(&governed, "cheap", at(1)), (0, 0));
+        let _ = governed.hear(end(report::Outcome::Ok, Some(0.5)), at(2));
+        assert_eq!(counts(&governed, "cheap", at(2)), (0, 1));
+    }
+
+    #[test]
+    fn throughput_with_a_pace_is_judged_by_the_minute() {
+        let mut governed = governed();
+        for _ in 0..3 {
+            let _ = governed.hear(end(report::Outcome::Ok, None), at(10));
+        }
+        governed.observe_up(Outcome::Good, at(59));
+        assert_eq!(counts(&governed, "busy", at(59)), (0, 0));
+        governed.observe_up(Outcome::Good, at(60));
+        assert_eq!(counts(&governed, "busy", at(60)), (1, 0));
+        governed.observe_up(Outcome::Good, at(120));
+        assert_eq!(counts(&governed, "busy", at(120)), (1, 1));
+    }
+
+    #[test]
+    fn failures_open_the_breaker_but_answers_do_not() {
+        let crash = |counts| {
+            let mut governed = governed();
+            (0..10)
+                .find_map(|n| {
+                    governed.admit(at(n)).unwrap();
+                    governed.died(&Death::Exit { code: 1 }, counts, at(n), Jitter::NONE)
+                })
+                .is_some()
+        };
+        assert!(crash(ExitCounts::AsFailure));
+        assert!(!crash(ExitCounts::AsAnswer));
+    }
+
+    #[test]
+    fn limits_that_it_ran_into_cost_trust_and_a_clean_exit_earns_none() {
+        let mut governed = governed();
+        let _ = governed.died(&Death::Exit { code: 0 }, ExitCounts::AsAnswer, at(1), Jitter::NONE);
+        assert_eq!(governed.trust().score(at(1)), Score::VOUCHED);
+        let _ = governed.died(&Death::MemoryLimit, ExitCounts::AsAnswer, at(1), Jitter::NONE);
+        assert_eq!(governed.trust().score(at(1)).get(), 690);
+    }
+
+    #[test]
+    fn everything_survives_the_store() {
+        let mut before = governed();
+        for _ in 0..4 {
+            let _ = before.hear(end(report::Outcome::Bad, None), at(5));
+        }
+        let verdicts = before.settle(at(6));
+        assert!(verdicts.iter().any(|verdict| verdict.action == Action::Demote));
+        assert_eq!(before.demote(Ring::R2, "answers", 1), Some(Ring::R3));
+        before.mark_killed("manual", 2);
+        let _ = before.trip(at(6), Jitter::NONE);
+        let _ = before.set_trust(Score::new(321).unwrap(), at(6));
+        let parts = before.parts().into_iter().filter_map(|(kind, value)| Some((kind.to_owned(), value?)));
+        let after = Governed::load("a", &Parts(parts.collect()), at(7)).unwrap().unwrap();
+        assert_eq!(after.slo_status(at(7)), before.slo_status(at(7)));
+        assert_eq!(after.trust().score(at(7)), before.trust().score(at(7)));
+        assert_eq!(after.breaker_state(at(7)), before.breaker_state(at(7)));
+        assert_eq!((&after.demoted, &after.killed), (&before.demoted, &before.killed));
+        assert_eq!(after.identity, before.identity);
+    }
+
+    #[test]
+    fn a_damaged_part_names_itself() {
+        let mut parts = Parts::default();
+        for (kind, value) in governed().parts() {
+            if let Some(value) = value {
+                parts.0.insert(kind.to_owned(), value);
+            }
+        }
+        parts.0.insert(stored::TRUST.to_owned(), serde_json::json!({"points": "many"}));
+        let error = Governed::load("a", &parts, at(1)).unwrap_err();
+        assert_eq!(error.to_string(), "the stored trust of a can't be read");
+    }
+
+    #[test]
+    fn a_revival_keeps_the_count_and_waits_for_news() {
+        let mut governed = governed();
+        for _ in 0..4 {
+            let _ = governed.hear(end(report::Outcome::Bad, None), at(5));
+        }
+        assert!(!governed.settle(at(6)).is_empty());
+        governed.mark_killed("budget_exhausted", 1);
+        assert!(governed.revive().is_some());
+        assert!(governed.settle(at(7)).is_empty());
+        assert_eq!(counts(&governed, "answers", at(7)), (0, 4));
+        let _ = governed.hear(end(report::Outcome::Bad, None), at(8));
+        assert!(!governed.settle(at(8)).is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn what_an_agent_says_never_raises_its_trust_or_a_budget(
+            words in prop::collection::vec((any::<bool>(), prop::option::of(0.0f64..1.0)), 0..60),
+        ) {
+            let mut governed = governed();
+            let mut score = governed.trust().score(at(0));
+            for (good, cost) in words {
+                let outcome = if good { report::Outcome::Ok } else { report::Outcome::Bad };
+                let _ = governed.hear(end(outcome, cost), at(1));
+                let now = governed.trust().score(at(1));
+                prop_assert!(now <= score);
+                score = now;
+            }
+            prop_assert_eq!(counts(&governed, "answers", at(1)).0, 0);
+            prop_assert_eq!(counts(&governed, "cheap", at(1)).0, 0);
+        }
+    }
+}
