@@ -2,12 +2,14 @@
 
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
+mod audit;
 mod confinement;
 mod examples;
 mod govern;
 mod handover;
 mod kill;
 mod limits;
+mod metrics;
 mod run;
 mod support;
 mod tidy;

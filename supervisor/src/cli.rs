@@ -8,6 +8,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use crate::commands;
 use crate::control::protocol::ActWord;
 use crate::exit;
+use crate::telemetry::endpoint::Choice;
 
 /// Runs AI agents the way an operating system runs processes.
 #[derive(Debug, Parser)]
@@ -92,6 +93,9 @@ pub enum Verb {
         /// agent or operator
         kind: String,
     },
+    /// Read the audit log, or verify that nobody changed it
+    #[command(subcommand)]
+    Audit(AuditVerb),
     /// Show how the service level objectives stand: status, budget left, burn rates
     #[command(
         after_help = "Examples:\n  agt-supervise slo\n  agt-supervise slo researcher --explain\n  agt-supervise slo rules agent.yaml"
@@ -141,9 +145,28 @@ pub struct RunArgs {
     /// Say nothing but errors
     #[arg(long, short)]
     pub quiet: bool,
+    /// Where metrics are served.
+    #[command(flatten)]
+    pub metrics: MetricsArgs,
     /// A command to run without a file
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<String>,
+}
+
+/// Where metrics are served.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct MetricsArgs {
+    /// Serve Prometheus metrics, /livez and /readyz here, or nowhere (`off`); without it at 127.0.0.1:9464 or the next free port
+    #[arg(long, value_name = "ADDR")]
+    pub metrics: Option<Choice>,
+}
+
+impl MetricsArgs {
+    /// What was chosen.
+    #[must_use]
+    pub fn choice(self) -> Choice {
+        self.metrics.unwrap_or_default()
+    }
 }
 
 /// `--stdio`.
@@ -165,6 +188,9 @@ pub struct ServeArgs {
     /// The operator's file
     #[arg(long, value_name = "FILE")]
     pub operator: Option<PathBuf>,
+    /// Where metrics are served.
+    #[command(flatten)]
+    pub metrics: MetricsArgs,
 }
 
 /// `check`.
@@ -226,6 +252,52 @@ pub struct ActArgs {
     pub yes: bool,
 }
 
+/// `audit`.
+#[derive(Debug, Subcommand)]
+pub enum AuditVerb {
+    /// Print records, oldest first, with or without a running supervisor
+    #[command(
+        after_help = "Examples:\n  agt-supervise audit show\n  agt-supervise audit show --agent researcher --limit 20\n  agt-supervise audit show --after 100 --json"
+    )]
+    Show(AuditShowArgs),
+    /// Find any edit, deletion, reorder, fork, cut tail or rewritten chain; exit 65 and the place if there is one
+    #[command(
+        after_help = "Examples:\n  agt-supervise audit verify\n  agt-supervise audit verify --db copy.db --heads audit-heads.log --key audit.pub\n\nA key and heads that were kept on another machine find what a thief of the whole state directory could hide."
+    )]
+    Verify(AuditVerifyArgs),
+    /// Print the public key that verifies this log, to be kept elsewhere
+    #[command(after_help = "Example:\n  agt-supervise audit key > audit.pub")]
+    Key,
+}
+
+/// `audit show`.
+#[derive(Debug, Args)]
+pub struct AuditShowArgs {
+    /// Only records that concern this agent
+    #[arg(long, value_name = "NAME")]
+    pub agent: Option<String>,
+    /// From the record behind this number on; without it the newest records
+    #[arg(long, value_name = "SEQ")]
+    pub after: Option<u64>,
+    /// At most this many records
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub limit: u32,
+}
+
+/// `audit verify`.
+#[derive(Debug, Args)]
+pub struct AuditVerifyArgs {
+    /// The database, running or not, or a copy of it (default: the state directory's)
+    #[arg(long, value_name = "FILE")]
+    pub db: Option<PathBuf>,
+    /// The second file of signed heads (default: audit-heads.log beside the database)
+    #[arg(long, value_name = "FILE")]
+    pub heads: Option<PathBuf>,
+    /// The public key: 64 hexadecimal digits, or a file that holds them (default: from audit.key beside the database)
+    #[arg(long, value_name = "FILE|HEX")]
+    pub key: Option<String>,
+}
+
 /// The program: parses, dispatches, turns the outcome into an exit code.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -261,6 +333,7 @@ pub fn main() -> ExitCode {
             clap_complete::generate(shell, &mut Cli::command(), "agt-supervise", &mut std::io::stdout());
             Ok(0)
         }
+        Verb::Audit(verb) => commands::audit::audit(&global, &verb),
         Verb::Man => commands::man::man(),
     };
     ExitCode::from(code.unwrap_or_else(|failure| failure.report()))

@@ -11,3 +11,4 @@ pub mod exit;
 pub mod govern;
 pub mod machine;
 pub mod store;
+pub mod telemetry;

@@ -49,7 +49,11 @@ pub fn act(global: &Global, args: &ActArgs, act: ActWord) -> Outcome {
         Err(e) => return Err(e.into()),
     };
     if global.json {
-        print(&(serde_json::to_string_pretty(&Agents { agents }).map_err(|e| Failure::of(exit::BUG, &e))? + "\n"));
+        print(
+            &(serde_json::to_string_pretty(&Agents { agents, supervisor: None })
+                .map_err(|e| Failure::of(exit::BUG, &e))?
+                + "\n"),
+        );
     } else {
         if agents.is_empty()
             && let (ActWord::Revive, Some(name)) = (act, &args.agent)

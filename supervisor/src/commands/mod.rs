@@ -1,6 +1,7 @@
 //! The verbs, one file a subject.
 
 pub mod act;
+pub mod audit;
 pub mod check;
 pub mod doctor;
 pub mod failure;

@@ -28,6 +28,9 @@ use crate::exit;
 use crate::govern::governor::Vouching;
 use crate::store::lock::StateLock;
 use crate::store::{Options, Store, StoreError};
+use crate::telemetry::Telemetry;
+use crate::telemetry::endpoint::{Bound, Choice, Endpoint};
+use crate::telemetry::scrape::Scraper;
 
 /// Starts agents and stays until they have ended.
 ///
@@ -73,7 +76,7 @@ pub fn run(global: &Global, args: RunArgs) -> Outcome {
         Err(StoreError::Locked { .. }) => return super::handover::hand_over(&dirs, talk, definitions),
         Err(e) => return Err(e.into()),
     };
-    supervise(&dirs, lock, Mode::UntilLast, talk, definitions)
+    supervise(&dirs, lock, Mode::UntilLast, talk, args.metrics.choice(), definitions)
 }
 
 /// Starts the agents of a folder and stays.
@@ -85,7 +88,7 @@ pub fn serve(global: &Global, args: &ServeArgs) -> Outcome {
     let around = surroundings(&dirs)?;
     let definitions = load_folder(&args.folder, &around, args.operator.as_deref())?;
     let lock = StateLock::acquire(&dirs.state)?;
-    supervise(&dirs, lock, Mode::Service, Talk::Normal, definitions)
+    supervise(&dirs, lock, Mode::Service, Talk::Normal, args.metrics.choice(), definitions)
 }
 
 fn load_folder(
@@ -166,8 +169,16 @@ fn supervise(
     lock: StateLock,
     mode: Mode,
     talk: Talk,
+    metrics: Choice,
     definitions: Vec<(Definition, StdioKind)>,
 ) -> Outcome {
+    let Bound { endpoint, warning } = Endpoint::bind(metrics).map_err(|e| {
+        Failure::of(exit::CANT_CREATE, &e)
+            .help("name another address with --metrics, or `--metrics off`; nothing was started")
+    })?;
+    if let Some(warning) = warning.filter(|_| talk == Talk::Normal) {
+        eprintln!("warning: {warning}");
+    }
     let made = |path: &Path| {
         std::fs::create_dir_all(path).map_err(|e| Failure::new(exit::CANT_CREATE, format!("{}: {e}", path.display())))
     };
@@ -183,7 +194,7 @@ fn supervise(
         .enable_all()
         .build()
         .map_err(|e| Failure::of(exit::BUG, &e))?;
-    let code = runtime.block_on(live(dirs, ground, store, mode, talk, definitions));
+    let code = runtime.block_on(live(dirs, ground, store, mode, talk, endpoint, definitions));
     // Blocking reads of our own standard input would hold the runtime's end up.
     runtime.shutdown_background();
     code
@@ -195,12 +206,17 @@ async fn live(
     store: Store,
     mode: Mode,
     talk: Talk,
+    endpoint: Option<Endpoint>,
     definitions: Vec<(Definition, StdioKind)>,
 ) -> Outcome {
     let operators = Operators::default();
     let socket = Socket::bind(&dirs.operator_socket(), &operators).map_err(|e| Failure::of(exit::CANT_CREATE, &e))?;
-    let (supervisor, handle) = Supervisor::new(mode, dirs.clone(), ground, store, talk);
-    let about = About { pid: std::process::id(), version: env!("CARGO_PKG_VERSION").to_owned(), metrics: None };
+    let telemetry = Telemetry::new();
+    let (supervisor, handle) = Supervisor::new(mode, dirs.clone(), ground, store.clone(), talk);
+    let supervisor = supervisor.counting_into(telemetry.clone());
+    let url = endpoint.as_ref().map(Endpoint::url);
+    let scraped = endpoint.map(|endpoint| tokio::spawn(endpoint.serve(Scraper::new(telemetry, handle.clone(), store))));
+    let about = About { pid: std::process::id(), version: env!("CARGO_PKG_VERSION").to_owned(), metrics: url };
     let door = Door::open(&dirs.handoff_socket(), handle.clone()).map_err(|e| Failure::of(exit::CANT_CREATE, &e))?;
     let served = tokio::spawn(socket.serve(handle.clone(), operators, about));
     let own = Arc::new(Mutex::new(definitions.iter().map(|(definition, _)| definition.name().to_owned()).collect()));
@@ -235,6 +251,7 @@ async fn live(
     drop(door);
     served.abort();
     signals.abort();
+    scraped.iter().for_each(tokio::task::JoinHandle::abort);
     // Wait for the abort, so that the socket's file is gone when we are.
     let _ = served.await;
     Ok(code)

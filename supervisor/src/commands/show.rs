@@ -151,6 +151,8 @@ pub fn status(global: &Global, agent: &str) -> Outcome {
         }
         print(&text);
     }
+    let url = agents.supervisor.and_then(|supervisor| supervisor.metrics);
+    print(&format!("  metrics: {}\n", url.as_deref().unwrap_or("not served")));
     Ok(0)
 }
 

@@ -61,6 +61,9 @@ impl From<ActWord> for Act {
 pub struct Agents {
     /// One entry each.
     pub agents: Vec<AgentStatus>,
+    /// Who supervises them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub supervisor: Option<About>,
 }
 
 /// The supervisor itself.

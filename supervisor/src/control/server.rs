@@ -153,7 +153,7 @@ async fn agents(
         return response;
     }
     match shared.handle.status(which.agent).await {
-        Ok(agents) => Json(Agents { agents }).into_response(),
+        Ok(agents) => Json(Agents { agents, supervisor: Some(shared.about.as_ref().clone()) }).into_response(),
         Err(refusal) => refused(&refusal),
     }
 }
@@ -168,7 +168,7 @@ async fn act(
         Err(response) => return response,
     };
     match shared.handle.act(body.agent, body.act.into(), by, body.reason).await {
-        Ok(agents) => Json(Agents { agents }).into_response(),
+        Ok(agents) => Json(Agents { agents, supervisor: Some(shared.about.as_ref().clone()) }).into_response(),
         Err(refusal) => refused(&refusal),
     }
 }

@@ -127,6 +127,7 @@ impl Agent {
     pub(super) fn status(&self) -> AgentStatus {
         AgentStatus {
             name: self.definition.name().to_owned(),
+            life: self.launches,
             state: self.life.state().clone(),
             ring: self.ring,
             ceiling: self.definition.plan.ceiling,

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use agt_rings::cgroup::{Group, KillReport};
+use agt_rings::cgroup::{Group, KillReport, Usage};
 use agt_rings::launch::{Exit, Running};
 use agt_rings::plan::Plan;
 use tokio::sync::oneshot;
 
 use super::definition::Definition;
+use super::observing::Observed;
 use super::status::AgentStatus;
 use super::streams::Wiring;
 use crate::govern::ask::{Answer, Ask};
@@ -69,6 +70,8 @@ pub struct Gone {
     pub exit: Exit,
     /// The kernel counted an OOM kill in its group.
     pub out_of_memory: OutOfMemory,
+    /// The last numbers of its group.
+    pub usage: Option<Usage>,
 }
 
 /// Whether the memory limit ended something.
@@ -98,6 +101,11 @@ pub enum Request {
         agent: Option<String>,
         /// The answer.
         answer: oneshot::Sender<Result<Vec<AgentStatus>, Refusal>>,
+    },
+    /// The numbers of all agents, for metrics.
+    Observe {
+        /// The answer.
+        answer: oneshot::Sender<Observed>,
     },
     /// Do something to an agent.
     Act {

@@ -25,6 +25,7 @@ impl Supervisor {
     /// Starts a launch beside the loop, after it was recorded. What fails at once comes back as the event for it.
     pub(super) async fn launch(&mut self, name: &str) -> Option<lifecycle::Event> {
         let failed = |error: String, code: u8| Some(lifecycle::Event::LaunchFailed { error, code });
+        self.telemetry.launching(name);
         if let Err(refusal) = self.set_ring(name).await {
             let code = super::governing::launch_code(&refusal);
             return failed(refusal.to_string(), code);
@@ -150,10 +151,15 @@ pub(super) fn clear_away(name: &str, exit: Exit, running: &Running, group: Optio
         Err(e) => complain("its init can't be watched", &e),
     }
     let mut out_of_memory = OutOfMemory::NotSeen;
+    let mut last = None;
     if let Some(group) = group {
         match group.usage() {
-            Ok(usage) if usage.oom_kills.unwrap_or(0) > 0 => out_of_memory = OutOfMemory::Seen,
-            Ok(_) => {}
+            Ok(usage) => {
+                last = Some(usage);
+                if usage.oom_kills.unwrap_or(0) > 0 {
+                    out_of_memory = OutOfMemory::Seen;
+                }
+            }
             Err(e) => complain("its last numbers can't be read", &e),
         }
         if let Err(e) = group.kill(STOP_WITHIN) {
@@ -163,5 +169,5 @@ pub(super) fn clear_away(name: &str, exit: Exit, running: &Running, group: Optio
             complain("its cgroup can't be removed", &e);
         }
     }
-    Gone { exit, out_of_memory }
+    Gone { exit, out_of_memory, usage: last }
 }

@@ -12,6 +12,7 @@ mod governing;
 pub mod ground;
 mod launching;
 pub mod logfile;
+pub mod observing;
 pub mod records;
 pub mod status;
 pub mod streams;
@@ -29,6 +30,7 @@ use self::agent::{Again, Agent, STOP_WITHIN};
 use self::definition::Definition;
 use self::event::{Act, Event, Gone, Launched, NotLaunched, OutOfMemory, Refusal, Request, Whose};
 use self::ground::Ground;
+use self::observing::Observed;
 use self::status::{AgentStatus, KillSeen};
 use self::streams::Wiring;
 use crate::dirs::Dirs;
@@ -36,6 +38,7 @@ use crate::govern::Governor;
 use crate::govern::ask::{Answer, Ask};
 use crate::machine::lifecycle::{self, Action, Death, Ended, State};
 use crate::store::Store;
+use crate::telemetry::Telemetry;
 
 /// Whether the supervisor outlives its agents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,6 +96,16 @@ impl Handle {
         hears.await.unwrap_or(Err(Refusal::Ending))
     }
 
+    /// Asks for the numbers of all agents, for metrics.
+    ///
+    /// # Errors
+    /// [`Refusal::Ending`].
+    pub async fn observe(&self) -> Result<Observed, Refusal> {
+        let (answer, hears) = oneshot::channel();
+        self.send(Request::Observe { answer });
+        hears.await.map_err(|_| Refusal::Ending)
+    }
+
     /// Does something to one agent or all; returns once it is done.
     ///
     /// # Errors
@@ -125,6 +138,7 @@ pub struct Supervisor {
     ending: Ending,
     settled: Settled,
     talk: Talk,
+    telemetry: Telemetry,
     ticks: u64,
 }
 
@@ -169,9 +183,17 @@ impl Supervisor {
             ending: Ending::No,
             settled: Settled::No,
             talk,
+            telemetry: Telemetry::new(),
             ticks: 0,
         };
         (supervisor, handle)
+    }
+
+    /// Counts into these metrics instead of some that nobody reads.
+    #[must_use]
+    pub fn counting_into(mut self, telemetry: Telemetry) -> Supervisor {
+        self.telemetry = telemetry;
+        self
     }
 
     /// Runs until the last agent is dead (or, as a service, until asked to end). Nothing of any agent is left then.
@@ -238,6 +260,9 @@ impl Supervisor {
             Request::Status { agent, answer } => {
                 let statuses = self.named(agent.as_deref()).map(|names| self.statuses(&names));
                 let _ = answer.send(statuses);
+            }
+            Request::Observe { answer } => {
+                let _ = answer.send(self.observe());
             }
             Request::Act { agent, act, by, reason, answer } => {
                 self.act(agent.as_deref(), act, by, reason, answer).await
@@ -386,6 +411,7 @@ impl Supervisor {
                 governing::serve(agent, whose, &launched.plan, &self.events);
                 agent.plan = Some(launched.plan);
                 agent.started = Some(Instant::now());
+                self.telemetry.launched(&whose.agent, agent.ring);
                 watch(whose.clone(), running, launched.group, self.events.clone());
                 self.step_life(whose, lifecycle::Event::Started).await;
             }
@@ -403,6 +429,9 @@ impl Supervisor {
         if agent.strikes > 0 {
             agent.gone = Some(gone);
             return;
+        }
+        if let Some(usage) = &gone.usage {
+            self.telemetry.used(&whose.agent, whose.life, usage);
         }
         agent.running = None;
         agent.group = None;
@@ -423,6 +452,7 @@ impl Supervisor {
 
     /// Notes what a kill did; the end that waited for the last of them.
     fn note_kill(&mut self, whose: &Whose, report: Option<agt_rings::cgroup::KillReport>) -> Option<Gone> {
+        self.telemetry.killed(report.map(|report| report.took));
         let agent = self.agents.get_mut(&whose.agent).filter(|agent| agent.launches == whose.life)?;
         agent.strikes = agent.strikes.saturating_sub(1);
         agent.kill = Some(KillSeen {
@@ -554,7 +584,7 @@ fn watch(whose: Whose, running: Arc<Running>, group: Option<Arc<Group>>, events:
         let name = whose.agent.clone();
         let gone =
             tokio::task::spawn_blocking(move || launching::clear_away(&name, exit, &running, group.as_deref())).await;
-        let gone = gone.unwrap_or(Gone { exit, out_of_memory: OutOfMemory::NotSeen });
+        let gone = gone.unwrap_or(Gone { exit, out_of_memory: OutOfMemory::NotSeen, usage: None });
         let _ = events.send(Event::Exited(whose, gone));
     });
 }

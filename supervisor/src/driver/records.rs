@@ -81,6 +81,10 @@ impl Supervisor {
             .reason(death.word())
             .detail("exit_code", i64::from(death.exit_code()));
         let _ = self.store.append_audit_nowait(record);
+        self.telemetry.died(name, death.word());
+        if again_in.is_some() {
+            self.telemetry.restarts(name);
+        }
         let quiet = self.talk == Talk::Quiet;
         self.note_death(name, death);
         let Some(agent) = self.agents.get_mut(name) else { return };

@@ -13,6 +13,8 @@ use crate::machine::lifecycle::{Death, State};
 pub struct AgentStatus {
     /// Its name.
     pub name: String,
+    /// Which of its lives this is: launches so far.
+    pub life: u64,
     /// Where it is in its life.
     #[serde(flatten)]
     pub state: State,

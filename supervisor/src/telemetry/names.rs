@@ -1,0 +1,151 @@
+//! Every metric of ours: one table for the exposition, the dashboard's check and the documentation.
+//!
+//! Names follow Prometheus practice: prefix `agt_`, base units, `_total` for counters, `_ratio` for 0 to 1 (burn rates are ratios
+//! too, and may be above 1), a state as one series per state with 0 or 1. Labels have closed sets of values: names of agents and
+//! SLOs that were loaded, and words of this program. Ids (sagas, sessions, traces, pids) never label anything: each would be a
+//! series for ever. `process_*` are the names that every Prometheus client library gives to the same facts.
+
+use super::state::{AGENT_STATES, BREAKER_STATES, CAUSES, EXTENTS, RINGS, SLO_STATUSES};
+
+/// What a metric does over time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows; starts again from 0 with the supervisor.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Observations in buckets.
+    Histogram,
+}
+
+impl Kind {
+    /// The word of the exposition format.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
+        }
+    }
+}
+
+/// A label and the values that it can have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Label {
+    /// Its name.
+    pub name: &'static str,
+    /// Its values; empty: names that were loaded (agents, SLOs) or our version.
+    pub values: &'static [&'static str],
+}
+
+/// One row of the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Metric {
+    /// Its name.
+    pub name: &'static str,
+    /// Its kind.
+    pub kind: Kind,
+    /// Its labels, all of them on each series.
+    pub labels: &'static [Label],
+    /// What it says.
+    pub help: &'static str,
+}
+
+const AGENT: Label = Label { name: "agent", values: &[] };
+const SLO: Label = Label { name: "slo", values: &[] };
+const STATE: Label = Label { name: "state", values: &AGENT_STATES };
+const RING: Label = Label { name: "ring", values: &RINGS };
+const EXTENT: Label = Label { name: "extent", values: &EXTENTS };
+const CAUSE: Label = Label { name: "cause", values: &CAUSES };
+const OUTCOME: Label = Label { name: "outcome", values: &["good", "bad"] };
+const STATUS: Label = Label { name: "status", values: &SLO_STATUSES };
+const BREAKER: Label = Label { name: "state", values: &BREAKER_STATES };
+const WINDOW: Label = Label { name: "window", values: &["5m", "30m", "1h", "2h", "6h", "1d", "3d"] };
+const VERSION: Label = Label { name: "version", values: &[] };
+
+macro_rules! metrics {
+    ($($constant:ident = $kind:ident $name:literal [$($label:expr),*] $help:literal;)*) => {
+        $(
+            #[doc = $help]
+            pub const $constant: Metric =
+                Metric { name: $name, kind: Kind::$kind, labels: &[$($label),*], help: $help };
+        )*
+        /// The whole table.
+        pub const ALL: &[Metric] = &[$($constant),*];
+    };
+}
+
+metrics! {
+    BUILD_INFO = Gauge "agt_build_info" [VERSION] "Always 1; the version is in the label.";
+    AGENTS = Gauge "agt_agents" [] "Agents that the supervisor knows, running or not.";
+    AGENTS_WITHOUT_SERIES = Gauge "agt_agents_without_series" []
+        "Agents beyond the limit of labelled agents: they run, and have no series of their own.";
+    AGENT_STATE = Gauge "agt_agent_state" [AGENT, STATE] "1 for the state that the agent is in, 0 for the others.";
+    AGENT_RING = Gauge "agt_agent_ring" [AGENT, RING] "1 for the agent's effective ring, 0 for the others.";
+    AGENT_ENFORCED = Gauge "agt_agent_enforced" [AGENT, EXTENT]
+        "1 for how much of its ring the kernel enforces on the agent; absent before the first launch.";
+    AGENT_RESTARTS = Counter "agt_agent_restarts_total" [AGENT] "Restarts by the agent's restart rule.";
+    AGENT_DEATHS = Counter "agt_agent_deaths_total" [AGENT, CAUSE] "Ends of the agent's lives, by cause.";
+    AGENT_MEMORY = Gauge "agt_agent_memory_bytes" [AGENT] "Memory charged to the agent's cgroup; absent while it isn't running.";
+    AGENT_MEMORY_LIMIT = Gauge "agt_agent_memory_limit_bytes" [AGENT] "The agent's memory limit in its effective ring.";
+    AGENT_TASKS = Gauge "agt_agent_tasks" [AGENT] "Processes and threads of the agent; absent while it isn't running.";
+    AGENT_CPU = Counter "agt_agent_cpu_seconds_total" [AGENT] "CPU time of the agent's cgroups, all its lives together.";
+    AGENT_THROTTLED = Counter "agt_agent_cpu_throttled_seconds_total" [AGENT]
+        "Time that the agent waited because its CPU quota was used up, summed over CPUs.";
+    AGENT_OOM_KILLS = Counter "agt_agent_oom_kills_total" [AGENT]
+        "Processes that the kernel ended at the agent's memory limit.";
+    AGENT_TASK_REFUSALS = Counter "agt_agent_task_refusals_total" [AGENT] "Forks and clones that the task limit refused.";
+    LAUNCH_SECONDS = Histogram "agt_launch_seconds" [RING]
+        "From the decision to launch to the program's execution, the durable audit record included.";
+    KILL_SECONDS = Histogram "agt_kill_seconds" [] "From the trigger of a kill until the cgroup was seen empty.";
+    KILLS_UNVERIFIED = Counter "agt_kills_unverified_total" []
+        "Kills that no empty cgroup confirmed: there was none, or it did not empty in time.";
+    SLO_EVENTS = Counter "agt_slo_events_total" [AGENT, SLO, OUTCOME] "Valid events of the SLO's indicator.";
+    SLO_OBJECTIVE = Gauge "agt_slo_objective_ratio" [AGENT, SLO] "The SLO's objective.";
+    SLO_BUDGET_LEFT = Gauge "agt_slo_budget_left_ratio" [AGENT, SLO]
+        "Share of the error budget that is left in the period; absent without data.";
+    SLO_BURN = Gauge "agt_slo_burn_ratio" [AGENT, SLO, WINDOW]
+        "Error ratio over the look-back by 1 minus the objective; windows by their name for a period of 30 days; absent without data.";
+    SLO_STATUS = Gauge "agt_slo_status" [AGENT, SLO, STATUS] "1 for the SLO's status, 0 for the others.";
+    TRUST_SCORE = Gauge "agt_trust_score" [AGENT] "The agent's trust score, 0 to 1000.";
+    BREAKER_STATE = Gauge "agt_breaker_state" [AGENT, BREAKER] "1 for the state of the agent's circuit breaker, 0 for the others.";
+    AUDIT_RECORDS = Counter "agt_audit_records_total" [] "Records in the audit log, those of earlier supervisors included.";
+    AUDIT_LOST = Counter "agt_audit_lost_total" [] "Audit records of what took power that found no room; a record tells how many.";
+    AUDIT_HEADS = Counter "agt_audit_heads_total" [] "Signed heads of the audit log.";
+    AUDIT_HEADS_FAILED = Counter "agt_audit_heads_failed_total" [] "Signed heads that could not be written at once.";
+    STORE_COMMITS = Counter "agt_store_commits_total" [] "Transactions on the disk.";
+    STORE_REQUESTS = Counter "agt_store_requests_total" [] "Requests in those transactions.";
+    STORE_COMMITS_FAILED = Counter "agt_store_commits_failed_total" [] "Transactions that failed; their requests were told so.";
+    STORE_REFUSED = Counter "agt_store_requests_refused_total" []
+        "Requests refused to keep the last space for records of what takes power.";
+    STORE_UPKEEP_FAILED = Counter "agt_store_upkeep_failed_total" [] "Log growths and checkpoints that failed: they cost speed, never data.";
+    PROCESS_START = Gauge "process_start_time_seconds" [] "Start time of the supervisor since the Unix epoch.";
+    PROCESS_CPU = Counter "process_cpu_seconds_total" [] "User and system CPU time of the supervisor.";
+    PROCESS_MEMORY = Gauge "process_resident_memory_bytes" [] "Resident memory of the supervisor.";
+    PROCESS_FDS = Gauge "process_open_fds" [] "Open file descriptors of the supervisor.";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_prometheus_practice() {
+        let mut seen = std::collections::BTreeSet::new();
+        for metric in ALL {
+            let name = metric.name;
+            assert!(seen.insert(name), "{name} stands twice");
+            assert!(name.starts_with("agt_") || name.starts_with("process_"), "{name}");
+            assert_eq!(name.ends_with("_total"), metric.kind == Kind::Counter, "{name}");
+            assert!(metric.kind != Kind::Histogram || name.ends_with("_seconds"), "{name}");
+            for wrong in ["milli", "micro", "_ms", "percent", "_kb", "_minutes"] {
+                assert!(!name.contains(wrong), "{name} is not in base units");
+            }
+            assert!(metric.help.ends_with('.'), "{name}: the help is a sentence");
+            for label in metric.labels {
+                assert!(!label.name.ends_with("id") && label.name != "pid", "{name}: ids label nothing");
+            }
+        }
+    }
+}

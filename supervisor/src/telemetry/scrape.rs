@@ -1,0 +1,184 @@
+//! One scrape: asks the loop, the store and the sources, and writes it all down.
+//!
+//! The supervisor's loop is asked as `ps` asks it, so a scrape costs what `ps` costs; scrapes that come closer together than
+//! [`FRESH_FOR`] share one answer, so that nobody can keep the loop busy by asking. A loop that doesn't answer costs its
+//! agents' state series and nothing else: what was counted is still told.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout};
+
+use super::names;
+use super::process;
+use super::sample::Sample;
+use super::state;
+use super::{AGENTS_MAX, Telemetry};
+use crate::driver::Handle;
+use crate::driver::observing::GovernedNumbers;
+use crate::driver::status::AgentStatus;
+use crate::store::Store;
+
+/// How long an answer is given again.
+pub const FRESH_FOR: Duration = Duration::from_millis(200);
+/// How long the loop or the store may take for a scrape: far less than Prometheus's own patience of ten seconds.
+pub const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+
+/// What a scrape needs. Clones share one.
+#[derive(Debug, Clone)]
+pub struct Scraper {
+    telemetry: Telemetry,
+    handle: Handle,
+    store: Store,
+    last: Arc<Mutex<Option<Given>>>,
+}
+
+/// An exposition and when it was written.
+#[derive(Debug)]
+struct Given {
+    at: Instant,
+    text: Arc<str>,
+}
+
+/// One thing that readiness depends on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Check {
+    /// What.
+    pub name: &'static str,
+    /// Why not, if not.
+    pub problem: Option<String>,
+}
+
+impl Scraper {
+    /// A scraper.
+    #[must_use]
+    pub fn new(telemetry: Telemetry, handle: Handle, store: Store) -> Scraper {
+        Scraper { telemetry, handle, store, last: Arc::default() }
+    }
+
+    /// The exposition of this moment.
+    pub async fn exposition(&self) -> Arc<str> {
+        let mut last = self.last.lock().await;
+        if let Some(given) = last.as_ref().filter(|given| given.at.elapsed() < FRESH_FOR) {
+            return Arc::clone(&given.text);
+        }
+        let text: Arc<str> = self.write().await.into();
+        *last = Some(Given { at: Instant::now(), text: Arc::clone(&text) });
+        text
+    }
+
+    async fn write(&self) -> String {
+        let mut sample = Sample::new();
+        sample.set(&names::BUILD_INFO, &[("version", env!("CARGO_PKG_VERSION"))], 1.0);
+        process::sample(&mut sample);
+        if let Ok(Ok(observed)) = timeout(ANSWER_WITHIN, self.handle.observe()).await {
+            add_agents(&mut sample, &self.telemetry, &observed.agents);
+            add_governed(&mut sample, &self.telemetry, &observed.governed);
+        }
+        self.add_store(&mut sample).await;
+        for source in self.telemetry.sources() {
+            source.sample(&mut sample);
+        }
+        sorted(&(self.telemetry.render() + &sample.render()))
+    }
+
+    async fn add_store(&self, sample: &mut Sample) {
+        let counts = self.store.counts();
+        let counted = [
+            (&names::AUDIT_LOST, counts.lost_notes),
+            (&names::AUDIT_HEADS, counts.heads),
+            (&names::AUDIT_HEADS_FAILED, counts.failed_heads),
+            (&names::STORE_COMMITS, counts.commits),
+            (&names::STORE_REQUESTS, counts.requests),
+            (&names::STORE_COMMITS_FAILED, counts.failed_commits),
+            (&names::STORE_REFUSED, counts.refused_for_reserve),
+            (&names::STORE_UPKEEP_FAILED, counts.failed_upkeep),
+        ];
+        for (metric, count) in counted {
+            sample.set(metric, &[], count as f64);
+        }
+        let last = timeout(ANSWER_WITHIN, self.store.read(crate::store::Reader::audit_last)).await;
+        sample.set_known(&names::AUDIT_RECORDS, &[], last.ok().and_then(Result::ok).map(|seq| seq as f64));
+    }
+
+    /// What the supervisor depends on, each with its problem if it has one.
+    pub async fn checks(&self) -> [Check; 2] {
+        [self.check_loop(ANSWER_WITHIN).await, self.check_store().await]
+    }
+
+    /// Whether the loop answers in time.
+    pub async fn check_loop(&self, within: Duration) -> Check {
+        let problem = match timeout(within, self.handle.observe()).await {
+            Ok(Ok(_)) => None,
+            Ok(Err(refusal)) => Some(refusal.to_string()),
+            Err(_) => Some(format!("no answer within {} s", within.as_secs())),
+        };
+        Check { name: "loop", problem }
+    }
+
+    async fn check_store(&self) -> Check {
+        let problem = match timeout(ANSWER_WITHIN, self.store.read(crate::store::Reader::audit_last)).await {
+            Ok(Ok(_)) => None,
+            Ok(Err(e)) => Some(e.to_string()),
+            Err(_) => Some(format!("no answer within {} s", ANSWER_WITHIN.as_secs())),
+        };
+        Check { name: "store", problem }
+    }
+}
+
+fn add_agents(sample: &mut Sample, telemetry: &Telemetry, agents: &[AgentStatus]) {
+    let mut unlabelled = 0_u32;
+    for agent in agents {
+        let Some(used) = telemetry.total_used(&agent.name, agent.life, agent.usage.as_ref()) else {
+            unlabelled += 1;
+            continue;
+        };
+        let labels = [("agent", agent.name.as_str())];
+        sample.set_state(&names::AGENT_STATE, &labels, state::agent_state(&agent.state));
+        sample.set_state(&names::AGENT_RING, &labels, state::ring(agent.ring));
+        if let Some(report) = &agent.report {
+            sample.set_state(&names::AGENT_ENFORCED, &labels, report.extent());
+        }
+        let usage = agent.usage.unwrap_or_default();
+        let number = |value: Option<u64>| value.map(|value| value as f64);
+        let seconds = |usec: Option<u64>| usec.map(|usec| usec as f64 / 1e6);
+        sample.set_known(&names::AGENT_MEMORY, &labels, number(usage.memory_bytes));
+        sample.set_known(&names::AGENT_TASKS, &labels, number(usage.tasks));
+        sample.set_known(&names::AGENT_MEMORY_LIMIT, &labels, number(agent.memory_limit_bytes));
+        sample.set_known(&names::AGENT_CPU, &labels, seconds(used.cpu_usec));
+        sample.set_known(&names::AGENT_THROTTLED, &labels, seconds(used.throttled_usec));
+        sample.set_known(&names::AGENT_OOM_KILLS, &labels, number(used.oom_kills));
+        sample.set_known(&names::AGENT_TASK_REFUSALS, &labels, number(used.task_refusals));
+    }
+    sample.set(&names::AGENTS, &[], agents.len() as f64);
+    sample.set(&names::AGENTS_WITHOUT_SERIES, &[], f64::from(unlabelled));
+    debug_assert!(unlabelled == 0 || agents.len() > AGENTS_MAX || telemetry.lives().len() >= AGENTS_MAX);
+}
+
+fn add_governed(sample: &mut Sample, telemetry: &Telemetry, governed: &[GovernedNumbers]) {
+    for numbers in governed.iter().filter(|numbers| telemetry.is_labelled(&numbers.agent)) {
+        numbers.slos.iter().for_each(|slo| sample.slo(&numbers.agent, slo));
+        sample.trust(&numbers.agent, numbers.trust.into());
+        sample.breaker(&numbers.agent, numbers.breaker);
+    }
+}
+
+/// Families and their series by name: the recorders hold them in no order, and people read this too. A histogram keeps its
+/// lines: buckets stand in order of their bounds, not of their text.
+fn sorted(text: &str) -> String {
+    let mut families: Vec<String> = text
+        .split("\n\n")
+        .filter(|family| !family.trim().is_empty())
+        .map(|family| {
+            let mut lines: Vec<&str> = family.lines().filter(|line| !line.is_empty()).collect();
+            if !lines.iter().any(|line| line.starts_with("# TYPE") && line.ends_with(" histogram")) {
+                // HELP before TYPE before the series, as `#` sorts before letters.
+                lines.sort_unstable();
+            }
+            lines.join("\n")
+        })
+        .collect();
+    families.sort_unstable();
+    families.join("\n\n") + "\n"
+}

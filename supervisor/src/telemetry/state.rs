@@ -1,0 +1,41 @@
+//! The closed sets of words that label states, and the words for what the supervisor's own types say.
+
+use agt_rings::Ring;
+
+use crate::machine::lifecycle::{GaveUp, State};
+
+/// States of an agent. `gave_up` is its own: an operator must look, where `ended` is often meant.
+pub const AGENT_STATES: [&str; 8] =
+    ["idle", "starting", "running", "stopping", "killing", "backoff", "ended", "gave_up"];
+/// Rings.
+pub const RINGS: [&str; 4] = ["0", "1", "2", "3"];
+/// How much of a ring is enforced.
+pub const EXTENTS: [&str; 2] = ["full", "partial"];
+/// Causes of death, as `Death::word` has them.
+pub const CAUSES: [&str; 9] =
+    ["exit", "signal", "memory_limit", "time_limit", "unhealthy", "killed", "stopped", "launch_failed", "taken"];
+/// States of an SLO, best first.
+pub const SLO_STATUSES: [&str; 5] = ["healthy", "unknown", "warning", "critical", "exhausted"];
+/// States of a circuit breaker.
+pub const BREAKER_STATES: [&str; 5] = ["closed", "open", "half-open", "forced-open", "disabled"];
+
+/// The word for an agent's state.
+#[must_use]
+pub(super) fn agent_state(state: &State) -> &'static str {
+    match state {
+        State::Idle => "idle",
+        State::Starting => "starting",
+        State::Running { .. } => "running",
+        State::Stopping { .. } => "stopping",
+        State::Killing { .. } => "killing",
+        State::Backoff { .. } => "backoff",
+        State::Ended { gave_up: GaveUp::No, .. } => "ended",
+        State::Ended { gave_up: GaveUp::Yes, .. } => "gave_up",
+    }
+}
+
+/// The word for a ring.
+#[must_use]
+pub(super) fn ring(ring: Ring) -> &'static str {
+    RINGS[usize::from(ring.number())]
+}
