@@ -80,6 +80,9 @@ pub enum Verb {
     /// Let frozen agents run on
     #[command(after_help = "Example:\n  agt-supervise thaw researcher --reason \"looked\"")]
     Thaw(ActArgs),
+    /// Run sagas: steps that either all take effect or are all undone
+    #[command(subcommand)]
+    Saga(commands::saga::SagaVerb),
     /// Print a shell's completions
     #[command(after_help = "Example:\n  agt-supervise completions bash > /etc/bash_completion.d/agt-supervise")]
     Completions {
@@ -214,6 +217,7 @@ pub fn main() -> ExitCode {
         Verb::Restart(args) => commands::act::act(&global, &args, ActWord::Restart),
         Verb::Freeze(args) => commands::act::act(&global, &args, ActWord::Freeze),
         Verb::Thaw(args) => commands::act::act(&global, &args, ActWord::Thaw),
+        Verb::Saga(verb) => commands::saga::saga(&global, verb),
         Verb::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "agt-supervise", &mut std::io::stdout());
             Ok(0)

@@ -9,4 +9,5 @@ pub mod dirs;
 pub mod driver;
 pub mod exit;
 pub mod machine;
+pub mod sagas;
 pub mod store;

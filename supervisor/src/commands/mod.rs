@@ -5,6 +5,7 @@ pub mod check;
 pub mod failure;
 pub mod man;
 pub mod run;
+pub mod saga;
 pub mod show;
 
 use std::path::PathBuf;

@@ -9,9 +9,9 @@ pub mod definition;
 pub mod event;
 mod forward;
 pub mod ground;
-mod launching;
+pub(crate) mod launching;
 pub mod logfile;
-mod records;
+pub(crate) mod records;
 pub mod status;
 pub mod streams;
 

@@ -17,7 +17,7 @@ pub(super) const END: Action = Action::new("end");
 
 /// Milliseconds since the epoch, for records; a clock before 1970 counts as 0.
 #[must_use]
-pub(super) fn wall_ms() -> i64 {
+pub(crate) fn wall_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
