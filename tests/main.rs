@@ -7,5 +7,6 @@ mod examples;
 mod kill;
 mod limits;
 mod run;
+mod saga;
 mod support;
 mod tidy;
