@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::support::{Outcome, Rig, Supervisor, is_root, processes_with, quoted, unique, until};
+use crate::support::{Outcome, Rig, Supervisor, effort, processes_with, quoted, unique, until};
 
 /// SIGKILL as an exit code.
 const KILLED: i32 = 137;
@@ -18,10 +18,6 @@ echo "$AGT_RUN $AGT_STEP $word" >> log; echo "{\"key\": \"$AGT_IDEMPOTENCY_KEY\"
 const UNDO: &str = r#"if rmdir "effect-$AGT_STEP" 2>/dev/null; then word=new; else word=none; fi
 echo "$AGT_RUN $AGT_STEP $word" >> log"#;
 const STEPS: [&str; 5] = ["one", "two", "three", "four", "five"];
-
-fn effort() -> &'static str {
-    if is_root() { "" } else { "enforcement: best-effort\n" }
-}
 
 /// A chain of five; `failing` exits with 1 each time.
 fn chain(rig: &Rig, failing: Option<&str>) -> PathBuf {
@@ -286,6 +282,20 @@ fn everything_wrong_with_a_saga_is_reported_at_its_line_and_nothing_starts() {
         );
         assert!(only(&rig).is_none(), "{steps}");
     }
+}
+
+#[test]
+fn a_saga_beside_a_running_supervisor_is_refused_and_can_still_be_listed() {
+    let rig = Rig::new();
+    let agent = rig.agent("busy", &format!("ring: 2\n{}command: [sleep, '300']\n", effort()));
+    let supervisor = rig.start(&agent);
+    let outcome = run(&rig, &chain(&rig, None));
+    assert_eq!(outcome.code, 69, "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("--state-dir"), "{}", outcome.stderr);
+    assert_eq!(saga(&rig, &["list"]).code, 0);
+    assert!(only(&rig).is_none() && effects(&rig).is_empty());
+    supervisor.signal(Signal::SIGINT);
+    supervisor.wait();
 }
 
 #[test]

@@ -151,9 +151,7 @@ fn given_output(text: Option<&str>) -> Result<Value, Failure> {
 fn run(global: &Global, dirs: &Dirs, args: &RunArgs) -> Outcome {
     let around = surroundings(dirs)?;
     let ready = file::load(&args.file, &around, args.operator.as_deref()).map_err(|e| config_failure(&e))?;
-    for waiting in host::list(dirs, Scope::Unfinished).map_err(failure)? {
-        eprintln!("note: saga {} is {}: `agt-supervise saga resume {0}` takes it up", waiting.id, waiting.state);
-    }
+    host::name_unfinished(dirs);
     let id = SagaId::new(format!("{}-{:08x}", ready.plan.name(), rand::random::<u32>()));
     let context = serde_json::to_value(&ready.context).map_err(|e| Failure::of(exit::BUG, &e))?;
     let plan = ready.plan;

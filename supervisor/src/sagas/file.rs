@@ -100,7 +100,7 @@ pub fn commands(
 /// One command as the agent that it is.
 fn command(plan: &Plan, work: &Work, context: &Context, around: &Surroundings) -> Result<AgentPlan, ConfigError> {
     let alone = |problem| ConfigError::from_report(config::Report::new(Path::new(""), "".into(), vec![problem]));
-    let ring = ring(plan, work).map_err(alone)?;
+    let ring = ring(plan, work).map_err(|problem| alone(*problem))?;
     let words = Command::from_words(work.command.clone());
     let words = words.map_err(|bad| alone(Problem::config(bad.message).help(bad.instead)))?;
     let mut spec = AgentSpec::new(AgentName::from_words(plan.name()), words);
@@ -115,14 +115,16 @@ fn command(plan: &Plan, work: &Work, context: &Context, around: &Surroundings) -
 }
 
 /// The ring of a command: what it asks for, never above the saga's ceiling.
-fn ring(plan: &Plan, work: &Work) -> Result<Ring, Problem> {
+fn ring(plan: &Plan, work: &Work) -> Result<Ring, Box<Problem>> {
     let number = work.ring.unwrap_or(RING_DEFAULT).max(plan.ring().unwrap_or(0));
     match Ring::from_number(number) {
         Some(ring @ (Ring::R2 | Ring::R3)) => Ok(ring),
-        Some(ring) => Err(Problem::new(Class::Refused, format!("a step can't run in {ring}"))
-            .label("2 or 3")
-            .help("nobody can vouch for a step yet: leave `ring` out (R2) or say 3")),
-        None => Err(Problem::config(format!("there is no ring {number}")).label("2 or 3")),
+        Some(ring) => Err(Box::new(
+            Problem::new(Class::Refused, format!("a step can't run in {ring}"))
+                .label("2 or 3")
+                .help("nobody can vouch for a step yet: leave `ring` out (R2) or say 3"),
+        )),
+        None => Err(Box::new(Problem::config(format!("there is no ring {number}")).label("2 or 3"))),
     }
 }
 

@@ -191,3 +191,11 @@ pub fn list(dirs: &Dirs, scope: Scope) -> Result<Vec<Summary>, HostError> {
     }
     Ok(Reader::open(&dirs.state)?.sagas(scope)?)
 }
+
+/// Says which sagas of this store wait to be taken up: at a start, before anything else is.
+pub fn name_unfinished(dirs: &Dirs) {
+    // A list that can't be read is the store's trouble, which opening it reports.
+    for waiting in list(dirs, Scope::Unfinished).unwrap_or_default() {
+        eprintln!("note: saga {} is {}: `agt-supervise saga resume {0}` takes it up", waiting.id, waiting.state);
+    }
+}

@@ -95,3 +95,39 @@ impl Journal for AuditedJournal {
         self.plain.list(scope).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use agt_saga::journal::Summary;
+    use agt_saga::record::{Attempt, Created};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_intent_of_a_step_and_its_audit_record_are_one_commit() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let journal = AuditedJournal::new(store.clone(), 7);
+        let (saga, text) = (agt_saga::id::SagaId::new("s"), String::new());
+        let created = Created { saga, plan_hash: "h".to_owned(), plan: text, context: serde_json::Value::Null };
+        let run = Attempt { step: "one".to_owned(), kind: RunKind::Forward, attempt: 1 };
+        let events = [Event::Created(created), Event::Started(run)].map(|event| SagaRecord::new(5, event).to_text());
+        let summary =
+            Summary { id: "s".into(), name: "n".into(), state: "running".into(), finished: false, updated_ms: 5 };
+        journal.append(summary.clone(), 0, events.to_vec()).await.unwrap();
+        let actions = async || {
+            let page = store.audit_page(0, 100).await.unwrap();
+            let of_sagas =
+                page.into_iter().map(|row| row.record).filter(|record| record.action.as_str().starts_with("saga."));
+            of_sagas.map(|record| (record.action.as_str().to_owned(), record.outcome)).collect::<Vec<_>>()
+        };
+        let expected = [("saga.start".to_owned(), Outcome::Allowed), ("saga.step".to_owned(), Outcome::Allowed)];
+        assert_eq!(actions().await, expected);
+        // What the journal refuses leaves no audit record either.
+        assert!(matches!(journal.append(summary, 0, events.to_vec()).await, Err(JournalError::Conflict { .. })));
+        assert_eq!(actions().await, expected);
+        assert_eq!(journal.load("s").await.unwrap().len(), 2);
+        store.close().await.unwrap();
+    }
+}

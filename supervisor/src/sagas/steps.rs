@@ -44,6 +44,8 @@ const END_WITHIN: Duration = Duration::from_secs(10);
 const VARIABLE_BYTES_MAX: usize = 32 * 1024;
 /// All such values together, so that the environment always fits.
 const VARIABLES_BYTES_MAX: usize = 128 * 1024;
+/// The wait between two looks for processes of an earlier supervisor, where there is no cgroup that would tell.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 const READ_BYTES: usize = 16 * 1024;
 
 /// The processes of one saga.
@@ -116,7 +118,8 @@ impl ProcessSteps {
         };
         spec.own_id = own_id(&run.id.step, &agent.identity);
         tell(&mut spec, run);
-        let wired = match Wired::new(run, self.log(&run.id)) {
+        let log = self.logs.join(format!("saga-{}-{}.log", agent.name(), run.id.step));
+        let wired = match Wired::new(run, log) {
             Ok(wired) => wired,
             Err(e) => return not_started(format!("its standard streams can't be made: {e}"), Again::Yes),
         };
@@ -148,10 +151,6 @@ impl ProcessSteps {
         let stdout = wired.stdout.await.unwrap_or_else(|_| Tail::new(0));
         let stderr = wired.stderr.await.unwrap_or_else(|_| Tail::new(0));
         outcome(gone, &stdout, &stderr)
-    }
-
-    fn log(&self, run: &RunId) -> PathBuf {
-        self.logs.join(format!("saga-{}-{}.log", run.saga, run.step))
     }
 }
 
@@ -194,9 +193,19 @@ impl Steps for ProcessSteps {
         }
     }
 
-    async fn verify_empty(&self, _: &SagaId, _: &[RunId]) -> Result<Vec<Fate>, StepsError> {
-        // The ground was swept before this object existed, and a sweep that leaves something alive lays no ground. Of how
-        // the runs ended nobody kept anything: all of them are lost.
+    async fn verify_empty(&self, saga: &SagaId, _: &[RunId]) -> Result<Vec<Fate>, StepsError> {
+        // The ground was swept before this object existed, and a sweep that leaves something alive lays no ground. Where
+        // there are no cgroups to sweep, a step's tree dies with its init and that with its launcher, a moment after the
+        // supervisor: wait for that moment. Of how the runs ended nobody kept anything: all of them are lost.
+        if !self.ground.has_groups() {
+            let deadline = tokio::time::Instant::now() + END_WITHIN;
+            while let Some(pid) = process_of(saga)? {
+                if tokio::time::Instant::now() >= deadline {
+                    return Err(format!("process {pid} of an earlier supervisor still runs").into());
+                }
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        }
         Ok(Vec::new())
     }
 }
@@ -220,6 +229,21 @@ fn outcome(gone: Gone, stdout: &Tail, stderr: &Tail) -> StepOutcome {
     };
     outcome.note = Some(stderr.text()).filter(|note| !note.is_empty());
     outcome
+}
+
+/// A process of this user that was started for this saga, by the variable that each has from us.
+fn process_of(saga: &SagaId) -> std::io::Result<Option<String>> {
+    let mark = format!("AGT_SAGA={saga}");
+    for entry in std::fs::read_dir("/proc")? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        // Other users' processes can't be read and were not ours; one that ends meanwhile is gone.
+        let Ok(environment) = std::fs::read(entry.path().join("environ")) else { continue };
+        if environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes()) {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
 }
 
 /// The environment that says what this run is and what it is given.
@@ -269,7 +293,10 @@ struct Wired {
 
 impl Wired {
     fn new(run: &StepRun, log: PathBuf) -> std::io::Result<Wired> {
-        let log = Arc::new(Mutex::new(LogFile::open(log, LogLimits::default())));
+        // One log for a step of this name, not one for each saga: their number must not grow without bound.
+        let mut log = LogFile::open(log, LogLimits::default());
+        log.append(format!("== {}\n", run.id).as_bytes());
+        let log = Arc::new(Mutex::new(log));
         let pump = |limit: usize| -> std::io::Result<(OwnedFd, tokio::task::JoinHandle<Tail>)> {
             let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
             nix::fcntl::fcntl(&read, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
