@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 
 use crate::support::{Outcome, Rig, is_root};
 
-fn example(name: &str) -> PathBuf {
+pub fn example(name: &str) -> PathBuf {
     let root = std::env::var_os("AGT_TEST_TREE")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned(), PathBuf::from);
     root.join("examples").join(name)
 }
 
-fn copy(from: &Path, to: &Path) {
+pub fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap().filter_map(Result::ok) {
         std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();

@@ -11,5 +11,6 @@ mod kill;
 mod limits;
 mod metrics;
 mod run;
+mod saga;
 mod support;
 mod tidy;

@@ -26,6 +26,8 @@ pub struct SagaSpec {
     pub name: String,
     /// The most privileged ring any step may have, 0 to 3.
     pub ring: Option<u8>,
+    /// What happens where the host can't enforce the steps' rings in full; the caller's to heed.
+    pub enforcement: EnforcementSpec,
     /// The longest the whole saga may take before it is undone ("10m"); none when absent. Past the pivot it has no
     /// effect: from there the saga only goes forward.
     #[serde(with = "humantime_serde")]
@@ -33,6 +35,17 @@ pub struct SagaSpec {
     pub timeout: Option<Duration>,
     /// The steps: a list of steps with a `name` each, or a map from name to step.
     pub steps: StepsSpec,
+}
+
+/// What happens where a ring can't be enforced in full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum EnforcementSpec {
+    /// The step is not started.
+    #[default]
+    Required,
+    /// It is started, and what is missing is said.
+    BestEffort,
 }
 
 /// One step of a saga.

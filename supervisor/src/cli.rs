@@ -110,6 +110,9 @@ pub enum Verb {
     /// Attest an R0 agent's plan and program, for at most a day
     #[command(after_help = "Example:\n  agt-supervise attest deploy --reason \"release 4.2\" --ttl 1h")]
     Attest(commands::trust::AttestArgs),
+    /// Run sagas: steps that either all take effect or are all undone
+    #[command(subcommand)]
+    Saga(commands::saga::SagaVerb),
     /// Print a shell's completions
     #[command(after_help = "Example:\n  agt-supervise completions bash > /etc/bash_completion.d/agt-supervise")]
     Completions {
@@ -329,6 +332,7 @@ pub fn main() -> ExitCode {
         Verb::Slo(args) => commands::slo::slo(&global, args),
         Verb::Trust(verb) => commands::trust::trust(&global, verb),
         Verb::Attest(args) => commands::trust::attest(&global, args),
+        Verb::Saga(verb) => commands::saga::saga(&global, verb),
         Verb::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "agt-supervise", &mut std::io::stdout());
             Ok(0)

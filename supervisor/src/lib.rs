@@ -10,5 +10,6 @@ pub mod driver;
 pub mod exit;
 pub mod govern;
 pub mod machine;
+pub mod sagas;
 pub mod store;
 pub mod telemetry;

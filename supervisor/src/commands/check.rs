@@ -40,7 +40,7 @@ pub fn config_failure(error: &ConfigError) -> Failure {
 }
 
 /// Colours only on a terminal, and not where somebody said no (https://no-color.org).
-fn color() -> Color {
+pub(super) fn color() -> Color {
     let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
     if std::io::stderr().is_terminal() && !refused && !dumb { Color::Always } else { Color::Never }

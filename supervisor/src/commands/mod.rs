@@ -10,6 +10,7 @@ pub mod host;
 pub mod man;
 pub mod probe;
 pub mod run;
+pub mod saga;
 pub mod show;
 pub mod slo;
 pub mod trust;

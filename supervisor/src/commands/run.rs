@@ -189,6 +189,9 @@ fn supervise(
         eprintln!("note: ended {} processes that an earlier supervisor left behind", swept.processes);
     }
     let store = Store::open_locked(lock, Options::default())?;
+    if mode == Mode::Service {
+        crate::sagas::host::name_unfinished(dirs);
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

@@ -100,6 +100,23 @@ pub fn agent_from_command(
     resolve::resolve(&spec, origin, around, operator.as_ref(), overrides)
 }
 
+/// Resolves a spec that was made from another file of ours (a step of a saga): `source` is that file, resolved, and its
+/// folder is the one that relative paths are relative to. Problems have no place: the caller knows the line.
+///
+/// # Errors
+/// As [`load_agent`].
+pub fn agent_from_spec(
+    spec: &AgentSpec,
+    source: &Path,
+    around: &Surroundings,
+    operator: Option<&Path>,
+) -> Result<AgentPlan, ConfigError> {
+    let operator = find_operator(operator, around)?;
+    let folder = source.parent().unwrap_or(Path::new("/"));
+    let origin = Origin { document: None, source, folder };
+    resolve::resolve(spec, origin, around, operator.as_ref(), &Overrides::default())
+}
+
 /// What a command line is known by: the script that its interpreter reads, else its program.
 fn named_by(command: &Command, workdir: &Path) -> PathBuf {
     let words = command.words();

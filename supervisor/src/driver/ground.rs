@@ -87,6 +87,12 @@ impl Ground {
         base.create(name, &kept).map(Some)
     }
 
+    /// Whether agents have cgroups here, so that the sweep at the start was one of all that an earlier supervisor left.
+    #[must_use]
+    pub fn has_groups(&self) -> bool {
+        self.base.is_some()
+    }
+
     /// Takes the subtree away at a clean end.
     ///
     /// # Errors

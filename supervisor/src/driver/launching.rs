@@ -58,7 +58,8 @@ impl Supervisor {
     }
 }
 
-fn perform(
+/// Compiles, makes the group and launches; what a failed launch left is ended and taken away.
+pub(crate) fn perform(
     ground: &Ground,
     spec: &Spec,
     whose: &super::event::Whose,
@@ -116,7 +117,7 @@ fn exit_code(error: &LaunchError) -> u8 {
 }
 
 /// An error with its causes, in one line.
-pub(super) fn in_full(error: &dyn std::error::Error) -> String {
+pub(crate) fn in_full(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -128,7 +129,7 @@ pub(super) fn in_full(error: &dyn std::error::Error) -> String {
 }
 
 /// Waits for the channel's word without blocking a thread.
-pub(super) async fn exit_of(running: &Running) -> io::Result<Exit> {
+pub(crate) async fn exit_of(running: &Running) -> io::Result<Exit> {
     // Registered as a stream: readiness is all that is asked of it, and the packet is read by its owner.
     let channel = std::os::unix::net::UnixStream::from(running.channel().try_clone_to_owned()?);
     channel.set_nonblocking(true)?;
@@ -143,7 +144,7 @@ pub(super) async fn exit_of(running: &Running) -> io::Result<Exit> {
 }
 
 /// Waits until the init is gone, ends whatever may be left, reads the last numbers and takes the group away.
-pub(super) fn clear_away(name: &str, exit: Exit, running: &Running, group: Option<&Group>) -> Gone {
+pub(crate) fn clear_away(name: &str, exit: Exit, running: &Running, group: Option<&Group>) -> Gone {
     let complain = |what: &str, e: &dyn std::error::Error| eprintln!("error: {name}: {what}: {e}");
     match running.wait_gone(STOP_WITHIN) {
         Ok(true) => {}

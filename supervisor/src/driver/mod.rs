@@ -10,7 +10,7 @@ pub mod event;
 mod forward;
 mod governing;
 pub mod ground;
-mod launching;
+pub(crate) mod launching;
 pub mod logfile;
 pub mod observing;
 pub mod records;

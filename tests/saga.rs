@@ -1,0 +1,316 @@
+//! Sagas survive their supervisor: killed at every place, they still come to the right end.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::support::{Outcome, Rig, Supervisor, effort, processes_with, quoted, unique, until};
+
+/// SIGKILL as an exit code.
+const KILLED: i32 = 137;
+/// More places than any saga here passes: a saga that never comes to its end must fail the test, not hang it.
+const PLACES_MAX: u32 = 80;
+/// The effect is a folder: made once, taken away once, whoever tries. Each try is a line in the log.
+const ACT: &str = r#"if mkdir "effect-$AGT_STEP" 2>/dev/null; then word=new; else word=again; fi
+echo "$AGT_RUN $AGT_STEP $word" >> log; echo "{\"key\": \"$AGT_IDEMPOTENCY_KEY\"}""#;
+const UNDO: &str = r#"if rmdir "effect-$AGT_STEP" 2>/dev/null; then word=new; else word=none; fi
+echo "$AGT_RUN $AGT_STEP $word" >> log"#;
+const STEPS: [&str; 5] = ["one", "two", "three", "four", "five"];
+
+/// A chain of five; `failing` exits with 1 each time.
+fn chain(rig: &Rig, failing: Option<&str>) -> PathBuf {
+    let mut text = format!("version: 1\nkind: saga\nname: chain\n{}steps:\n", effort());
+    for (at, step) in STEPS.iter().enumerate() {
+        let script = if failing == Some(step) { "echo \"$AGT_RUN $AGT_STEP fails\" >> log; exit 1" } else { ACT };
+        text.push_str(&format!("  {step}:\n    command: [sh, -c, {}]\n    idempotent: true\n", quoted(script)));
+        text.push_str(&format!("    compensate: {{command: [sh, -c, {}]}}\n", quoted(UNDO)));
+        if at > 0 {
+            let before = STEPS[at - 1];
+            text.push_str(&format!("    needs: [{before}]\n    inputs: {{from: steps.{before}.outputs.key}}\n"));
+        }
+    }
+    write(rig, &text)
+}
+
+fn write(rig: &Rig, text: &str) -> PathBuf {
+    let path = rig.work.join("saga.yaml");
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+fn saga(rig: &Rig, args: &[&str]) -> Outcome {
+    rig.output(["saga"].iter().chain(args))
+}
+
+fn run(rig: &Rig, file: &std::path::Path) -> Outcome {
+    saga(rig, &["run", file.to_str().unwrap()])
+}
+
+fn run_to(rig: &Rig, file: &std::path::Path, place: u32) -> Outcome {
+    saga(rig, &["run", file.to_str().unwrap(), "--crash-at", &place.to_string()])
+}
+
+/// The one saga of the rig.
+fn only(rig: &Rig) -> Option<String> {
+    let list: Value = serde_json::from_str(&saga(rig, &["list", "--json"]).stdout).unwrap();
+    assert!(list.as_array().unwrap().len() <= 1, "{list}");
+    list[0]["id"].as_str().map(str::to_owned)
+}
+
+fn shown(rig: &Rig, id: &str) -> Value {
+    serde_json::from_str(&saga(rig, &["show", id, "--json"]).stdout).unwrap()
+}
+
+/// How often each line stands in the log.
+fn log(rig: &Rig) -> BTreeMap<String, usize> {
+    let mut lines = BTreeMap::new();
+    for line in std::fs::read_to_string(rig.work.join("log")).unwrap_or_default().lines() {
+        *lines.entry(line.to_owned()).or_default() += 1;
+    }
+    lines
+}
+
+fn effects(rig: &Rig) -> Vec<&'static str> {
+    STEPS.into_iter().filter(|step| rig.work.join(format!("effect-{step}")).is_dir()).collect()
+}
+
+/// Each effect was made once, and at most one repeat of one step for each crash.
+fn assert_completed(rig: &Rig, context: &str) {
+    assert_eq!(effects(rig), STEPS, "{context}");
+    let log = log(rig);
+    for step in STEPS {
+        assert_eq!(log.get(&format!("forward {step} new")), Some(&1), "{context}: {log:?}");
+    }
+    let repeats: usize = log.iter().filter(|(line, _)| line.ends_with("again")).map(|(_, count)| count).sum();
+    assert!(repeats <= 1, "{context}: {log:?}");
+    assert!(!log.keys().any(|line| line.starts_with("compensate")), "{context}: {log:?}");
+}
+
+/// Each step that was done is undone, once.
+fn assert_undone(rig: &Rig, id: &str, context: &str) {
+    assert!(effects(rig).is_empty(), "{context}: {:?}", effects(rig));
+    let log = log(rig);
+    let shown = shown(rig, id);
+    let history = shown["history"].to_string();
+    for step in ["one", "two", "three"] {
+        assert_eq!(log.get(&format!("forward {step} new")), Some(&1), "{context}: {log:?}");
+        assert_eq!(log.get(&format!("compensate {step} new")), Some(&1), "{context}: {log:?}");
+        assert_eq!(history.matches(&format!("{step}  undone")).count(), 1, "{context}: {history}");
+    }
+    assert!(!log.keys().any(|line| line.contains("five")), "{context}: {log:?}");
+}
+
+#[test]
+fn a_supervisor_killed_at_every_place_going_forward_completes_each_effect_once() {
+    for place in 1..PLACES_MAX {
+        let rig = Rig::new();
+        let file = chain(&rig, None);
+        let outcome = run_to(&rig, &file, place);
+        if outcome.code != KILLED {
+            assert_eq!(outcome.code, 0, "{}", outcome.stderr);
+            assert_completed(&rig, "unhurt");
+            // Six appends and five runs, each with a place before and one after it.
+            assert_eq!(place, 2 * (6 + 5) + 1, "the places are not those that this test knows");
+            return;
+        }
+        // Nothing was begun before the first record was durable.
+        let Some(id) = only(&rig) else {
+            assert_eq!((place, effects(&rig).len()), (1, 0));
+            continue;
+        };
+        let resumed = saga(&rig, &["resume", &id]);
+        assert_eq!(resumed.code, 0, "place {place}: {}", resumed.stderr);
+        assert_completed(&rig, &format!("place {place}"));
+    }
+    panic!("the saga never came to its end");
+}
+
+#[test]
+fn a_supervisor_killed_twice_at_every_place_going_back_undoes_each_effect_once() {
+    for place in 1..PLACES_MAX {
+        let rig = Rig::new();
+        let file = chain(&rig, Some("four"));
+        let outcome = run_to(&rig, &file, place);
+        if outcome.code != KILLED {
+            assert_eq!(outcome.code, 1, "{}", outcome.stderr);
+            assert_undone(&rig, &only(&rig).unwrap(), "unhurt");
+            // Four steps, three undos: as many runs, and one append more.
+            assert_eq!(place, 2 * (8 + 7) + 1, "the places are not those that this test knows");
+            return;
+        }
+        let Some(id) = only(&rig) else {
+            assert_eq!((place, effects(&rig).len()), (1, 0));
+            continue;
+        };
+        // Killed once more while it is taken up, at another place each time.
+        let again = saga(&rig, &["resume", &id, "--crash-at", &(place % 6 + 1).to_string()]);
+        assert!([KILLED, 1].contains(&again.code), "place {place}: {}", again.stderr);
+        let resumed = saga(&rig, &["resume", &id]);
+        assert_eq!(resumed.code, 1, "place {place}: {}", resumed.stderr);
+        assert_undone(&rig, &id, &format!("place {place}"));
+    }
+    panic!("the saga never came to its end");
+}
+
+/// Starts a saga and waits until `line` stands in its log.
+fn started(rig: &Rig, file: &std::path::Path, line: &str) -> Supervisor {
+    let child = rig.command(["saga".as_ref(), "run".as_ref(), file.as_os_str()]).spawn().unwrap();
+    let supervisor = Supervisor { child: Some(child) };
+    until("the step runs", || log(rig).contains_key(line));
+    supervisor
+}
+
+#[test]
+fn a_step_cut_off_in_the_middle_leaves_no_process_and_is_settled_by_its_rule() {
+    let rig = Rig::new();
+    let mark = unique("agt-saga-sleep");
+    let script = format!("mkdir effect-one; echo started >> log; sh -c 'sleep 300; : {mark}'");
+    let file = write(
+        &rig,
+        &format!(
+            "version: 1\nkind: saga\nname: cut\n{}steps:\n  one:\n    command: [sh, -c, {}]\n    on_unknown: compensate\n    \
+             compensate: {{command: [sh, -c, {}]}}\n",
+            effort(),
+            quoted(&script),
+            quoted(UNDO)
+        ),
+    );
+    let supervisor = started(&rig, &file, "started");
+    assert!(!processes_with(&mark).is_empty());
+    supervisor.signal(Signal::SIGKILL);
+    assert_eq!(supervisor.wait().code, KILLED);
+    let id = only(&rig).unwrap();
+    let resumed = saga(&rig, &["resume", &id]);
+    assert_eq!(resumed.code, 1, "{}", resumed.stderr);
+    assert!(processes_with(&mark).is_empty(), "the step outlived its supervisor");
+    assert_eq!(log(&rig).get("compensate one new"), Some(&1));
+}
+
+#[test]
+fn ctrl_c_ends_what_runs_and_the_saga_can_be_taken_up_again() {
+    let rig = Rig::new();
+    let mark = unique("agt-saga-wait");
+    let script = format!("test -e go && exit 0; echo started >> log; sh -c 'sleep 300; : {mark}'");
+    let file = write(
+        &rig,
+        &format!(
+            "version: 1\nkind: saga\nname: wait\n{}steps:\n  one: {{command: [sh, -c, {}], idempotent: true}}\n",
+            effort(),
+            quoted(&script)
+        ),
+    );
+    let supervisor = started(&rig, &file, "started");
+    supervisor.signal(Signal::SIGINT);
+    assert_eq!(supervisor.wait().code, 75);
+    assert!(processes_with(&mark).is_empty());
+    std::fs::write(rig.work.join("go"), "").unwrap();
+    let resumed = saga(&rig, &["resume", &only(&rig).unwrap()]);
+    assert_eq!(resumed.code, 0, "{}", resumed.stderr);
+}
+
+#[test]
+fn a_compensation_that_keeps_failing_is_stuck_until_an_operator_resolves_it() {
+    let rig = Rig::new();
+    let retry = "retry: {attempts: 2, backoff: {initial: 1ms, max: 1ms}}";
+    let file = write(
+        &rig,
+        &format!(
+            "version: 1\nkind: saga\nname: stuck\n{}steps:\n  one:\n    command: [sh, -c, 'true']\n    compensate: \
+             {{command: [sh, -c, 'exit 7'], {retry}}}\n  two: {{command: [sh, -c, 'exit 1'], needs: [one]}}\n",
+            effort()
+        ),
+    );
+    let outcome = run(&rig, &file);
+    assert_eq!(outcome.code, 75, "{}", outcome.stderr);
+    let id = only(&rig).unwrap();
+    let why = ["--reason", "refunded by hand"];
+    let wrong = saga(&rig, &["resolve", &id, "two", "--applied", why[0], why[1]]);
+    assert_eq!(wrong.code, 64, "{}", wrong.stderr);
+    let resolved = saga(&rig, &["resolve", &id, "one", "--applied", why[0], why[1]]);
+    assert_eq!(resolved.code, 0, "{}", resolved.stderr);
+    let resumed = saga(&rig, &["resume", &id]);
+    assert_eq!(resumed.code, 1, "{}", resumed.stderr);
+    assert_eq!(shown(&rig, &id)["state"], "compensated");
+}
+
+#[test]
+fn a_step_over_its_time_is_ended_with_its_whole_tree_and_its_output_reaches_the_next() {
+    let rig = Rig::new();
+    let mark = unique("agt-saga-slow");
+    let slow = format!("sh -c 'sleep 300; : {mark}' & sh -c 'sleep 300; : {mark}'");
+    let file = write(
+        &rig,
+        &format!(
+            "version: 1\nkind: saga\nname: slow\n{}steps:\n  one: {{command: [sh, -c, {}], effects: none}}\n  two:\n    \
+             command: [sh, -c, {}]\n    needs: [one]\n    inputs: {{n: steps.one.outputs.n, t: hello}}\n    effects: none\n  \
+             three: {{command: [sh, -c, {}], needs: [two], effects: none, timeout: 300ms}}\n",
+            effort(),
+            quoted("echo some words; echo '{\"n\": 41}'"),
+            quoted("read -r given; echo \"$given $AGT_INPUT_N $AGT_INPUT_T\" >> log"),
+            quoted(&slow)
+        ),
+    );
+    let outcome = run(&rig, &file);
+    assert_eq!(outcome.code, 1, "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("time limit"), "{}", outcome.stderr);
+    assert!(processes_with(&mark).is_empty());
+    let given = r#"{"inputs":{"n":41,"t":"hello"},"output":null} 41 hello"#;
+    assert_eq!(log(&rig).get(given), Some(&1), "{:?}", log(&rig));
+}
+
+#[test]
+fn everything_wrong_with_a_saga_is_reported_at_its_line_and_nothing_starts() {
+    let rig = Rig::new();
+    let cases = [
+        ("steps: {one: {comand: [sh]}}", 64, "command"),
+        ("steps: {one: {command: [sh]}, two: {command: [sh], needs: [onee]}}", 64, "did you mean `one`?"),
+        ("steps: {one: {command: [sh]}, two: {command: [sh], needs: [one]}}", 64, "nothing undoes this step"),
+        ("steps: {one: {command: [no-such-program-at-all]}}", 127, "step `one`"),
+        ("steps: {one: {command: [sh], ring: 0}}", 77, "can't run in"),
+        ("steps: {one: {command: [sh], workdir: /etc}}", 77, "/etc"),
+    ];
+    for (steps, code, word) in cases {
+        let file = write(&rig, &format!("version: 1\nkind: saga\nname: wrong\n{steps}\n"));
+        let outcome = run(&rig, &file);
+        assert_eq!(outcome.code, code, "{steps}: {}", outcome.stderr);
+        assert!(
+            outcome.stderr.contains(word) && outcome.stderr.contains("saga.yaml:4:"),
+            "{steps}: {}",
+            outcome.stderr
+        );
+        assert!(only(&rig).is_none(), "{steps}");
+    }
+}
+
+#[test]
+fn a_saga_beside_a_running_supervisor_is_refused_and_can_still_be_listed() {
+    let rig = Rig::new();
+    let agent = rig.agent("busy", &format!("ring: 2\n{}command: [sleep, '300']\n", effort()));
+    let supervisor = rig.start(&agent);
+    let outcome = run(&rig, &chain(&rig, None));
+    assert_eq!(outcome.code, 69, "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("--state-dir"), "{}", outcome.stderr);
+    assert_eq!(saga(&rig, &["list"]).code, 0);
+    assert!(only(&rig).is_none() && effects(&rig).is_empty());
+    supervisor.signal(Signal::SIGINT);
+    supervisor.wait();
+}
+
+#[test]
+fn the_refund_example_is_undone_in_plain_sight_twice_over() {
+    let rig = Rig::new();
+    let from = crate::examples::example("04-saga-refund");
+    let folder = rig.work.join("refund");
+    crate::examples::copy(&from, &folder);
+    let file = folder.join("saga.yaml");
+    for time in 1..=2 {
+        let outcome = run(&rig, &file);
+        assert_eq!(outcome.code, 1, "{}", outcome.stderr);
+        assert!(outcome.stdout.contains("(refund): compensated"), "{}", outcome.stdout);
+        let ledger = std::fs::read_to_string(folder.join("ledger.txt")).unwrap();
+        let count = |sign: &str| ledger.lines().filter(|line| line.starts_with(sign)).count();
+        assert_eq!((count("+ "), count("- ")), (2 * time, 2 * time), "{ledger}");
+    }
+}
