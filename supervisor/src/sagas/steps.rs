@@ -125,7 +125,7 @@ impl ProcessSteps {
         };
         let whose = Whose { agent: spec.name.clone(), life: self.launches.fetch_add(1, Ordering::SeqCst) };
         let (ground, name, streams) = (Arc::clone(&self.ground), whose.agent.clone(), wired.streams);
-        let launched = tokio::task::spawn_blocking(move || perform(&ground, &spec, &whose, &streams)).await;
+        let launched = tokio::task::spawn_blocking(move || perform(&ground, &spec, &whose, &streams, None)).await;
         let Launched { running, group, plan } = match launched {
             Ok(Ok(launched)) => launched,
             Ok(Err(failed)) => return not_started(failed.error, Again::No),
@@ -146,7 +146,7 @@ impl ProcessSteps {
             }
         };
         let cleared = tokio::task::spawn_blocking(move || clear_away(&name, exit, &running, group.as_deref())).await;
-        let gone = cleared.unwrap_or(Gone { exit, out_of_memory: OutOfMemory::NotSeen });
+        let gone = cleared.unwrap_or(Gone { exit, out_of_memory: OutOfMemory::NotSeen, usage: None });
         // The tree is gone and with it the last writers: both pumps end.
         let stdout = wired.stdout.await.unwrap_or_else(|_| Tail::new(0));
         let stderr = wired.stderr.await.unwrap_or_else(|_| Tail::new(0));
