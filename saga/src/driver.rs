@@ -149,7 +149,7 @@ impl<J: Journal, S: Steps> Driver<J, S> {
     /// [`SagaError`]; among them [`JournalError::Conflict`] for an id that was used before.
     pub async fn run(&self, plan: Plan, id: SagaId, context: Value) -> Result<Rest, SagaError> {
         let live = self.enter(&id)?;
-        let hash = (self.settings.digest)(plan.to_text().as_bytes());
+        let hash = (self.settings.digest)(plan.text().as_bytes());
         let moment = self.moment();
         let submission = Submission { id: id.clone(), plan: Arc::new(plan), plan_hash: hash, context };
         let begun = machine::begin(submission, moment, &self.settings.policy);

@@ -67,6 +67,9 @@ mod state;
 /// supervisor down with it must not do so for ever.
 pub const LOST_MAX: u32 = 16;
 
+/// The most records that may follow from one moment, for each step: no step goes through more stages without waiting.
+const RECORDS_PER_STEP_MAX: usize = 16;
+
 /// How many steps of one saga run at once when nothing is said.
 pub const PARALLEL_DEFAULT: NonZeroUsize = NonZeroUsize::new(8).expect("8 is not 0");
 
@@ -199,7 +202,7 @@ pub struct Submission {
 /// [`IllegalEvent`] never happens but for a bug.
 pub fn begin(submission: Submission, moment: Moment, policy: &Policy) -> Result<(State, Turn), IllegalEvent> {
     let Submission { id, plan, plan_hash, context } = submission;
-    let created = Created { saga: id, plan_hash, plan: plan.to_text(), context };
+    let created = Created { saga: id, plan_hash, plan: plan.text().to_owned(), context };
     let mut state = State::created(moment.now_ms, &created, plan);
     let mut turn = Turn { records: vec![Record::new(moment.now_ms, Event::Created(created))], actions: Vec::new() };
     turn.advance(&mut state, moment, policy)?;
@@ -269,10 +272,13 @@ impl Turn {
     /// # Errors
     /// [`IllegalEvent`] never happens but for a bug.
     pub fn advance(&mut self, state: &mut State, moment: Moment, policy: &Policy) -> Result<(), IllegalEvent> {
-        while let Some(event) = state.next_event(moment, policy) {
-            self.commit(state, moment, event)?;
+        for _ in 0..state.slots.len() * RECORDS_PER_STEP_MAX {
+            match state.next_event(moment, policy) {
+                Some(event) => self.commit(state, moment, event)?,
+                None => return Ok(()),
+            }
         }
-        Ok(())
+        Err(IllegalEvent { seq: state.seq + 1, fault: "the policy comes to no end".to_owned() })
     }
 
     fn commit(&mut self, state: &mut State, moment: Moment, event: Event) -> Result<(), IllegalEvent> {

@@ -20,6 +20,8 @@ pub const CHECK_TIMEOUT_DEFAULT_MS: u64 = 30_000;
 #[derive(Clone, PartialEq)]
 pub struct Plan {
     document: PlanDocument,
+    /// The bytes that are hashed and journaled: those that were read, where it was read.
+    text: String,
     graph: Graph,
 }
 
@@ -210,21 +212,24 @@ impl Plan {
     /// [`PlanError::Graph`] when a name is used twice, a need is unknown, or steps wait for each other.
     pub fn new(document: PlanDocument) -> Result<Self, PlanError> {
         let graph = Graph::of(&document.steps)?;
-        Ok(Self { document, graph })
+        let text = serde_json::to_string(&document).expect("text keys and finite numbers always serialize");
+        Ok(Self { document, text, graph })
     }
 
-    /// Reads the text that [`Plan::to_text`] wrote.
+    /// Reads what [`Plan::text`] gave.
     ///
     /// # Errors
     /// [`PlanError`] when it isn't such a text.
     pub fn from_text(text: &str) -> Result<Self, PlanError> {
-        Self::new(serde_json::from_str(text).map_err(PlanError::Format)?)
+        let document: PlanDocument = serde_json::from_str(text).map_err(PlanError::Format)?;
+        let graph = Graph::of(&document.steps)?;
+        Ok(Self { document, text: text.to_owned(), graph })
     }
 
     /// The plan as one line of JSON, the same for the same plan: what is hashed and journaled.
     #[must_use]
-    pub fn to_text(&self) -> String {
-        serde_json::to_string(&self.document).expect("text keys and finite numbers always serialize")
+    pub fn text(&self) -> &str {
+        &self.text
     }
 
     /// The saga's name.

@@ -72,7 +72,7 @@ pub struct Created {
     pub saga: SagaId,
     /// The hash of `plan`'s bytes, by the caller's digest.
     pub plan_hash: String,
-    /// The plan, as `Plan::to_text` wrote it.
+    /// The plan, as `Plan::text` gave it.
     pub plan: String,
     /// What the caller needs to know of the saga after a crash (where its file stood, who submitted it); opaque here.
     #[serde(default, skip_serializing_if = "Value::is_null")]

@@ -93,7 +93,7 @@ impl Held {
         let policy = Policy { parallel: NonZeroUsize::new(3).unwrap() };
         let moment = Moment { now_ms: 1_000, draw: Draw(u32::MAX / 3) };
         let plan = Arc::new(case.plan.clone());
-        let plan_hash = digest(plan.to_text().as_bytes());
+        let plan_hash = digest(plan.text().as_bytes());
         let submission = Submission { id: SagaId::new("s"), plan, plan_hash, context: json!({"base": "/srv"}) };
         let (state, turn) = machine::begin(submission, moment, &policy).unwrap();
         let mut held = Self { state, records: Vec::new(), now_ms: 1_000, policy };
@@ -261,4 +261,21 @@ proptest! {
         let replayed = replay(&held.entries(), digest).unwrap();
         prop_assert_eq!(replayed, held.state);
     }
+}
+
+#[test]
+fn a_clock_that_was_set_back_delays_no_retry_beyond_its_longest_wait() {
+    let spec = json!({"version": 1, "kind": "saga", "name": "s", "steps": [{"name": "a", "command": ["x"],
+        "retry": {"attempts": 2, "backoff": {"initial": "10s", "max": "10s"}}}]});
+    let plan = agt_saga::lint::plan(&serde_json::from_value(spec).unwrap()).unwrap();
+    let mut held = Held::begin(&Case { plan, scripts: Default::default() });
+    held.now_ms = 1_000_000;
+    held.play(&Move::FinishAll(End::Failed));
+    let due_ms = held.state.next_wake_ms(held.now_ms).unwrap();
+    held.now_ms = due_ms - 9_999;
+    held.input(vec![Input::Wake]);
+    assert!(held.state.in_flight().is_empty(), "it was started too early");
+    held.now_ms = due_ms - 10_001;
+    held.input(vec![Input::Wake]);
+    assert_eq!(held.state.in_flight().len(), 1, "it waits for the clock to come back");
 }
