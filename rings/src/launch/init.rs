@@ -59,7 +59,7 @@ fn live(plan: &Plan, given: &mut Given) -> Result<(), Failure> {
     let prepared = Prepared::new(plan, given, landlock.as_ref())?;
     let agent = child::start(&prepared)?;
     announce(given, &agent, listeners)?;
-    settle(given)?;
+    settle(given, plan)?;
     watch(given, &agent, &signals, plan.namespaces & libc::CLONE_NEWPID != 0)
 }
 
@@ -133,7 +133,7 @@ fn announce(given: &Given, agent: &child::Agent, listeners: Vec<TcpListener>) ->
 }
 
 /// Gives up everything that only the launch needed: streams (so that their ends are seen), capabilities, dumpability.
-fn settle(given: &mut Given) -> Result<(), Failure> {
+fn settle(given: &mut Given, plan: &Plan) -> Result<(), Failure> {
     let failed = |step: &'static str| move |e: std::io::Error| Failure::new(step, &e);
     // Which groups the agent joins is decided: the way into them is closed.
     given.tasks.clear();
@@ -149,7 +149,10 @@ fn settle(given: &mut Given) -> Result<(), Failure> {
         replace_with_nothing(number).map_err(failed("let go of the launcher's streams"))?;
     }
     process::drop_bounding_set().or_else(ignore_eperm).map_err(failed("empty the init's bounding set"))?;
-    process::drop_all_capabilities().map_err(failed("drop the init's capabilities"))?;
+    // Without a PID namespace it ends the tree by signals, and the tree has another uid than it.
+    let ends_others = plan.ids.is_some() && plan.namespaces & libc::CLONE_NEWPID == 0;
+    let keep = if ends_others { 1 << process::CAP_KILL } else { 0 };
+    process::drop_capabilities_but(keep).map_err(failed("drop the init's capabilities"))?;
     process::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0).map_err(failed("set no_new_privs"))?;
     process::set_non_dumpable().map_err(failed("become non-dumpable"))?;
     process::set_parent_death_signal(libc::SIGKILL).map_err(failed("ask for the parent death signal again"))

@@ -356,11 +356,10 @@ fn landlock(
             );
         }
     }
-    if spec.ring != Ring::R3 {
-        rules.extend(
-            spec.files.iter().filter(|r| r.access == crate::spec::Access::Write).map(|r| (r.path.clone(), r.access)),
-        );
-    }
+    // R3 only reads what it declares for writing.
+    let access = if spec.ring == Ring::R3 { crate::spec::Access::Read } else { crate::spec::Access::Write };
+    let declared = spec.files.iter().filter(|r| r.access == crate::spec::Access::Write);
+    rules.extend(declared.map(|r| (r.path.clone(), access)));
     Some(Landlock { abi, rules, refuse_tcp: spec.ring == Ring::R3 && abi >= 4 })
 }
 

@@ -1,11 +1,13 @@
 //! Which promise is met, by which mechanism, on this host: the judgement behind every report and every refusal.
 
+use std::path::PathBuf;
+
 use super::{Ids, Landlock, Root};
 use crate::builtin::Definition;
 use crate::host::{Host, Privilege, Support, Tree};
 use crate::report::{Enforced, Gap, Protection};
 use crate::ring::Ring;
-use crate::spec::{Access, Spec, User};
+use crate::spec::{Access, FileRule, Spec, User};
 
 /// What the judgement looks at.
 pub(super) struct Facts<'a> {
@@ -36,7 +38,8 @@ pub(super) fn judge(definition: &Definition, facts: &Facts<'_>) -> (Vec<Enforced
 fn judge_one(protection: Protection, facts: &Facts<'_>) -> Judgement {
     match protection {
         Protection::HiddenSupervisor => hidden(facts),
-        Protection::FileRead | Protection::FileWrite => files(facts),
+        Protection::FileRead => files(facts),
+        Protection::FileWrite => protected(facts),
         Protection::FileMetadata => namespaced(
             facts,
             "mount namespace, read-only mounts",
@@ -89,9 +92,42 @@ fn namespaced(facts: &Facts<'_>, mechanism: &str, instead: &str) -> Judgement {
 
 fn hidden(facts: &Facts<'_>) -> Judgement {
     if matches!(facts.root, Root::Unchanged) && facts.landlock.is_some() {
-        return Ok(vec!["Landlock".into()]);
+        return match inside_a_rule(facts, &facts.spec.hide, Access::Read) {
+            None => Ok(vec!["Landlock".into()]),
+            Some(path) => Err((
+                format!(
+                    "needs a mount namespace ({}); Landlock can't take {} out of a tree that it opens",
+                    why_no_namespaces(facts),
+                    path.display()
+                ),
+                namespace_help(facts),
+            )),
+        };
     }
     namespaced(facts, "mount namespace", "and Landlock is absent")
+}
+
+/// The first of `paths` that lies in a declared tree: Landlock's rules only add, so it could not be taken out again.
+fn inside_a_rule<'a>(facts: &Facts<'_>, paths: &'a [PathBuf], access: Access) -> Option<&'a PathBuf> {
+    let opened = |rule: &&FileRule| access == Access::Read || (rule.access == access && facts.spec.ring != Ring::R3);
+    paths.iter().find(|path| facts.spec.files.iter().filter(opened).any(|rule| path.starts_with(&rule.path)))
+}
+
+/// Landlock alone can't keep a name read-only inside a writable tree.
+fn protected(facts: &Facts<'_>) -> Judgement {
+    if matches!(facts.root, Root::Unchanged)
+        && let Some(path) = inside_a_rule(facts, &facts.spec.protect, Access::Write)
+    {
+        return Err((
+            format!(
+                "needs a mount namespace ({}); Landlock can't keep {} read-only inside a writable tree",
+                why_no_namespaces(facts),
+                path.display()
+            ),
+            namespace_help(facts),
+        ));
+    }
+    files(facts)
 }
 
 fn files(facts: &Facts<'_>) -> Judgement {
@@ -224,5 +260,99 @@ fn dies(facts: &Facts<'_>) -> Judgement {
         ))
     } else {
         Ok(by)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use crate::builtin;
+    use crate::host::{Controllers, Host, Privilege, Support};
+    use crate::plan::{Mount, Plan, Root, SystemTrees, compile};
+    use crate::report::Protection;
+    use crate::ring::Ring;
+    use crate::seccomp::ExecCookie;
+    use crate::spec::{Access, Enforcement, FileRule, Spec, Terminal, User};
+
+    fn plan(ring: Ring, namespaces: Support, protect: &[&str], hide: &[&str]) -> Plan {
+        let yes = || Support::Yes;
+        let host = Host {
+            kernel: "6.18".to_owned(),
+            landlock_abi: Some(7),
+            seccomp: yes(),
+            privilege: Privilege::User { uid: 1000, gid: 1000 },
+            namespaces,
+            controllers: Controllers { memory: yes(), cpu: yes(), tasks: yes(), kill: yes(), layout: "v2".to_owned() },
+            own_ids: yes(),
+        };
+        let paths = |list: &[&str]| list.iter().map(Into::into).collect();
+        let spec = Spec {
+            name: "test".to_owned(),
+            ring,
+            enforcement: Enforcement::BestEffort,
+            program: "/bin/true".into(),
+            argv: vec!["true".into()],
+            env: Vec::new(),
+            workdir: "/var/tmp/w".into(),
+            files: vec![FileRule { path: "/var/tmp/w".into(), access: Access::Write }],
+            protect: paths(protect),
+            hide: paths(hide),
+            listen: Vec::new(),
+            limits: builtin::definition(ring).limits,
+            user: User::Own,
+            own_id: builtin::OWN_ID_BASE,
+            terminal: Terminal::None,
+        };
+        compile(&spec, &host, &[], &SystemTrees::default(), ExecCookie::new(1)).unwrap()
+    }
+
+    fn missing(plan: &Plan) -> Vec<Protection> {
+        plan.report.gaps.iter().map(|gap| gap.protection).collect()
+    }
+
+    #[test]
+    fn landlock_alone_does_not_claim_what_it_cannot_take_out_of_a_tree() {
+        let none = || Support::No { reason: "test".to_owned() };
+        let inside = plan(Ring::R2, none(), &["/var/tmp/w/agent.yaml"], &["/var/tmp/w/.state"]);
+        assert!(missing(&inside).contains(&Protection::FileWrite));
+        assert!(missing(&inside).contains(&Protection::HiddenSupervisor));
+        let outside = plan(Ring::R2, none(), &[], &["/var/lib/agt-supervise"]);
+        assert!(!missing(&outside).contains(&Protection::FileWrite));
+        assert!(!missing(&outside).contains(&Protection::HiddenSupervisor));
+        assert_eq!(missing(&plan(Ring::R2, Support::Yes, &["/var/tmp/w/agent.yaml"], &["/var/tmp/w/.state"])), []);
+    }
+
+    #[test]
+    fn r3_may_read_its_workdir_also_where_landlock_stands_alone() {
+        let plan = plan(Ring::R3, Support::No { reason: "test".to_owned() }, &[], &[]);
+        let rules = plan.landlock.unwrap().rules;
+        assert!(rules.contains(&("/var/tmp/w".into(), Access::Read)));
+        assert!(!rules.contains(&("/var/tmp/w".into(), Access::Write)));
+    }
+
+    #[test]
+    fn directories_above_protected_names_are_pinned_before_them_and_only_those() {
+        let plan =
+            plan(Ring::R2, Support::Yes, &["/var/tmp/w/a/.git/hooks", "/var/tmp/w/agent.yaml"], &["/var/tmp/w/b/s"]);
+        let Root::Built { mounts, .. } = plan.root else { panic!("no root of its own") };
+        let pins: Vec<_> = mounts
+            .iter()
+            .filter_map(|mount| match mount {
+                Mount::Pin { target } => target.to_str(),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(pins, ["/var/tmp/w/a", "/var/tmp/w/a/.git", "/var/tmp/w/b"]);
+        let first = |wanted: fn(&Mount) -> bool| mounts.iter().position(wanted).unwrap();
+        assert!(first(|m| matches!(m, Mount::Pin { .. })) < first(|m| matches!(m, Mount::Protect { .. })));
+    }
+
+    #[test]
+    fn no_link_of_the_view_stands_above_a_declared_tree() {
+        let plan = plan(Ring::R2, Support::Yes, &[], &[]);
+        let Root::Built { mounts, .. } = plan.root else { panic!("no root of its own") };
+        let links: Vec<_> = mounts.iter().filter(|mount| matches!(mount, Mount::Link { .. })).collect();
+        assert!(!links.is_empty());
+        assert!(!links.iter().any(|mount| matches!(mount, Mount::Link { target, .. } if target == "/var/tmp")));
     }
 }

@@ -206,14 +206,23 @@ struct CapHeader {
     pid: i32,
 }
 
+/// CAP_KILL: signals whom it likes.
+pub(crate) const CAP_KILL: u32 = 5;
+
 /// Clears every capability set of this thread and the ambient set.
 pub(crate) fn drop_all_capabilities() -> io::Result<()> {
+    drop_capabilities_but(0)
+}
+
+/// The same, but keeps those of the first 32 that are in the mask `keep` and held.
+pub(crate) fn drop_capabilities_but(keep: u32) -> io::Result<()> {
     const LINUX_CAPABILITY_VERSION_3: u32 = 0x2008_0522;
     const PR_CAP_AMBIENT: libc::c_int = 47;
     const PR_CAP_AMBIENT_CLEAR_ALL: libc::c_ulong = 4;
     prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0)?;
     let header = CapHeader { version: LINUX_CAPABILITY_VERSION_3, pid: 0 };
-    let data = [0u32; 6];
+    // Effective, permitted, inheritable, twice.
+    let data = [keep, keep, 0, 0, 0, 0];
     // SAFETY: header and data have the layout of version 3 (two triples) and live until the call returns.
     check(unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) })?;
     Ok(())

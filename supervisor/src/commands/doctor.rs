@@ -34,15 +34,13 @@ pub fn doctor(directory: &Path, form: Form, out: &mut dyn Write) -> anyhow::Resu
 pub fn render(survey: &Survey) -> String {
     let mut lines = vec![format!("  {}", offers(survey).join("   ")), directory(survey)];
     lines.push(rings(survey));
-    for gap in &survey.cgroup.gaps {
-        lines.push(String::new());
-        lines.push(format!("  no cgroup limits by {}: {}", gap.controller, gap.reason));
-        lines.push(format!("  help: {}", gap.help));
-    }
-    for (gap, rings) in distinct_gaps(survey) {
-        lines.push(String::new());
-        lines.push(format!("  missing in {}: {}: {}", list(&rings), gap.protection, gap.reason));
-        lines.push(format!("  help: {}", gap.help));
+    let gaps = distinct_gaps(survey);
+    for (index, (gap, rings)) in gaps.iter().enumerate() {
+        lines.push(format!("  missing in {}: {}: {}", list(rings), gap.protection, gap.reason));
+        // What one thing helps against is told together.
+        if gaps.get(index + 1).is_none_or(|(next, _)| next.help != gap.help) {
+            lines.push(format!("  help: {}", gap.help));
+        }
     }
     lines.join("\n") + "\n"
 }
@@ -55,19 +53,17 @@ fn offers(survey: &Survey) -> Vec<String> {
         some => format!("{}, delegated by {}: {}", survey.cgroup.layout, survey.cgroup.delegated_by, some.join(" ")),
     };
     let groups = if survey.cgroup.layout == "none" { "cgroups none to use".to_owned() } else { cgroup };
-    let who = match host.privilege {
-        Privilege::Root => "as root".to_owned(),
-        Privilege::User { uid, .. } => format!("as uid {uid}"),
-    };
-    vec![
+    let mut offers = vec![
         format!("kernel {}", host.kernel),
-        who,
         landlock,
         format!("seccomp {}", word(&host.seccomp)),
         format!("user namespaces {}", word(&survey.user_namespaces)),
-        format!("all namespaces together {}", word(&host.namespaces)),
-        groups,
-    ]
+    ];
+    if let Some(reason) = host.namespaces.reason() {
+        offers.push(format!("namespaces for agents no ({reason})"));
+    }
+    offers.push(groups);
+    offers
 }
 
 fn word(support: &Support) -> String {
@@ -76,9 +72,10 @@ fn word(support: &Support) -> String {
 
 fn directory(survey: &Survey) -> String {
     let directory = &survey.directory;
-    let id_map = match directory.id_map.reason() {
-        None => "id-mapped mounts work: agents get a uid of their own, your files keep theirs".to_owned(),
-        Some(reason) => format!("no id-mapped mounts ({reason})"),
+    let id_map = match (survey.host.privilege, directory.id_map.reason()) {
+        (Privilege::User { uid, .. }, _) => format!("agents run as uid {uid}, as you do; one of their own takes root"),
+        (Privilege::Root, None) => "id-mapped mounts yes: agents get uids of their own, files keep theirs".to_owned(),
+        (Privilege::Root, Some(reason)) => format!("id-mapped mounts no ({reason})"),
     };
     format!("  workdirs in {} ({}): {id_map}", directory.path.display(), directory.filesystem)
 }
@@ -189,10 +186,7 @@ mod tests {
             text.contains("rings you can run here: R0-R3 in full (R0 needs an attestation, R1 `trust set`)"),
             "{text}"
         );
-        assert!(
-            text.contains("kernel 6.18   as uid 1000   Landlock ABI 7   seccomp yes   user namespaces yes"),
-            "{text}"
-        );
+        assert!(text.contains("kernel 6.18   Landlock ABI 7   seccomp yes   user namespaces yes"), "{text}");
         assert!(text.contains("cgroup v2, delegated by systemd --user: cpu memory pids"), "{text}");
         assert!(!text.contains("missing") && !text.contains("help:"), "{text}");
     }

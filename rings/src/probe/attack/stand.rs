@@ -72,7 +72,10 @@ fn victim() -> std::io::Result<Got> {
 
 fn neighbour() -> std::io::Result<Got> {
     let home = std::env::var_os("HOME").unwrap_or_default();
-    std::fs::write(std::path::Path::new(&home).join("secret"), MARK)?;
+    // A ring without a HOME of its own has no secret there either: the control shows it.
+    if let Err(e) = std::fs::write(std::path::Path::new(&home).join("secret"), MARK) {
+        eprintln!("no secret in HOME: {e}");
+    }
     say(&wire::line(&Got::Ok))?;
     wait_for_end()?;
     Ok(Got::Ok)
