@@ -53,7 +53,7 @@ fn slo_of<'a>(agents: &'a Value, name: &str) -> &'a Value {
 #[test]
 fn a_spent_budget_kills_and_only_revive_brings_it_back() {
     let rig = Rig::new();
-    let forever = talker(&[BAD; 3], "time.sleep(1000)");
+    let forever = talker(&[BAD; 3], "time.sleep(20)");
     let file = python(&rig, "spender", 2, &slo("{on: exhausted, action: kill}"), &forever);
     let killed = run(&rig, &file);
     assert_eq!(killed.code, 76, "{}", killed.stderr);
@@ -74,7 +74,7 @@ fn a_spent_budget_kills_and_only_revive_brings_it_back() {
 #[test]
 fn the_mark_of_an_operators_kill_outlives_the_supervisor() {
     let rig = Rig::new();
-    let file = rig.agent("marked", &format!("ring: 2\n{}command: [sleep, '1000']\n", effort()));
+    let file = rig.agent("marked", &format!("ring: 2\n{}command: [sleep, '20']\n", effort()));
     let supervisor = rig.start(&file);
     assert_eq!(rig.output(["kill", "marked", "--reason", "test", "--yes"]).code, 0);
     assert_eq!(supervisor.wait().code, 76);

@@ -230,11 +230,11 @@ impl Supervisor {
         let now = self.governor.now();
         let Some(governed) = self.governor.get_mut(name) else { return };
         let (reply, weight) = governed.hear(report, now);
-        // The agent may be dead by what follows: the answer goes first.
-        let _ = answer.send(reply);
         if weight == Weight::Heavy {
             self.evaluate(name).await;
         }
+        // Last: what its word costs it has been taken before it can go on. It may be dead by now, and hear nothing.
+        let _ = answer.send(reply);
     }
 
     async fn evaluate(&mut self, name: &str) {
