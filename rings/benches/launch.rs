@@ -55,7 +55,7 @@ fn main() -> Result<(), Anything> {
                 return Err(format!("the agent ended with {exit:?}").into());
             }
             running.wait_gone(Duration::from_secs(5))?;
-            drop(group.kill(Duration::from_secs(5))?);
+            let _ = group.kill(Duration::from_secs(5))?;
             group.remove(Duration::from_secs(5))?;
         }
         if round >= 10 {

@@ -105,18 +105,19 @@ impl Drop for Socket {
     }
 }
 
-fn check(shared: &Shared, peer: Peer) -> Result<u32, Response> {
+/// The peer's uid if it may ask; else the answer to give.
+fn check(shared: &Shared, peer: Peer) -> Result<u32, Box<Response>> {
     let ours = nix::unistd::geteuid().as_raw();
     let operators = &shared.operators;
     match peer.uid {
         Some(uid) if uid == 0 || uid == ours || operators.uids.contains(&uid) => Ok(uid),
         Some(uid) if peer.gid.is_some_and(|gid| operators.gids.contains(&gid)) => Ok(uid),
-        _ => Err(problem(
+        _ => Err(Box::new(problem(
             StatusCode::FORBIDDEN,
             "only operators may use this socket: root, the supervisor's own user, and those in the operator's file"
                 .to_owned(),
             exit::REFUSED,
-        )),
+        ))),
     }
 }
 
@@ -150,7 +151,7 @@ async fn agents(
     Query(which): Query<Which>,
 ) -> Response {
     if let Err(response) = check(&shared, peer) {
-        return response;
+        return *response;
     }
     match shared.handle.status(which.agent).await {
         Ok(agents) => Json(Agents { agents, supervisor: Some(shared.about.as_ref().clone()) }).into_response(),
@@ -165,7 +166,7 @@ async fn act(
 ) -> Response {
     let by = match check(&shared, peer) {
         Ok(uid) => uid,
-        Err(response) => return response,
+        Err(response) => return *response,
     };
     match shared.handle.act(body.agent, body.act.into(), by, body.reason).await {
         Ok(agents) => Json(Agents { agents, supervisor: Some(shared.about.as_ref().clone()) }).into_response(),
@@ -176,7 +177,7 @@ async fn act(
 async fn govern(State(shared): State<Shared>, ConnectInfo(peer): ConnectInfo<Peer>, Json(ask): Json<Ask>) -> Response {
     let by = match check(&shared, peer) {
         Ok(uid) => uid,
-        Err(response) => return response,
+        Err(response) => return *response,
     };
     match shared.handle.govern(ask, by).await {
         Ok(answer) => Json(answer).into_response(),
@@ -187,6 +188,6 @@ async fn govern(State(shared): State<Shared>, ConnectInfo(peer): ConnectInfo<Pee
 async fn supervisor(State(shared): State<Shared>, ConnectInfo(peer): ConnectInfo<Peer>) -> Response {
     match check(&shared, peer) {
         Ok(_) => Json(shared.about.as_ref().clone()).into_response(),
-        Err(response) => response,
+        Err(response) => *response,
     }
 }

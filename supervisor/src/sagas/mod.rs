@@ -1,6 +1,6 @@
 //! Sagas in the supervisor: steps as processes in rings, on the durable journal of the state store.
 //!
-//! The engine (agt-saga) decides; here is its world. One module a subject: [`file`] from saga.yaml to a plan whose every
+//! The engine (agt-saga) decides; here is its world. One module a subject: [`mod@file`] from saga.yaml to a plan whose every
 //! command is resolved, [`journal`] the journal whose appends carry their audit records in the same commit, [`steps`] the
 //! processes, [`output`] what they print, [`host`] lock, ground, store and signals around it, [`progress`] what a person
 //! sees, [`crash`] where a test kills the supervisor.
