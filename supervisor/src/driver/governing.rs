@@ -26,7 +26,7 @@ use crate::config::spec::RestartPolicy;
 use crate::exit;
 use crate::govern::ask::{Answer, Ask};
 use crate::govern::attestation::Subject;
-use crate::govern::governed::{ExitCounts, Weight};
+use crate::govern::evidence::{ExitCounts, Weight};
 use crate::govern::governor::GovernError;
 use crate::govern::report::{Reply, Report};
 use crate::govern::socket;

@@ -3,13 +3,11 @@
 use std::collections::BTreeMap;
 
 use agt_rings::Ring;
-use agt_sre::breaker::{
-    Breaker, BreakerSettings, BreakerState, CallOutcome, CallWindow, Finished, Jitter, Permit, Refused,
-};
+use agt_sre::breaker::{Breaker, BreakerSettings, BreakerState, CallWindow, Jitter, Permit, Refused};
 use agt_sre::burn::LookBack;
-use agt_sre::engine::{Engine, Recorded, SloStatus, Verdict};
+use agt_sre::engine::{Engine, SloStatus, Verdict};
 use agt_sre::remedy;
-use agt_sre::sli::{ClassId, Evidence, Outcome, Sample, Severity, Sli, Threshold};
+use agt_sre::sli::Sli;
 use agt_sre::slo::Slo;
 use agt_sre::spec::{Share, SloSpec, default_safety};
 use agt_sre::time::Timestamp;
@@ -19,15 +17,8 @@ use serde_json::Value;
 use std::time::Duration;
 
 use super::attestation::{Attestation, Subject};
-use super::report::{self, Reply, Report};
 use super::stored::{self, Demoted, Killed, PartError, Parts, StoredSlo};
 use crate::config::plan::Identity;
-use crate::machine::lifecycle::Death;
-
-/// Tasks that an agent may have open at once on its socket.
-pub const TASKS_OPEN_MAX: usize = 256;
-/// Over which time throughput with a threshold is measured.
-const THROUGHPUT_EVERY: Duration = Duration::from_secs(60);
 
 /// How often an agent's runs are judged: the defaults of the breaker over ten minutes, with one probe, because a probe is a
 /// whole run.
@@ -65,11 +56,11 @@ pub struct LeastBudget {
 
 /// What the present life has shown so far; not kept over a restart.
 #[derive(Debug)]
-struct Life {
-    permit: Option<Permit>,
-    tasks: BTreeMap<String, Timestamp>,
-    ended: u32,
-    minute: Timestamp,
+pub(super) struct Life {
+    pub(super) permit: Option<Permit>,
+    pub(super) tasks: BTreeMap<String, Timestamp>,
+    pub(super) ended: u32,
+    pub(super) minute: Timestamp,
 }
 
 /// One agent.
@@ -78,9 +69,9 @@ pub struct Governed {
     /// Whose all this is.
     pub identity: Identity,
     specs: Vec<SloSpec>,
-    engine: Engine,
-    trust: Trust,
-    breaker: Breaker,
+    pub(super) engine: Engine,
+    pub(super) trust: Trust,
+    pub(super) breaker: Breaker,
     /// A demotion in force.
     pub demoted: Option<Demoted>,
     /// The mark of the kill switch.
@@ -91,7 +82,7 @@ pub struct Governed {
     pub subject: Option<Subject>,
     /// When it was quarantined.
     pub quarantined: Option<Timestamp>,
-    life: Life,
+    pub(super) life: Life,
     /// Whether there is news for the store.
     pub news: News,
 }
@@ -103,16 +94,6 @@ pub enum News {
     None,
     /// Something changed.
     Some,
-}
-
-/// What became of something that an agent or the kernel reported.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[must_use]
-pub enum Weight {
-    /// Nothing that could call for a remedy at once.
-    Light,
-    /// Evaluate now.
-    Heavy,
 }
 
 /// The SLOs of an agent: those of its file, and the default for safety if it names none.
@@ -330,129 +311,6 @@ impl Governed {
         verdicts
     }
 
-    fn record(&mut self, sample: &Sample, now: Timestamp) -> Weight {
-        match self.engine.record(sample, now) {
-            Recorded::Rejected(_) => Weight::Light,
-            Recorded::Tripped => {
-                self.news = News::Some;
-                Weight::Heavy
-            }
-            Recorded::Counted => {
-                self.news = News::Some;
-                Weight::Heavy
-            }
-        }
-    }
-
-    /// One look at its process: up and healthy, or not. The supervisor's own evidence.
-    pub fn observe_up(&mut self, outcome: Outcome, now: Timestamp) {
-        let _ = self.record(&Sample::new(Sli::Availability, outcome, Evidence::Supervisor), now);
-        if now.since(self.life.minute) >= THROUGHPUT_EVERY {
-            let ended = f64::from(self.life.ended);
-            self.life.ended = 0;
-            self.life.minute = now;
-            let _ = self.record(&Sample::new(Sli::Throughput, Outcome::Value(ended), Evidence::SelfReported), now);
-        }
-    }
-
-    /// It died. Failures cost availability; limits that it ran into and kills cost trust.
-    pub fn died(&mut self, death: &Death, counts: ExitCounts, now: Timestamp, jitter: Jitter) -> Option<Timestamp> {
-        self.life.tasks.clear();
-        let permit = self.life.permit.take();
-        let severity = match death {
-            Death::MemoryLimit | Death::TimeLimit => Some(Severity::Low),
-            Death::Killed { reason } if reason == "ring_breach" => Some(Severity::Critical),
-            Death::Killed { reason } if reason == "budget_exhausted" => Some(Severity::Medium),
-            _ => None,
-        };
-        if let Some(severity) = severity {
-            self.news = News::Some;
-            let _ = self.trust.violation(severity, now);
-        }
-        let by_itself = !matches!(death, Death::Stopped { .. } | Death::Killed { .. } | Death::LaunchFailed { .. });
-        if by_itself {
-            let outcome = if death.is_failure() { Outcome::Bad } else { Outcome::Good };
-            let _ = self.record(&Sample::new(Sli::Availability, outcome, Evidence::Supervisor), now);
-        }
-        let outcome = match death {
-            Death::Stopped { .. } | Death::Killed { .. } => return None,
-            // An exit code is an answer unless somebody said that it is to be answered by a restart.
-            Death::Exit { .. } if counts == ExitCounts::AsAnswer => CallOutcome::Ok,
-            death if death.is_failure() => CallOutcome::Failed,
-            _ => CallOutcome::Ok,
-        };
-        self.news = News::Some;
-        match self.breaker.finish(permit?, outcome, Duration::ZERO, now, jitter) {
-            Finished::Opened { until } => Some(until),
-            Finished::Counted | Finished::Ignored | Finished::Closed => None,
-        }
-    }
-
-    /// Takes the agent's own word.
-    pub fn hear(&mut self, report: Report, now: Timestamp) -> (Reply, Weight) {
-        match report {
-            Report::Start { id } => (self.task_starts(id, now), Weight::Light),
-            Report::End { id, outcome, about, cost_usd, latency_s } => {
-                let began = self.life.tasks.remove(&id);
-                let mut weight = Weight::Light;
-                let mut own = |governed: &mut Governed, sli: Sli, outcome: Outcome| {
-                    let sample = Sample {
-                        sli,
-                        outcome,
-                        evidence: Evidence::SelfReported,
-                        class: ClassId::OTHER,
-                        severity: Severity::Low,
-                    };
-                    if governed.record(&sample, now) == Weight::Heavy {
-                        weight = Weight::Heavy;
-                    }
-                };
-                if let Some(took) = latency_s.or_else(|| began.map(|began| now.since(began).as_secs_f64())) {
-                    own(self, Sli::Latency, Outcome::Value(took));
-                }
-                if let Some(cost) = cost_usd {
-                    own(self, Sli::Cost, Outcome::Value(cost));
-                }
-                self.life.ended = self.life.ended.saturating_add(1);
-                let paced = |slo: &Slo| matches!(slo.threshold(), Some(Threshold::AtLeast(_)));
-                if !self.engine.slos().any(paced) {
-                    own(self, Sli::Throughput, Outcome::Good);
-                }
-                match outcome {
-                    report::Outcome::Bad => own(self, about, Outcome::Bad),
-                    // The engine refuses praise of oneself and counts the refusal.
-                    report::Outcome::Ok => own(self, about, Outcome::Good),
-                }
-                match (outcome, about) {
-                    (report::Outcome::Ok, _) => {
-                        let _ = self.trust.success(Evidence::SelfReported, now);
-                    }
-                    (report::Outcome::Bad, Sli::Safety) => {
-                        let _ = self.trust.violation(Severity::Low, now);
-                    }
-                    (report::Outcome::Bad, _) => {}
-                }
-                (Reply::taken(), weight)
-            }
-        }
-    }
-
-    fn task_starts(&mut self, id: String, now: Timestamp) -> Reply {
-        match self.breaker.state(now) {
-            BreakerState::Open { until } => {
-                let wait = until.since(now).as_secs_f64();
-                return Reply::later("the circuit breaker is open: no new work", Some(wait));
-            }
-            BreakerState::ForcedOpen => return Reply::later("the circuit breaker is held open by an operator", None),
-            BreakerState::Closed | BreakerState::HalfOpen | BreakerState::Disabled => {}
-        }
-        if self.life.tasks.len() >= TASKS_OPEN_MAX && !self.life.tasks.contains_key(&id) {
-            return Reply::later(format!("{TASKS_OPEN_MAX} tasks are open: end one first"), None);
-        }
-        self.life.tasks.insert(id, now);
-        Reply::taken()
-    }
-
     /// The state of every SLO.
     #[must_use]
     pub fn slo_status(&self, now: Timestamp) -> Vec<SloStatus> {
@@ -487,15 +345,6 @@ impl Governed {
     }
 }
 
-/// What an exit code of its own says to the breaker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ExitCounts {
-    /// An answer to whoever started it.
-    AsAnswer,
-    /// A failure, because its file says that failures are restarted.
-    AsFailure,
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -503,9 +352,13 @@ mod tests {
     use std::path::PathBuf;
 
     use agt_sre::remedy::Action;
+    use agt_sre::sli::Outcome;
     use proptest::prelude::*;
 
+    use super::super::evidence::ExitCounts;
+    use super::super::report::{self, Report};
     use super::*;
+    use crate::machine::lifecycle::Death;
 
     fn at(seconds: u64) -> Timestamp {
         Timestamp::from_millis(1_700_000_000_000 + seconds * 1000)
