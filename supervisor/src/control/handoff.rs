@@ -20,11 +20,13 @@ use nix::sys::socket::{
 use serde::{Deserialize, Serialize};
 
 use crate::config::AgentPlan;
+use crate::config::spec::Switch;
 use crate::driver::Handle;
 use crate::driver::definition::Definition;
 use crate::driver::event::{Act, Refusal};
 use crate::driver::streams::Wiring;
 use crate::exit;
+use crate::govern::governor::Vouching;
 use crate::machine::lifecycle::Death;
 
 /// `run`s that hand over at once; more wait.
@@ -137,6 +139,10 @@ fn one(connection: Arc<OwnedFd>, handle: &Handle) -> io::Result<()> {
     let offer: Offer = serde_json::from_slice(&bytes)?;
     let mut definition = Definition::new(AgentPlan::from_wire(&offer.plan)?);
     definition.terminal = offer.terminal;
+    if definition.plan.vouch == Switch::On {
+        // A person typed this `run`, as they would have typed the first one.
+        definition.vouching = Vouching::ByHand;
+    }
     definition.status_file = offer.status_file;
     let name = definition.name().to_owned();
     let death = handle.add(definition, Wiring::Direct(Streams { stdin, stdout, stderr }));
