@@ -10,6 +10,7 @@ mod handover;
 mod kill;
 mod limits;
 mod metrics;
+mod probe;
 mod run;
 mod saga;
 mod support;

@@ -99,6 +99,8 @@ pub struct Spec {
     pub listen: Vec<Listen>,
     /// Resource limits.
     pub limits: Limits,
+    /// Open files of each process; `None` = the ring's default.
+    pub open_files: Option<u32>,
     /// Whose uid it has.
     pub user: User,
     /// The uid and gid for [`User::Own`] when the supervisor is root: nobody else's, the same for this agent at each launch.

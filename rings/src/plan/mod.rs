@@ -277,7 +277,7 @@ pub fn compile(
         env: environment(spec, &root),
         root,
         ids,
-        open_files: definition.open_files,
+        open_files: open_files(spec, definition),
         landlock,
         filters,
         start: if spec.ring == Ring::R3 { Start::Once } else { Start::Path },
@@ -290,6 +290,13 @@ pub fn compile(
         limits: spec.limits,
         report: Report { ring: spec.ring, enforced, gaps },
     })
+}
+
+/// The open-file limit. In R3 it stays at or below the number from which the program is executed: a descriptor of that number
+/// must stay out of reach.
+fn open_files(spec: &Spec, definition: &builtin::Definition) -> u64 {
+    let wanted = spec.open_files.map_or(definition.open_files, u64::from);
+    if spec.ring == Ring::R3 { wanted.min(u64::from(builtin::EXEC_FD)) } else { wanted }
 }
 
 /// Whose uid a root supervisor gives the agent.

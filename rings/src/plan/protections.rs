@@ -301,6 +301,7 @@ mod tests {
             limits: builtin::definition(ring).limits,
             user: User::Own,
             own_id: builtin::OWN_ID_BASE,
+            open_files: None,
             terminal: Terminal::None,
         };
         compile(&spec, &host, &[], &SystemTrees::default(), ExecCookie::new(1)).unwrap()

@@ -65,6 +65,7 @@ impl Session {
             limits: builtin::definition(ring).limits,
             user: User::Own,
             own_id: OWN_ID,
+            open_files: None,
             terminal: Terminal::None,
         }
     }

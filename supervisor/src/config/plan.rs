@@ -246,6 +246,7 @@ impl AgentPlan {
             limits: self.limits_at(ring),
             user: self.user,
             own_id: 0,
+            open_files: self.open_files_at(ring),
             terminal: Terminal::None,
         })
     }
