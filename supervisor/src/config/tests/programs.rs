@@ -152,7 +152,8 @@ fn pyenv_shims_become_the_python_that_the_version_files_name() {
     // The project's file counts before the global one; a prefix means the latest.
     world.write("homes/alice/project/.python-version", "3.11 # comment\n");
     assert_eq!(find().unwrap().program, python("3.11.12"));
-    world.write("homes/alice/project/.python-version", "3.9.9\n../../../x\n3.12.1\n");
+    world.python("homes/alice/evil");
+    world.write("homes/alice/project/.python-version", "3.9.9\n../../evil\n3.12.1\n");
     assert_eq!(find().unwrap().program, python("3.12.1"));
     world.write("homes/alice/project/.python-version", "2.7.18\n");
     let text = message(find(), 126);
@@ -224,7 +225,7 @@ fn an_installation_is_never_a_home_or_a_shared_dot_folder() {
     let plan = world.command(3, &format!("[{}]", tool.display())).unwrap();
     assert_eq!(world.readable(&plan), ["homes/alice/bin/tool"]);
     // A python right in the home, or in ~/.local, brings its library and nothing else.
-    for prefix in ["homes/alice", "homes/alice/.local"] {
+    for prefix in ["homes/alice", "homes/alice/.local", "homes"] {
         let world = World::new();
         let python = world.python(prefix);
         let plan = world.command(3, &format!("[{}]", python.display())).unwrap();
