@@ -68,9 +68,9 @@ fn files_stay_small() {
 /// Files above 400 lines before their tests, with their present size.
 const KNOWN_LARGE: [(&str, usize); 4] = [
     ("supervisor/src/driver/mod.rs", 600),
-    ("supervisor/src/machine/lifecycle.rs", 460),
-    ("rings/src/launch/child.rs", 430),
-    ("rings/src/launch/client.rs", 420),
+    ("supervisor/src/driver/governing.rs", 440),
+    ("supervisor/src/machine/lifecycle.rs", 415),
+    ("rings/src/plan/mod.rs", 420),
 ];
 
 #[test]

@@ -150,7 +150,7 @@ fn fork_bomb_meets_its_limit_and_dies() {
 #[test]
 fn kill_needs_no_free_descriptor_on_v2() {
     let name = "kill_needs_no_free_descriptor_on_v2";
-    if let Ok(tree) = std::env::var("AGT_TEST_TREE") {
+    if let Ok(tree) = std::env::var("AGT_TEST_CGROUP_TREE") {
         let grip = Grip::open(serde_json::from_str(&tree).unwrap()).unwrap();
         let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
         // 0, 1 and 2 are taken: nothing can be opened any more.
@@ -166,7 +166,7 @@ fn kill_needs_no_free_descriptor_on_v2() {
     let tree = Tree { unified: Some(unified), ..Tree::default() };
     let mut poor = Command::new(std::env::current_exe().unwrap());
     poor.args(["--exact", "cgroup::kernel_tests::kill::kill_needs_no_free_descriptor_on_v2"]);
-    let out = poor.env("AGT_TEST_TREE", serde_json::to_string(&tree).unwrap()).output().unwrap();
+    let out = poor.env("AGT_TEST_CGROUP_TREE", serde_json::to_string(&tree).unwrap()).output().unwrap();
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stdout));
     assert!(group.is_empty().unwrap());
     drop(agent);
