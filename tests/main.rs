@@ -5,6 +5,7 @@
 mod audit;
 mod confinement;
 mod examples;
+mod faults;
 mod govern;
 mod handover;
 mod kill;
