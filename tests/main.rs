@@ -4,12 +4,14 @@
 
 mod audit;
 mod confinement;
+mod docs;
 mod examples;
 mod govern;
 mod handover;
 mod kill;
 mod limits;
 mod metrics;
+mod real_agents;
 mod run;
 mod saga;
 mod support;
