@@ -81,6 +81,12 @@ pub fn copy_tree(from: &Path, to: &Path, port: u16) {
     }
 }
 
+/// An operator's file that a group may write, as a checkout with umask 002 leaves it, is not believed.
+pub fn only_its_owner_writes(operator: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(operator, fs::Permissions::from_mode(0o644)).unwrap();
+}
+
 /// A port that was free a moment ago.
 pub fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
@@ -106,7 +112,7 @@ fn translated(command: &str, rig: &Rig) -> Option<String> {
     }
     let command = command.replace("cargo run --release -- ", "agt-supervise ");
     let first = command.split_whitespace().next().unwrap();
-    assert!(["agt-supervise", "python3"].contains(&first), "the tests don't know how to run `{command}`");
+    assert!(["agt-supervise", "chmod", "python3"].contains(&first), "the tests don't know how to run `{command}`");
     Some(command)
 }
 
@@ -262,6 +268,7 @@ fn every_examples_file_passes_the_check() {
         let mut args = vec!["check".to_owned(), copy.join("agent.yaml").display().to_string()];
         let operator = copy.join("operator.yaml");
         if operator.exists() {
+            only_its_owner_writes(&operator);
             args.extend(["--operator".to_owned(), operator.display().to_string()]);
         }
         let outcome = rig.output(&args);

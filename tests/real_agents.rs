@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::docs::{copy_tree, free_port};
+use crate::docs::{copy_tree, free_port, only_its_owner_writes};
 use crate::examples::example;
 use crate::support::{Outcome, Rig, skip};
 
@@ -199,6 +199,7 @@ fn model(folder: &Path) -> Guard {
 
 fn run_python_agent(rig: &Rig, folder: &Path) -> Outcome {
     let (agent, operator) = (folder.join("agent.yaml"), folder.join("operator.yaml"));
+    only_its_owner_writes(&operator);
     rig.output(["run".as_ref(), agent.as_os_str(), "--operator".as_ref(), operator.as_os_str()])
 }
 
