@@ -4,6 +4,7 @@
 
 mod audit;
 mod confinement;
+mod docs;
 mod examples;
 mod faults;
 mod govern;
@@ -12,6 +13,7 @@ mod kill;
 mod limits;
 mod metrics;
 mod probe;
+mod real_agents;
 mod run;
 mod saga;
 mod support;
