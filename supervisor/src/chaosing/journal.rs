@@ -45,8 +45,7 @@ impl Journal for StoreJournal {
                 Commit::new().audit(record).add_undo(&undo.id.0, value, now)
             }
             JournalEntry::Undone { id } => {
-                let record =
-                    Record::new(now, Actor::Supervisor, UNDO, Outcome::Done).detail("undo", id.0.as_str());
+                let record = Record::new(now, Actor::Supervisor, UNDO, Outcome::Done).detail("undo", id.0.as_str());
                 Commit::new().audit(record).undo_done(&id.0)
             }
         };

@@ -42,8 +42,7 @@ impl Quota {
         if tree.unified_controllers.contains(&Controller::Cpu) {
             return tree.unified.as_ref().map(|dir| Quota::V2(dir.join("cpu.max")));
         }
-        legacy(tree, Controller::Cpu)
-            .map(|dir| Quota::V1(dir.join("cpu.cfs_quota_us"), dir.join("cpu.cfs_period_us")))
+        legacy(tree, Controller::Cpu).map(|dir| Quota::V1(dir.join("cpu.cfs_quota_us"), dir.join("cpu.cfs_period_us")))
     }
 
     /// The file that is written, and written back.

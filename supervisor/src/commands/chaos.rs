@@ -102,7 +102,8 @@ fn load(path: &Path) -> Result<(Spec, Plan), Failure> {
     match Plan::resolve(&value) {
         Ok(plan) => Ok((value, plan)),
         Err(problems) => {
-            let text: String = problems.iter().map(|problem| format!("error: {}: {problem}\n", path.display())).collect();
+            let text: String =
+                problems.iter().map(|problem| format!("error: {}: {problem}\n", path.display())).collect();
             Err(Failure::rendered(exit::USAGE, text))
         }
     }
@@ -142,7 +143,9 @@ fn plan(global: &Global, file: &Path) -> Outcome {
     for need in about.needs {
         text.push_str(&format!("  needs    {}\n", need.describe()));
     }
-    text.push_str("  needs    the opt-in of agent.yaml and of the operator's file, an environment that is not production\n");
+    text.push_str(
+        "  needs    the opt-in of agent.yaml and of the operator's file, an environment that is not production\n",
+    );
     text.push_str("  needs    budget left, no open incident, no other experiment\n");
     print(&text);
     Ok(0)
@@ -159,7 +162,9 @@ fn run(global: &Global, file: &Path, operator: Option<&Path>) -> Outcome {
         let operator = config::load_operator(path, &surroundings(&dirs)?).map_err(|e| config_failure(&e))?;
         if operator.spec.environment == Environment::Production {
             let text = format!("refused: {} says that this host is production", path.display());
-            return Err(Failure::new(exit::REFUSED, text).help("experiments need `environment: staging` or `dev` there"));
+            return Err(
+                Failure::new(exit::REFUSED, text).help("experiments need `environment: staging` or `dev` there")
+            );
         }
     }
     let within = plan.total() + MARGIN;

@@ -87,13 +87,7 @@ impl Socket {
     ///
     /// # Errors
     /// What accept(2) says, when it can't go on.
-    pub async fn serve(
-        mut self,
-        handle: Handle,
-        operators: Operators,
-        about: About,
-        chaos: Chaos,
-    ) -> io::Result<()> {
+    pub async fn serve(mut self, handle: Handle, operators: Operators, about: About, chaos: Chaos) -> io::Result<()> {
         let Some(listener) = self.listener.take() else { return Ok(()) };
         let shared = Shared { handle, operators: Arc::new(operators), about: Arc::new(about), chaos };
         let router = Router::new()
