@@ -155,16 +155,20 @@ fn a_squeeze_and_spent_files_act_and_are_undone() {
         scene.edit(file, "faults: [process-hang]", "faults: [cpu-squeeze, fd-exhaustion]");
     }
     let _supervisor = scene.start();
-    let mut last = "process-hang";
-    for template in ["cpu-squeeze", "fd-exhaustion"] {
-        scene.edit("chaos.yaml", &format!("template: {last}"), &format!("template: {template}"));
-        last = template;
+    let mut last = "template: process-hang";
+    // The ticker needs little: a share that it doesn't use up would not be seen to act.
+    for fault in ["template: cpu-squeeze\nparameters: {cpu: 1%}", "template: fd-exhaustion"] {
+        scene.edit("chaos.yaml", last, fault);
+        last = fault;
         let outcome = scene.run();
         let report = report(&outcome);
         assert_eq!((&report["acted"], &report["restored"]), (&"yes".into(), &"yes".into()), "{report:#}");
         assert_eq!(report["undo"]["state"], "undone");
+        // What a shell makes of failing calls is its own; a squeeze only slows it.
+        if fault.contains("cpu") {
+            scene.until_ticking();
+        }
     }
-    scene.until_ticking();
 }
 
 #[test]

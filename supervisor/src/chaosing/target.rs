@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -203,7 +203,7 @@ fn gone() -> TargetError {
     refused("its cgroup is gone")
 }
 
-fn write(path: &PathBuf, word: &str) -> Result<(), TargetError> {
+fn write(path: &Path, word: &str) -> Result<(), TargetError> {
     let doing = format!("writing {word} to {}", path.display());
     let file = CgroupFile::open(path).map_err(|e| failed(&doing, e))?.ok_or_else(gone)?;
     file.write(word).map_err(|e| failed(&doing, e))?.ok_or_else(gone)
