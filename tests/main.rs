@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
 mod audit;
+mod chaos;
 mod confinement;
 mod docs;
 mod examples;

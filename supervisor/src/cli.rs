@@ -113,6 +113,9 @@ pub enum Verb {
     /// Run sagas: steps that either all take effect or are all undone
     #[command(subcommand)]
     Saga(commands::saga::SagaVerb),
+    /// Do a real fault to an agent that opted in, watch what it makes of it, and undo it
+    #[command(subcommand)]
+    Chaos(commands::chaos::ChaosVerb),
     /// Print a shell's completions
     #[command(after_help = "Example:\n  agt-supervise completions bash > /etc/bash_completion.d/agt-supervise")]
     Completions {
@@ -333,6 +336,7 @@ pub fn main() -> ExitCode {
         Verb::Trust(verb) => commands::trust::trust(&global, verb),
         Verb::Attest(args) => commands::trust::attest(&global, args),
         Verb::Saga(verb) => commands::saga::saga(&global, verb),
+        Verb::Chaos(verb) => commands::chaos::chaos(&global, verb),
         Verb::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "agt-supervise", &mut std::io::stdout());
             Ok(0)

@@ -1,6 +1,7 @@
 //! Runs AI agents the way an operating system runs processes.
 
 pub mod audit;
+pub mod chaosing;
 pub mod cli;
 pub mod commands;
 pub mod config;

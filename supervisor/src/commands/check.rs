@@ -27,7 +27,7 @@ fn ring_table() -> RingTable {
 /// The working folder is gone, or the user database can't be read.
 pub fn surroundings(dirs: &Dirs) -> Result<Surroundings, Failure> {
     let own = OwnFolders { config: dirs.config.clone(), state: dirs.state.clone(), runtime: dirs.runtime.clone() };
-    let faults = Vec::new();
+    let faults = crate::chaosing::fault_names();
     let mut around = Surroundings::of_process(own, ring_table(), faults).map_err(|e| Failure::of(exit::USAGE, &e))?;
     around.operator_file = dirs.operator_file();
     Ok(around)

@@ -2,6 +2,7 @@
 
 pub mod act;
 pub mod audit;
+pub mod chaos;
 pub mod check;
 pub mod doctor;
 pub mod failure;

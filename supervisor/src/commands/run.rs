@@ -12,6 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::check::{config_failure, surroundings};
 use super::{Failure, Outcome, dirs};
+use crate::chaosing::{self, Chaos};
 use crate::cli::{Global, RunArgs, ServeArgs, StdioChoice};
 use crate::config::spec::{Stdio, Switch};
 use crate::config::{self, AgentPlan, Overrides, Surroundings};
@@ -226,14 +227,16 @@ async fn live(
 ) -> Outcome {
     let operators = Operators::default();
     let socket = Socket::bind(&dirs.operator_socket(), &operators).map_err(|e| Failure::of(exit::CANT_CREATE, &e))?;
+    chaosing::recover(&store).await.map_err(|e| Failure::of(e.exit_code(), &e))?;
     let telemetry = Telemetry::new();
     let (supervisor, handle) = Supervisor::new(mode, dirs.clone(), ground, store.clone(), talk);
     let supervisor = supervisor.counting_into(telemetry.clone());
+    let chaos = Chaos::new(handle.clone(), store.clone());
     let url = endpoint.as_ref().map(Endpoint::url);
     let scraped = endpoint.map(|endpoint| tokio::spawn(endpoint.serve(Scraper::new(telemetry, handle.clone(), store))));
     let about = About { pid: std::process::id(), version: env!("CARGO_PKG_VERSION").to_owned(), metrics: url };
     let door = Door::open(&dirs.handoff_socket(), handle.clone()).map_err(|e| Failure::of(exit::CANT_CREATE, &e))?;
-    let served = tokio::spawn(socket.serve(handle.clone(), operators, about));
+    let served = tokio::spawn(socket.serve(handle.clone(), operators, about, chaos));
     let own = Arc::new(Mutex::new(definitions.iter().map(|(definition, _)| definition.name().to_owned()).collect()));
     let signals = tokio::spawn(heed_signals(handle.clone(), Arc::clone(&own), mode));
     let looped = tokio::spawn(supervisor.run());

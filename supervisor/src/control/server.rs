@@ -16,6 +16,7 @@ use serde::Deserialize;
 use tokio::net::UnixListener;
 
 use super::protocol::{ACT, AGENTS, About, ActBody, Agents, Problem, SUPERVISOR};
+use crate::chaosing::{AbortBody, CHAOS_ABORT, CHAOS_RUN, Chaos};
 use crate::driver::Handle;
 use crate::driver::event::Refusal;
 use crate::exit;
@@ -35,6 +36,7 @@ struct Shared {
     handle: Handle,
     operators: Arc<Operators>,
     about: Arc<About>,
+    chaos: Chaos,
 }
 
 /// Who is at the other end, by the kernel's word (SO_PEERCRED).
@@ -85,14 +87,16 @@ impl Socket {
     ///
     /// # Errors
     /// What accept(2) says, when it can't go on.
-    pub async fn serve(mut self, handle: Handle, operators: Operators, about: About) -> io::Result<()> {
+    pub async fn serve(mut self, handle: Handle, operators: Operators, about: About, chaos: Chaos) -> io::Result<()> {
         let Some(listener) = self.listener.take() else { return Ok(()) };
-        let shared = Shared { handle, operators: Arc::new(operators), about: Arc::new(about) };
+        let shared = Shared { handle, operators: Arc::new(operators), about: Arc::new(about), chaos };
         let router = Router::new()
             .route(AGENTS, get(agents))
             .route(ACT, post(act))
             .route(SUPERVISOR, get(supervisor))
             .route(GOVERN, post(govern))
+            .route(CHAOS_RUN, post(chaos_run))
+            .route(CHAOS_ABORT, post(chaos_abort))
             .with_state(shared);
         axum::serve(listener, router.into_make_service_with_connect_info::<Peer>()).await
     }
@@ -182,6 +186,36 @@ async fn govern(State(shared): State<Shared>, ConnectInfo(peer): ConnectInfo<Pee
     match shared.handle.govern(ask, by).await {
         Ok(answer) => Json(answer).into_response(),
         Err(refusal) => refused(&refusal),
+    }
+}
+
+async fn chaos_run(
+    State(shared): State<Shared>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Json(spec): Json<agt_chaos::spec::Spec>,
+) -> Response {
+    let by = match check(&shared, peer) {
+        Ok(uid) => uid,
+        Err(response) => return response,
+    };
+    match shared.chaos.run(&spec, by).await {
+        Ok(report) => Json(report).into_response(),
+        Err(error) => problem(StatusCode::CONFLICT, error.to_string(), error.exit_code()),
+    }
+}
+
+async fn chaos_abort(
+    State(shared): State<Shared>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Json(body): Json<AbortBody>,
+) -> Response {
+    let by = match check(&shared, peer) {
+        Ok(uid) => uid,
+        Err(response) => return response,
+    };
+    match shared.chaos.abort(&body.reason, by) {
+        Ok(aborted) => Json(aborted).into_response(),
+        Err(error) => problem(StatusCode::CONFLICT, error.to_string(), error.exit_code()),
     }
 }
 

@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 
 use super::definition::Definition;
 use super::observing::Observed;
+use super::scene::Scene;
 use super::status::AgentStatus;
 use super::streams::Wiring;
 use crate::govern::ask::{Answer, Ask};
@@ -106,6 +107,13 @@ pub enum Request {
     Observe {
         /// The answer.
         answer: oneshot::Sender<Observed>,
+    },
+    /// What an experiment sees of one agent.
+    Scene {
+        /// Its name.
+        agent: String,
+        /// The answer.
+        answer: oneshot::Sender<Result<Scene, Refusal>>,
     },
     /// Do something to an agent.
     Act {

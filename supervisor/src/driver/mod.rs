@@ -14,6 +14,7 @@ pub(crate) mod launching;
 pub mod logfile;
 pub mod observing;
 pub mod records;
+pub mod scene;
 pub mod status;
 pub mod streams;
 mod terminal;
@@ -31,6 +32,7 @@ use self::definition::Definition;
 use self::event::{Act, Event, Gone, Launched, NotLaunched, OutOfMemory, Refusal, Request, Whose};
 use self::ground::Ground;
 use self::observing::Observed;
+use self::scene::Scene;
 use self::status::{AgentStatus, KillSeen};
 use self::streams::Wiring;
 use crate::dirs::Dirs;
@@ -104,6 +106,16 @@ impl Handle {
         let (answer, hears) = oneshot::channel();
         self.send(Request::Observe { answer });
         hears.await.map_err(|_| Refusal::Ending)
+    }
+
+    /// Asks for what an experiment sees of one agent.
+    ///
+    /// # Errors
+    /// [`Refusal::Unknown`] and [`Refusal::Ending`].
+    pub async fn scene(&self, agent: &str) -> Result<Scene, Refusal> {
+        let (answer, hears) = oneshot::channel();
+        self.send(Request::Scene { agent: agent.to_owned(), answer });
+        hears.await.unwrap_or(Err(Refusal::Ending))
     }
 
     /// Does something to one agent or all; returns once it is done.
@@ -263,6 +275,9 @@ impl Supervisor {
             }
             Request::Observe { answer } => {
                 let _ = answer.send(self.observe());
+            }
+            Request::Scene { agent, answer } => {
+                let _ = answer.send(self.scene(&agent));
             }
             Request::Act { agent, act, by, reason, answer } => {
                 self.act(agent.as_deref(), act, by, reason, answer).await

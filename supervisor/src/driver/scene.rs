@@ -1,0 +1,69 @@
+//! What an experiment sees of one agent: copied out of the loop in one go, so that its parts belong together.
+
+use std::sync::Arc;
+
+use agt_rings::cgroup::Group;
+use agt_sre::breaker::BreakerState;
+use agt_sre::engine::SloStatus;
+
+use super::Supervisor;
+use super::event::Refusal;
+use crate::config::spec::{ChaosSpec, Environment};
+use crate::machine::lifecycle::State;
+
+/// One agent, now.
+#[derive(Debug)]
+pub struct Scene {
+    /// What its life is at.
+    pub state: State,
+    /// How often it was launched.
+    pub launches: u64,
+    /// Its cgroup, while it runs in one.
+    pub group: Option<Arc<Group>>,
+    /// What its file and the operator let experiments do.
+    pub chaos: ChaosSpec,
+    /// What the operator says this host is for.
+    pub environment: Environment,
+    /// What the governor knows; `None` when it knows nothing of it.
+    pub governed: Option<SceneGoverned>,
+}
+
+/// What the governor knows of it.
+#[derive(Debug)]
+pub struct SceneGoverned {
+    /// Its trust, 0 to 1000.
+    pub trust: u16,
+    /// Violations ever counted.
+    pub violations: u64,
+    /// Its SLOs.
+    pub slos: Vec<SloStatus>,
+    /// Its circuit breaker.
+    pub breaker: BreakerState,
+    /// Whether it is quarantined.
+    pub quarantined: bool,
+    /// Whether the kill switch's mark is on it.
+    pub killed: bool,
+}
+
+impl Supervisor {
+    pub(super) fn scene(&self, name: &str) -> Result<Scene, Refusal> {
+        let Some(agent) = self.agents.get(name) else { return Err(Refusal::Unknown(name.to_owned())) };
+        let now = self.governor.now();
+        let governed = self.governor.get(name).map(|governed| SceneGoverned {
+            trust: governed.trust().score(now).get(),
+            violations: governed.trust().violations(),
+            slos: governed.slo_status(now),
+            breaker: governed.breaker_state(now),
+            quarantined: governed.quarantined.is_some(),
+            killed: governed.killed.is_some(),
+        });
+        Ok(Scene {
+            state: agent.life.state().clone(),
+            launches: agent.launches,
+            group: agent.group.clone(),
+            chaos: agent.definition.plan.chaos.clone(),
+            environment: agent.definition.plan.environment,
+            governed,
+        })
+    }
+}

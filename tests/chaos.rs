@@ -1,0 +1,275 @@
+//! Experiments act on real agents, are undone whatever happens, and need leave.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::examples::{copy, example};
+use crate::support::{Outcome, Rig, Supervisor, needs_root, processes_with, quoted, unique, until};
+
+/// The example in the rig's own folder, with an agent that counts into a file of its workdir.
+struct Scene {
+    rig: Rig,
+    folder: PathBuf,
+    mark: String,
+}
+
+impl Scene {
+    fn new() -> Scene {
+        let rig = Rig::new();
+        let folder = rig.work.join("hang");
+        copy(&example("06-chaos-hang"), &folder);
+        let scene = Scene { rig, folder, mark: unique("chaos-ticker") };
+        let script = format!("n=0; while true; do n=$((n+1)); echo $n > ticks; sleep 0.05; done # {}", scene.mark);
+        scene.edit(
+            "agent.yaml",
+            "command: [sh, ticker.sh]",
+            &format!("command: [sh, -c, {}]\nfiles: {{write: [.]}}", quoted(&script)),
+        );
+        scene
+    }
+
+    fn edit(&self, file: &str, from: &str, to: &str) {
+        let path = self.folder.join(file);
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from), "{from} is not in {text}");
+        std::fs::write(path, text.replace(from, to)).unwrap();
+    }
+
+    fn start(&self) -> Supervisor {
+        // Ticks of an earlier life say nothing of this one.
+        let _ = std::fs::remove_file(self.folder.join("ticks"));
+        let mut command = self.rig.command(["run", "--metrics", "off", "--operator"]);
+        command.arg(self.folder.join("operator.yaml")).arg(self.folder.join("agent.yaml"));
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        let supervisor = Supervisor { child: Some(command.spawn().unwrap()) };
+        until("the agent ticks", || self.ticks() > 0);
+        supervisor
+    }
+
+    /// One hang as long as the faulty phase.
+    fn hang_for(&self, duration: &str) {
+        self.edit("chaos.yaml", "duration: 15s\nbursts:\n  length: 1s\n", &format!("duration: {duration}\n"));
+    }
+
+    fn ticks(&self) -> u64 {
+        let text = std::fs::read_to_string(self.folder.join("ticks")).unwrap_or_default();
+        text.trim().parse().unwrap_or(0)
+    }
+
+    fn chaos(&self) -> std::process::Command {
+        self.rig.command([
+            "chaos".as_ref(),
+            "run".as_ref(),
+            self.folder.join("chaos.yaml").as_os_str(),
+            "--json".as_ref(),
+        ])
+    }
+
+    fn run(&self) -> Outcome {
+        Outcome::from(self.chaos().output().unwrap())
+    }
+
+    fn begin(&self) -> Supervisor {
+        let mut command = self.chaos();
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        Supervisor { child: Some(command.spawn().unwrap()) }
+    }
+
+    fn until_frozen(&self) {
+        until("the agent is frozen", || self.is_frozen());
+    }
+
+    /// Two looks further apart than several ticks.
+    fn is_frozen(&self) -> bool {
+        let before = self.ticks();
+        std::thread::sleep(std::time::Duration::from_millis(400));
+        before > 0 && self.ticks() == before
+    }
+
+    fn until_ticking(&self) {
+        let before = self.ticks();
+        until("the agent ticks again", || self.ticks() > before);
+    }
+}
+
+fn report(outcome: &Outcome) -> Value {
+    serde_json::from_str(&outcome.stdout).unwrap_or_else(|e| panic!("{e}: {}\n{}", outcome.stdout, outcome.stderr))
+}
+
+fn audit(rig: &Rig) -> String {
+    rig.output(["audit", "show", "--json"]).stdout
+}
+
+fn pending_undos(state: &Path) -> i64 {
+    let database = rusqlite::Connection::open(state.join("state.db")).unwrap();
+    database.query_row("SELECT count(*) FROM chaos_undo", (), |row| row.get(0)).unwrap()
+}
+
+#[test]
+fn a_hang_acts_and_is_undone() {
+    if !needs_root("a_hang_acts_and_is_undone") {
+        return;
+    }
+    let scene = Scene::new();
+    scene.hang_for("3s");
+    let _supervisor = scene.start();
+    let client = scene.begin();
+    scene.until_frozen();
+    let outcome = client.wait();
+    let report = report(&outcome);
+    assert_eq!(outcome.code, 1, "a phase that is all hang fails: {report:#}");
+    assert_eq!(report["verdict"], "fail", "{report:#}");
+    assert_eq!((&report["acted"], &report["restored"]), (&"yes".into(), &"yes".into()), "{report:#}");
+    assert_eq!(report["undo"]["state"], "undone");
+    assert!(report["steady_state"][0]["during"].as_f64().unwrap() < 0.5, "a hung agent is not available: {report:#}");
+    scene.until_ticking();
+    assert_eq!(pending_undos(&scene.rig.state), 0);
+    let kept = scene.rig.output(["chaos", "report", "--json"]);
+    assert_eq!(serde_json::from_str::<Value>(&kept.stdout).unwrap()["run"], report["run"], "{}", kept.stderr);
+    let records = audit(&scene.rig);
+    let at = |action: &str| records.find(action).unwrap_or_else(|| panic!("no {action} in {records}"));
+    assert!(at("chaos.begin") < at("chaos.inject") && at("chaos.inject") < at("chaos.undo"), "{records}");
+}
+
+#[test]
+fn the_short_hang_of_the_example_passes() {
+    if !needs_root("the_short_hang_of_the_example_passes") {
+        return;
+    }
+    let scene = Scene::new();
+    let _supervisor = scene.start();
+    let outcome = scene.run();
+    let report = report(&outcome);
+    assert_eq!((outcome.code, &report["acted"], &report["restored"]), (0, &"yes".into(), &"yes".into()), "{report:#}");
+}
+
+#[test]
+fn a_squeeze_and_spent_files_act_and_are_undone() {
+    if !needs_root("a_squeeze_and_spent_files_act_and_are_undone") {
+        return;
+    }
+    let scene = Scene::new();
+    scene.hang_for("3s");
+    for file in ["agent.yaml", "operator.yaml"] {
+        scene.edit(file, "faults: [process-hang]", "faults: [cpu-squeeze, fd-exhaustion]");
+    }
+    let _supervisor = scene.start();
+    let mut last = "template: process-hang";
+    // The ticker needs little: a share that it doesn't use up would not be seen to act.
+    for fault in ["template: cpu-squeeze\nparameters: {cpu: 1%}", "template: fd-exhaustion"] {
+        scene.edit("chaos.yaml", last, fault);
+        last = fault;
+        let outcome = scene.run();
+        let report = report(&outcome);
+        assert_eq!((&report["acted"], &report["restored"]), (&"yes".into(), &"yes".into()), "{report:#}");
+        assert_eq!(report["undo"]["state"], "undone");
+        // What a shell makes of failing calls is its own; a squeeze only slows it.
+        if fault.contains("cpu") {
+            scene.until_ticking();
+        }
+    }
+}
+
+#[test]
+fn what_this_supervisor_can_not_do_is_refused_with_a_reason() {
+    if !needs_root("what_this_supervisor_can_not_do_is_refused_with_a_reason") {
+        return;
+    }
+    let scene = Scene::new();
+    for file in ["agent.yaml", "operator.yaml"] {
+        scene.edit(file, "faults: [process-hang]", "faults: []");
+    }
+    let _supervisor = scene.start();
+    scene.edit("chaos.yaml", "template: process-hang", "template: trust-manipulation");
+    let outcome = scene.run();
+    assert_eq!(outcome.code, 77, "{}", outcome.stderr);
+    assert!(report(&outcome)["reasons"].to_string().contains("trust scores"), "{}", outcome.stdout);
+}
+
+#[test]
+fn an_abort_undoes_at_once() {
+    if !needs_root("an_abort_undoes_at_once") {
+        return;
+    }
+    let scene = Scene::new();
+    scene.hang_for("10min");
+    let _supervisor = scene.start();
+    let client = scene.begin();
+    scene.until_frozen();
+    let second = scene.run();
+    assert_eq!(second.code, 77, "one experiment at a time: {}", second.stderr);
+    let aborted = scene.rig.output(["chaos", "abort", "--reason", "seen enough"]);
+    assert_eq!(aborted.code, 0, "{}", aborted.stderr);
+    scene.until_ticking();
+    let outcome = client.wait();
+    assert_eq!(outcome.code, 1, "{}", outcome.stderr);
+    assert_eq!(report(&outcome)["verdict"], "aborted");
+    assert_eq!(scene.rig.output(["chaos", "abort"]).code, 1, "nothing is left to be aborted");
+}
+
+#[test]
+fn nothing_is_left_when_the_supervisor_dies_in_the_middle() {
+    if !needs_root("nothing_is_left_when_the_supervisor_dies_in_the_middle") {
+        return;
+    }
+    let scene = Scene::new();
+    scene.hang_for("10min");
+    let supervisor = scene.start();
+    let client = scene.begin();
+    scene.until_frozen();
+    assert_eq!(pending_undos(&scene.rig.state), 1, "the way back is on the disk while the fault acts");
+    supervisor.signal(nix::sys::signal::Signal::SIGKILL);
+    assert_eq!(supervisor.wait().code, 137);
+    assert_eq!(client.wait().code, 69);
+    // Frozen tasks of cgroup v1 can't even be killed: only the guardian's thaw lets them die.
+    until("the agent is gone", || processes_with(&scene.mark).is_empty());
+    let again = scene.start();
+    assert_eq!(pending_undos(&scene.rig.state), 0, "the next start settles it");
+    drop(again);
+}
+
+#[test]
+fn without_leave_nothing_is_done() {
+    if !needs_root("without_leave_nothing_is_done") {
+        return;
+    }
+    let cases = [
+        ("agent.yaml", "opt_in: true", "opt_in: false", "has not opted in"),
+        ("operator.yaml", "environment: dev", "environment: production", "is production"),
+    ];
+    for (file, from, to, word) in cases {
+        let scene = Scene::new();
+        if file == "agent.yaml" {
+            scene.edit(file, "  faults: [process-hang]\n", "");
+        }
+        scene.edit(file, from, to);
+        let _supervisor = scene.start();
+        let outcome = scene.run();
+        assert_eq!(outcome.code, 77, "{file}: {}", outcome.stderr);
+        let report = report(&outcome);
+        assert_eq!(report["verdict"], "refused");
+        assert!(report["reasons"].to_string().contains(word), "{report:#}");
+        assert_eq!(report["undo"]["state"], "nothing-done");
+        assert!(!audit(&scene.rig).contains("chaos.inject"));
+    }
+}
+
+#[test]
+fn the_catalogue_has_six_faults_and_a_bad_file_is_named() {
+    let rig = Rig::new();
+    let all: Value = serde_json::from_str(&rig.output(["chaos", "list", "--json"]).stdout).unwrap();
+    for fault in
+        ["process-hang", "crash-at-step", "cpu-squeeze", "memory-pressure", "fd-exhaustion", "trust-manipulation"]
+    {
+        assert!(all.as_array().unwrap().iter().any(|template| template["fault"] == fault), "{fault}");
+    }
+    let file = rig.work.join("chaos.yaml");
+    std::fs::write(&file, "version: 1\nkind: chaos\nname: x\nagent: a\ntemplte: process-hang\n").unwrap();
+    let bad = rig.output(["chaos".as_ref(), "plan".as_ref(), file.as_os_str()]);
+    assert_eq!(bad.code, 64);
+    assert!(bad.stderr.contains("templte") && bad.stderr.contains("template"), "{}", bad.stderr);
+    std::fs::write(&file, "version: 1\nkind: chaos\nname: x\nagent: a\ntemplate: process-hang\n").unwrap();
+    let bad = rig.output(["chaos".as_ref(), "run".as_ref(), file.as_os_str()]);
+    assert_eq!(bad.code, 64, "no steady state: {}", bad.stderr);
+}
