@@ -196,7 +196,7 @@ async fn chaos_run(
 ) -> Response {
     let by = match check(&shared, peer) {
         Ok(uid) => uid,
-        Err(response) => return response,
+        Err(response) => return *response,
     };
     match shared.chaos.run(&spec, by).await {
         Ok(report) => Json(report).into_response(),
@@ -211,7 +211,7 @@ async fn chaos_abort(
 ) -> Response {
     let by = match check(&shared, peer) {
         Ok(uid) => uid,
-        Err(response) => return response,
+        Err(response) => return *response,
     };
     match shared.chaos.abort(&body.reason, by) {
         Ok(aborted) => Json(aborted).into_response(),
