@@ -8,7 +8,8 @@ use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
 use agt_rings::fdpass;
 use agt_rings::launch::Streams;
@@ -67,6 +68,28 @@ pub enum End {
 #[derive(Debug)]
 pub struct Door {
     path: PathBuf,
+    talks: Talks,
+}
+
+/// Conversations that are not over: an answer must be out before the process may end.
+#[derive(Debug, Clone, Default)]
+struct Talks(Arc<(Mutex<usize>, Condvar)>);
+
+/// How long the end of the supervisor waits for answers that are on their way: all their agents are dead by then.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
+
+impl Talks {
+    fn change(&self, by: isize) {
+        let mut open = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *open = open.saturating_add_signed(by);
+        self.0.1.notify_all();
+    }
+
+    fn wait_over(&self) {
+        let open = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Late or poisoned: the process ends all the same, and the other side says that its supervisor has ended.
+        drop(self.0.1.wait_timeout_while(open, ANSWERS_WITHIN, |open| *open > 0));
+    }
 }
 
 impl Door {
@@ -83,29 +106,37 @@ impl Door {
         let listening = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
         bind(listening.as_raw_fd(), &UnixAddr::new(path)?)?;
         listen(&listening, Backlog::new(BACKLOG)?)?;
-        std::thread::Builder::new().name("handoff".to_owned()).spawn(move || serve(&listening, &handle))?;
-        Ok(Door { path: path.to_owned() })
+        let talks = Talks::default();
+        std::thread::Builder::new().name("handoff".to_owned()).spawn({
+            let talks = talks.clone();
+            move || serve(&listening, &handle, &talks)
+        })?;
+        Ok(Door { path: path.to_owned(), talks })
     }
 }
 
 impl Drop for Door {
     fn drop(&mut self) {
+        self.talks.wait_over();
         // Already gone is as good.
         let _ = std::fs::remove_file(&self.path);
     }
 }
 
-fn serve(listening: &OwnedFd, handle: &Handle) {
+fn serve(listening: &OwnedFd, handle: &Handle, talks: &Talks) {
     loop {
         match rustix::net::accept_with(listening, rustix::net::SocketFlags::CLOEXEC) {
             Ok(connection) => {
-                let handle = handle.clone();
+                let (handle, talk) = (handle.clone(), talks.clone());
+                talks.change(1);
                 let spawned = std::thread::Builder::new().name("handed-over".to_owned()).spawn(move || {
                     if let Err(e) = one(Arc::new(connection), &handle) {
                         eprintln!("error: an agent could not be taken over: {e}");
                     }
+                    talk.change(-1);
                 });
                 if let Err(e) = spawned {
+                    talks.change(-1);
                     eprintln!("error: an agent could not be taken over: {e}");
                 }
             }
