@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::real_agents::{NODE, PYTHON, Packages};
-use crate::support::{Outcome, PATIENCE, Rig, binary, is_root, skip};
+use crate::support::{Outcome, PATIENCE, Rig, binary, skip};
 
 /// The port that the documents name; each test puts a free one in its place.
 const DOCUMENTED_PORT: &str = "8099";
@@ -228,11 +228,6 @@ fn the_examples_readmes_do_what_they_say() {
     let names = documents();
     assert!(names.iter().filter(|name| name.starts_with("examples/")).count() >= 4, "{names:?}");
     for name in names.iter().filter(|name| name.starts_with("examples/")) {
-        if name.contains("05-budget-kill") && !is_root() {
-            // Without root the agent has no socket in its view, so it can't report; the example says so and ends.
-            skip(name, "needs root");
-            continue;
-        }
         run_document(name, name);
     }
 }
