@@ -18,4 +18,5 @@ mod real_agents;
 mod run;
 mod saga;
 mod support;
+mod terminal;
 mod tidy;

@@ -99,6 +99,21 @@ impl Rig {
     }
 }
 
+impl Drop for Rig {
+    /// A supervisor that a test killed left its groups for the next start, which this state directory will not see.
+    fn drop(&mut self) {
+        let Ok(record) = std::fs::read(self.state.join("cgroup.json")) else { return };
+        let swept = serde_json::from_slice(&record)
+            .map_err(|e| e.to_string())
+            .and_then(|tree| agt_rings::cgroup::base::sweep_recorded(&tree, PATIENCE).map_err(|e| e.to_string()));
+        if let Err(e) = swept
+            && !std::thread::panicking()
+        {
+            panic!("the test's cgroups could not be removed: {e}");
+        }
+    }
+}
+
 /// Ordinary users have no cgroups on the machines that run these tests.
 pub fn effort() -> &'static str {
     if is_root() { "" } else { "enforcement: best-effort\n" }

@@ -1,0 +1,39 @@
+//! An agent started at a terminal gets a terminal of its own.
+
+use std::process::{Command, Stdio};
+
+use crate::support::{Outcome, Rig, effort, quoted};
+
+/// Runs the program at a terminal that script(1) makes.
+fn at_a_terminal(rig: &Rig, file: &std::path::Path) -> Outcome {
+    let line =
+        format!("{} --state-dir {} run {}", crate::support::binary().display(), rig.state.display(), file.display());
+    let mut command = Command::new("script");
+    command.args(["-qec", &line, "/dev/null"]).current_dir(&rig.work).stdin(Stdio::null());
+    command.output().unwrap().into()
+}
+
+#[test]
+fn its_streams_are_a_terminal_and_its_exit_code_comes_out() {
+    let rig = Rig::new();
+    let script =
+        "test -t 0 && test -t 1 && test -t 2 && echo at-a-terminal; sh -c 'echo controlled > /dev/tty'; exit 5";
+    let file = rig.agent("screen", &format!("ring: 2\n{}command: [sh, -c, {}]\n", effort(), quoted(script)));
+    let outcome = at_a_terminal(&rig, &file);
+    assert_eq!(outcome.code, 5, "{}{}", outcome.stdout, outcome.stderr);
+    assert!(outcome.stdout.contains("at-a-terminal\r\n"), "{:?}", outcome.stdout);
+    assert!(outcome.stdout.contains("controlled\r\n"), "{:?}", outcome.stdout);
+    let logged = rig.output(["logs", "screen"]);
+    assert!(logged.stdout.contains("at-a-terminal"), "{:?}", logged.stdout);
+}
+
+#[test]
+fn raw_at_a_terminal_gives_it_ours() {
+    let rig = Rig::new();
+    let file =
+        rig.agent("plain", &format!("ring: 2\n{}stdio: raw\ncommand: [sh, -c, 'test -t 1 && echo ours'] \n", effort()));
+    let outcome = at_a_terminal(&rig, &file);
+    assert_eq!(outcome.code, 0, "{}{}", outcome.stdout, outcome.stderr);
+    assert!(outcome.stdout.contains("ours"), "{:?}", outcome.stdout);
+    assert_ne!(rig.output(["logs", "plain"]).code, 0, "raw is not logged");
+}
