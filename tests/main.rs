@@ -20,3 +20,4 @@ mod saga;
 mod support;
 mod terminal;
 mod tidy;
+mod watchdog;

@@ -15,6 +15,7 @@ pub mod ring;
 pub mod seccomp;
 pub mod spec;
 mod sys;
+pub mod watchdog;
 
 pub use ring::Ring;
 pub use sys::fdpass;

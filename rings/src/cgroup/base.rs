@@ -29,6 +29,8 @@ const SUPERVISOR: &str = "supervisor";
 const AGENTS: &str = "agents";
 /// The longest id.
 const ID_MAX: usize = 64;
+/// The leaf for the watchdog.
+const WATCHDOG: &str = "watchdog";
 /// How long an empty group may take to vanish.
 const REMOVE_WITHIN: Duration = Duration::from_secs(2);
 
@@ -127,6 +129,21 @@ impl Base {
         &self.agents
     }
 
+    /// Moves the watchdog into a leaf of its own: whoever ends our cgroup, or the agents', does not end it with them.
+    ///
+    /// # Errors
+    /// [`Error::Create`], [`Error::Write`].
+    pub fn hold_watchdog(&self, pid: i32) -> Result<()> {
+        let leaf = self.watchdog_leaf();
+        ensure(&leaf)?;
+        subtree::move_into(&leaf, pid)
+    }
+
+    /// In one hierarchy: membership is all that it is for.
+    fn watchdog_leaf(&self) -> PathBuf {
+        self.tree.shown().join(WATCHDOG)
+    }
+
     /// Makes the group of one agent and sets its limits, each read back.
     ///
     /// # Errors
@@ -136,13 +153,15 @@ impl Base {
         Group::create(self.agents.tree(), name, limits, &self.gaps)
     }
 
-    /// Ends and removes whatever an earlier life left in our subtree: agents, and everybody in the supervisor's leaf but
+    /// Ends and removes whatever an earlier life left in our subtree: its watchdog, agents, and everybody in the supervisor's leaf but
     /// us and our `companions`. To be called right after [`Base::open`], before other helpers are forked.
     ///
     /// # Errors
     /// [`Error::Survivors`] when something lives longer than `within`.
     pub fn sweep(&self, within: Duration) -> Result<SweepReport> {
         let start = Instant::now();
+        // First of all: it would take what is launched next for the agents of its own, dead, supervisor.
+        end_strangers(&self.watchdog_leaf(), &self.ours, start + within)?;
         let mut processes = self.agents.kill(within)?.processes;
         self.agents.thaw(within)?;
         let groups = remove_children(self.agents.tree())?;

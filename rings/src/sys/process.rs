@@ -189,6 +189,21 @@ pub(crate) fn prctl(option: libc::c_int, a: libc::c_ulong, b: libc::c_ulong) -> 
     if ret < 0 { Err(io::Error::last_os_error()) } else { Ok(ret) }
 }
 
+/// Gives the calling thread its name (`comm`, at most 15 bytes): what ps(1) and /proc show.
+pub(crate) fn set_name(name: &std::ffi::CStr) -> io::Result<()> {
+    // SAFETY: PR_SET_NAME reads a NUL-terminated string and nothing else.
+    check(unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) }.into()).map(drop)
+}
+
+/// Ignores signals for good.
+pub(crate) fn ignore(signals: &[nix::sys::signal::Signal]) -> io::Result<()> {
+    for &signal in signals {
+        // SAFETY: ignoring a signal runs no code of ours.
+        unsafe { nix::sys::signal::signal(signal, nix::sys::signal::SigHandler::SigIgn) }?;
+    }
+    Ok(())
+}
+
 /// Makes this process invisible to ptrace and /proc/PID/mem of its own uid, and keeps it out of core dumps.
 pub(crate) fn set_non_dumpable() -> io::Result<()> {
     prctl(libc::PR_SET_DUMPABLE, 0, 0).map(drop)

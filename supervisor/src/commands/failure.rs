@@ -78,7 +78,7 @@ impl From<GroundError> for Failure {
     fn from(error: GroundError) -> Failure {
         let code = match &error {
             GroundError::Record { .. } => exit::CANT_CREATE,
-            GroundError::Launcher(_) | GroundError::Sweep(_) => exit::UNAVAILABLE,
+            GroundError::Launcher(_) | GroundError::Watchdog(_) | GroundError::Sweep(_) => exit::UNAVAILABLE,
         };
         Failure::of(code, &error)
     }

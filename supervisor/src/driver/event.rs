@@ -33,6 +33,8 @@ pub enum Event {
     Said(Whose, Report, oneshot::Sender<Reply>),
     /// Time to look at budgets.
     Tick,
+    /// The watchdog was ended by somebody else.
+    WatchdogGone,
 }
 
 /// Which launch of which agent an event is about: events of an earlier life are ignored.

@@ -1,12 +1,15 @@
-//! What the supervisor stands on: its cgroup subtree and its launcher. Made once at the start, swept first.
+//! What the supervisor stands on: its cgroup subtree, its launcher and its watchdog. Made once at the start, swept first.
 
+use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use agt_rings::cgroup::{self, Base, Controller, Group, Layout};
 use agt_rings::host::{Controllers, Support};
 use agt_rings::launch::{LaunchError, Launcher};
 use agt_rings::spec::Limits;
+use agt_rings::watchdog::{Watchdog, WatchdogError};
 use sha2::{Digest, Sha256};
 
 /// How long whatever an earlier life left may take to die.
@@ -18,6 +21,7 @@ pub struct Ground {
     /// The launcher process.
     pub launcher: Launcher,
     base: Option<Base>,
+    watchdog: Mutex<Option<Watchdog>>,
     /// What the sweep at the start ended.
     pub swept: Option<cgroup::SweepReport>,
 }
@@ -28,6 +32,9 @@ pub enum GroundError {
     /// No launcher.
     #[error("the launcher could not be started")]
     Launcher(#[source] LaunchError),
+    /// Nobody would end the agents, were we to die.
+    #[error("there is no watchdog over the agents")]
+    Watchdog(#[source] WatchdogError),
     /// Something of an earlier supervisor is still alive.
     #[error("agents of an earlier supervisor could not be ended")]
     Sweep(#[source] cgroup::Error),
@@ -70,7 +77,32 @@ impl Ground {
             Err(e) => (None, Controllers::none(&chain(&e)), None),
         };
         let launcher = Launcher::start(controllers).map_err(GroundError::Launcher)?;
-        Ok(Ground { launcher, base, swept })
+        let watchdog = base.as_ref().map(Watchdog::start).transpose().map_err(GroundError::Watchdog)?;
+        Ok(Ground { launcher, base, watchdog: Mutex::new(watchdog), swept })
+    }
+
+    fn watchdog(&self) -> MutexGuard<'_, Option<Watchdog>> {
+        self.watchdog.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A descriptor that is readable once the watchdog is gone. `None` where there is none: it ends agents by their cgroup.
+    #[must_use]
+    pub fn watchdog_gone(&self) -> Option<std::io::Result<OwnedFd>> {
+        self.watchdog().as_ref().map(|watchdog| watchdog.gone().try_clone_to_owned())
+    }
+
+    /// Starts another watchdog in place of one that is gone. Blocks for some milliseconds.
+    ///
+    /// # Errors
+    /// No other could be started.
+    pub fn renew_watchdog(&self) -> Result<(), WatchdogError> {
+        let Some(base) = &self.base else { return Ok(()) };
+        let mut place = self.watchdog();
+        if let Some(gone) = place.take() {
+            gone.dismiss();
+        }
+        *place = Some(Watchdog::start(base)?);
+        Ok(())
     }
 
     /// A cgroup for one agent, with those limits that can be kept here; a launch that requires the others was refused before.
@@ -99,6 +131,9 @@ impl Ground {
     /// When something is left in it.
     pub fn clear(self, record: &Path) -> Result<(), cgroup::Error> {
         drop(self.launcher);
+        if let Some(watchdog) = self.watchdog.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            watchdog.dismiss();
+        }
         if let Some(base) = self.base {
             base.close()?;
         }

@@ -19,6 +19,7 @@ pub mod scene;
 pub mod status;
 pub mod streams;
 mod terminal;
+mod watching;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -128,6 +129,7 @@ impl Supervisor {
     /// Runs until the last agent is dead (or, as a service, until asked to end). Nothing of any agent is left then.
     pub async fn run(mut self) {
         let ticks = governing::tick(self.events.clone());
+        watching::watch(&self.ground, self.events.clone());
         while let Some(event) = self.inbox.recv().await {
             self.handle(event).await;
             let idle = self.agents.values().all(Agent::is_dead);
@@ -180,6 +182,7 @@ impl Supervisor {
             Event::Request(request) => self.request(request).await,
             Event::Said(whose, report, answer) => self.said(&whose, report, answer).await,
             Event::Tick => self.tick().await,
+            Event::WatchdogGone => self.watchdog_gone(),
         }
     }
 
