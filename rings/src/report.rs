@@ -37,7 +37,7 @@ pub enum Protection {
     SingleProgram,
     /// System calls outside the ring's list are refused.
     Syscalls,
-    /// No capability, and no way to gain one.
+    /// No capability but what the operator's file names for R0, and no way to gain one.
     Privileges,
     /// Nothing of the supervisor's environment or descriptors is inherited.
     CleanStart,

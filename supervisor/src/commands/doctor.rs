@@ -164,6 +164,7 @@ mod tests {
                 privilege: Privilege::User { uid: 1000, gid: 1000 },
                 namespaces: Support::Yes,
                 controllers: Controllers::none("test"),
+                capabilities: agt_rings::capability::Capabilities::NONE,
                 own_ids: Support::Yes,
             },
             user_namespaces: Support::Yes,

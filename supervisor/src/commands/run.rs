@@ -61,9 +61,6 @@ pub fn run(global: &Global, args: RunArgs) -> Outcome {
                 plan.name()
             );
         }
-        if !plan.capabilities.is_empty() {
-            eprintln!("warning: {}: capabilities for R0 are not given by this version: it gets none", plan.name());
-        }
     }
     for note in plans.iter().flat_map(|plan| &plan.notes).filter(|_| talk == Talk::Normal) {
         eprintln!("note: {note}");
