@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::builtin::{self, View};
 use crate::capability::Capabilities;
 use crate::host::{Host, Privilege, Tree};
-use crate::report::{Enforced, Gap, Report};
+use crate::report::{Enforced, Gap, Report, in_words};
 use crate::ring::Ring;
 use crate::seccomp::{self, ExecCookie};
 use crate::spec::{Enforcement, Listen, Spec, Terminal, User};
@@ -193,7 +193,7 @@ pub struct Refused {
 }
 
 fn list(gaps: &[Gap]) -> String {
-    let parts: Vec<String> = gaps.iter().map(|gap| format!("protection {} {}", gap.protection, gap.reason)).collect();
+    let parts: Vec<String> = in_words(gaps).into_iter().map(|words| format!("protection {words}")).collect();
     parts.join("; ")
 }
 

@@ -6,7 +6,7 @@ use super::{Ids, Landlock, Root};
 use crate::builtin::Definition;
 use crate::capability::Capabilities;
 use crate::host::{Host, Privilege, Support, Tree};
-use crate::report::{Enforced, Gap, Protection};
+use crate::report::{Enforced, Gap, MissingController, Protection};
 use crate::ring::Ring;
 use crate::spec::{Access, FileRule, Spec, User};
 
@@ -30,10 +30,23 @@ pub(super) fn judge(definition: &Definition, facts: &Facts<'_>) -> (Vec<Enforced
     for &protection in definition.protections {
         match judge_one(protection, facts) {
             Ok(by) => enforced.push(Enforced { protection, by }),
-            Err((reason, help)) => gaps.push(Gap { protection, reason, help }),
+            Err((reason, help)) => {
+                gaps.push(Gap { protection, reason, help, controller: missing_controller(protection, facts.host) });
+            }
         }
     }
     (enforced, gaps)
+}
+
+fn missing_controller(protection: Protection, host: &Host) -> Option<MissingController> {
+    let controllers = &host.controllers;
+    let (name, support) = match protection {
+        Protection::MemoryLimit => ("memory", &controllers.memory),
+        Protection::CpuLimit => ("cpu", &controllers.cpu),
+        Protection::TaskLimit => ("pids", &controllers.tasks),
+        _ => return None,
+    };
+    support.reason().map(|because| MissingController { name: name.to_owned(), because: because.to_owned() })
 }
 
 fn judge_one(protection: Protection, facts: &Facts<'_>) -> Judgement {
