@@ -111,6 +111,7 @@ fn spec(ring: Ring, workdir: &std::path::Path) -> Spec {
         limits: agt_rings::builtin::definition(ring).limits,
         user: User::Own,
         own_id: agt_rings::builtin::OWN_ID_BASE + 7,
+        capabilities: agt_rings::capability::Capabilities::NONE,
         open_files: None,
         terminal: Terminal::None,
     }

@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::capability::Capabilities;
 use crate::cgroup;
 
 /// Whose power the supervisor has.
@@ -118,6 +119,8 @@ pub struct Host {
     pub namespaces: Support,
     /// cgroup limits.
     pub controllers: Controllers,
+    /// What the launcher itself holds on this host, and could therefore leave to an agent.
+    pub capabilities: Capabilities,
     /// uids from [`crate::builtin::OWN_ID_BASE`] on exist here (a container may map only some).
     pub own_ids: Support,
 }

@@ -5,6 +5,7 @@
 //! really enforced. Nothing in this crate knows agent.yaml, SLOs or sagas.
 
 pub mod builtin;
+pub mod capability;
 pub mod cgroup;
 pub mod host;
 pub mod launch;

@@ -37,7 +37,7 @@ pub enum Protection {
     SingleProgram,
     /// System calls outside the ring's list are refused.
     Syscalls,
-    /// No capability, and no way to gain one.
+    /// No capability but what the operator's file names for R0, and no way to gain one.
     Privileges,
     /// Nothing of the supervisor's environment or descriptors is inherited.
     CleanStart,
@@ -93,6 +93,43 @@ pub struct Gap {
     pub reason: String,
     /// One thing that helps.
     pub help: String,
+    /// The controller that a limit lacks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub controller: Option<MissingController>,
+}
+
+/// A cgroup controller that is missing: what all three limits lack for one and the same reason is said once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MissingController {
+    /// Its name.
+    pub name: String,
+    /// The kernel's word for it, or the host's state.
+    pub because: String,
+}
+
+/// Gaps in words, one entry a cause.
+#[must_use]
+pub fn in_words(gaps: &[Gap]) -> Vec<String> {
+    let because = |gap: &Gap| gap.controller.as_ref().map(|missing| missing.because.clone());
+    let mut words = Vec::new();
+    for (index, gap) in gaps.iter().enumerate() {
+        let Some(cause) = because(gap) else {
+            words.push(format!("{} {}", gap.protection, gap.reason));
+            continue;
+        };
+        if gaps[..index].iter().any(|earlier| because(earlier).as_ref() == Some(&cause)) {
+            continue;
+        }
+        let same: Vec<&Gap> = gaps[index..].iter().filter(|gap| because(gap).as_ref() == Some(&cause)).collect();
+        if let [only] = same[..] {
+            words.push(format!("{} {}", only.protection, only.reason));
+            continue;
+        }
+        let protections: Vec<&str> = same.iter().map(|gap| gap.protection.name()).collect();
+        let names: Vec<&str> = same.iter().filter_map(|gap| gap.controller.as_ref()).map(|c| c.name.as_str()).collect();
+        words.push(format!("{} need the cgroup controllers {} ({cause})", protections.join(", "), names.join(", ")));
+    }
+    words
 }
 
 /// One line of a report.
@@ -126,5 +163,35 @@ impl Report {
     #[must_use]
     pub fn extent(&self) -> &'static str {
         if self.is_full() { "full" } else { "partial" }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gap(protection: Protection, controller: Option<(&str, &str)>) -> Gap {
+        let reason = controller.map_or("is missing".to_owned(), |(name, because)| format!("needs {name} ({because})"));
+        let controller =
+            controller.map(|(name, because)| MissingController { name: name.to_owned(), because: because.to_owned() });
+        Gap { protection, reason, help: String::new(), controller }
+    }
+
+    #[test]
+    fn one_cause_is_said_once_and_different_ones_apart() {
+        let all = [
+            gap(Protection::FileRead, None),
+            gap(Protection::MemoryLimit, Some(("memory", "none here"))),
+            gap(Protection::CpuLimit, Some(("cpu", "not delegated"))),
+            gap(Protection::TaskLimit, Some(("pids", "none here"))),
+        ];
+        assert_eq!(
+            in_words(&all),
+            [
+                "file-read is missing",
+                "memory-limit, task-limit need the cgroup controllers memory, pids (none here)",
+                "cpu-limit needs cpu (not delegated)",
+            ]
+        );
     }
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::capability::Capabilities;
 use crate::ring::Ring;
 
 /// What happens when this host can't enforce a protection of the ring.
@@ -105,6 +106,8 @@ pub struct Spec {
     pub user: User,
     /// The uid and gid for [`User::Own`] when the supervisor is root: nobody else's, the same for this agent at each launch.
     pub own_id: u32,
+    /// What an operator leaves to it in R0; ignored in every other ring.
+    pub capabilities: Capabilities,
     /// The standard streams' terminal becomes the agent's controlling terminal.
     pub terminal: Terminal,
 }

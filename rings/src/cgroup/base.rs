@@ -13,12 +13,13 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::error::{Error, Result};
+use super::file;
 use super::grip::{Grip, look_until};
 use super::group::Group;
 use super::layout::{Controller, Gap, GapReason, Layout, Place};
 use super::limits;
 use super::subtree::{self, Room};
-use super::tree::{LegacyDir, Tree, Version, read_pids};
+use super::tree::{LegacyDir, NESTED_MAX, Tree, Version, read_pids};
 use crate::spec::Limits;
 
 /// Every base's name begins so; nothing else is ever swept.
@@ -197,6 +198,28 @@ impl Base {
 pub fn agents_of(recorded: &Tree) -> Result<Tree> {
     check_ours(recorded)?;
     Ok(recorded.child(AGENTS))
+}
+
+/// The names of the groups in a base's part for agents.
+///
+/// # Errors
+/// [`Error::Read`]; a part that is gone has none.
+pub fn names_in(agents: &Tree) -> Result<Vec<String>> {
+    let Some(dir) = agents.dirs().next() else { return Ok(Vec::new()) };
+    let read = |source| Error::Read { path: dir.to_owned(), source };
+    let entries = match fs::read_dir(dir) {
+        Err(e) if file::is_gone(&e) => return Ok(Vec::new()),
+        entries => entries.map_err(read)?,
+    };
+    let mut names = Vec::new();
+    for entry in entries.take(NESTED_MAX) {
+        let entry = entry.map_err(read)?;
+        if entry.file_type().map_err(read)?.is_dir() {
+            names.extend(entry.file_name().into_string());
+        }
+    }
+    names.sort();
+    Ok(names)
 }
 
 /// Ends and removes everything in a base that an earlier supervisor recorded, wherever it ran then (another login session,

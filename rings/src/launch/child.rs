@@ -11,6 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use super::protocol::Failure;
 use super::server::Given;
 use crate::builtin;
+use crate::capability::Capabilities;
 use crate::plan::{Ids, Plan, Start};
 use crate::spec::Terminal;
 use crate::sys::process;
@@ -33,6 +34,7 @@ pub(super) struct Prepared {
     start: Start,
     exec_cookie: u64,
     terminal: Terminal,
+    capabilities: Capabilities,
 }
 
 /// A started agent, from the init's side.
@@ -70,6 +72,7 @@ impl Prepared {
             start: plan.start,
             exec_cookie: plan.exec_cookie.secret(),
             terminal: plan.terminal,
+            capabilities: plan.capabilities,
         })
     }
 }
@@ -111,12 +114,12 @@ impl Step {
             Step::Streams => "connect the standard streams",
             Step::CoreLimit => "set RLIMIT_CORE",
             Step::FileLimit => "set RLIMIT_NOFILE",
-            Step::BoundingSet => "empty the bounding set",
+            Step::BoundingSet => "lower the bounding set",
             Step::NoNewPrivileges => "set no_new_privs",
             Step::Groups => "drop supplementary groups",
             Step::Gid => "change the gid",
             Step::Uid => "change the uid",
-            Step::Capabilities => "drop capabilities",
+            Step::Capabilities => "set the capabilities",
             Step::DeathSignal => "ask for the parent death signal",
             Step::Workdir => "enter the workdir",
             Step::OpenProgram => "open the program",
@@ -207,15 +210,19 @@ unsafe fn perform(shared: &Shared<'_>) -> Result<std::convert::Infallible, Step>
         }
         // 1, not 0: a `|handler` core pattern ignores 0 but not 1.
         set_limit(libc::RLIMIT_CORE, 1, 1, Step::CoreLimit)?;
-        // The bounding set first: emptying it needs the capability that the uid change takes away.
+        // The bounding set first: lowering it needs the capability that the uid change takes away.
         drop_bounding_set(p)?;
         ok(libc::syscall(libc::SYS_prctl, libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), Step::NoNewPrivileges)?;
         if let Some(ids) = p.ids {
+            if !p.capabilities.is_empty() {
+                // Else the uid change takes all of them; the flag ends with the exec.
+                ok(libc::syscall(libc::SYS_prctl, libc::PR_SET_KEEPCAPS, 1, 0, 0, 0), Step::Capabilities)?;
+            }
             ok(libc::syscall(libc::SYS_setgroups, 0, std::ptr::null::<libc::gid_t>()), Step::Groups)?;
             ok(libc::syscall(libc::SYS_setresgid, ids.gid, ids.gid, ids.gid), Step::Gid)?;
             ok(libc::syscall(libc::SYS_setresuid, ids.uid, ids.uid, ids.uid), Step::Uid)?;
         }
-        ok(process::drop_all_capabilities().map_or(-1, |()| 0), Step::Capabilities)?;
+        ok(process::keep_capabilities(p.capabilities).map_or(-1, |()| 0), Step::Capabilities)?;
         // After the uid change, which clears it.
         ok(libc::syscall(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0), Step::DeathSignal)?;
         // As the agent's uid: what it can't enter it must not start in.
@@ -256,7 +263,7 @@ unsafe fn connect_streams(p: &Prepared) -> Result<(), Step> {
 /// # Safety
 /// As [`perform`].
 unsafe fn drop_bounding_set(p: &Prepared) -> Result<(), Step> {
-    match process::drop_bounding_set() {
+    match process::drop_bounding_set_but(p.capabilities) {
         Ok(()) => Ok(()),
         // Neither root nor a user namespace: the set can't be changed, and no_new_privs makes it worthless.
         Err(e) if e.raw_os_error() == Some(libc::EPERM) && p.ids.is_none() => Ok(()),

@@ -11,6 +11,7 @@ use nix::sys::statfs::statfs;
 use nix::unistd::pipe2;
 
 use crate::builtin;
+use crate::capability::Capabilities;
 use crate::host::{Controllers, Host, Privilege, Support, Tree};
 use crate::plan::{Mount, Root, SystemEntry, SystemTrees};
 use crate::sys::process::{self, Cloned};
@@ -23,16 +24,28 @@ const CAP_SYS_ADMIN: u32 = 21;
 /// Whether we hold the power of root, not just its number: in a container uid 0 may have no capabilities.
 pub(super) fn privilege() -> Privilege {
     let uid = nix::unistd::geteuid().as_raw();
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let effective = status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))
-        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
-        .unwrap_or(0);
-    if uid == 0 && effective & (1 << CAP_SYS_ADMIN) != 0 {
+    if uid == 0 && capability_set("CapEff:").has(CAP_SYS_ADMIN) {
         Privilege::Root
     } else {
         Privilege::User { uid, gid: nix::unistd::getegid().as_raw() }
+    }
+}
+
+/// One of our own sets, from /proc; empty where it can't be read.
+fn capability_set(key: &str) -> Capabilities {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix(key));
+    Capabilities::from_mask(line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0))
+}
+
+/// What could be left to an agent: permitted, and still in the bounding set. A user's namespace gives none that means anything
+/// on the host.
+fn held_capabilities(privilege: Privilege) -> Capabilities {
+    match privilege {
+        Privilege::User { .. } => Capabilities::NONE,
+        Privilege::Root => {
+            Capabilities::from_mask(capability_set("CapPrm:").mask() & capability_set("CapBnd:").mask())
+        }
     }
 }
 
@@ -51,6 +64,7 @@ pub(super) fn host(privilege: Privilege) -> (Host, SystemTrees) {
         privilege,
         namespaces: namespaces(privilege),
         controllers: Controllers::none("not looked at"),
+        capabilities: held_capabilities(privilege),
         own_ids: own_ids(),
     };
     (host, system_trees())

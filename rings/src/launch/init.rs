@@ -14,12 +14,16 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use super::child::{self, Prepared};
 use super::protocol::{Failure, Usage, Word};
 use super::server::{Given, tell};
+use crate::capability::Capabilities;
 use crate::plan::Plan;
 use crate::spec;
 use crate::sys::{fdpass, net, process};
 
 /// The OOM killer takes agents long before the supervisor.
 const OOM_SCORE_ADJ: &str = "500";
+
+/// What ps(1) shows of it: 15 bytes at most.
+const INIT_NAME: &std::ffi::CStr = c"agt-init";
 
 /// Runs as the init; never returns.
 pub(super) fn run(plan: &Plan, given: &mut Given) -> ! {
@@ -33,6 +37,7 @@ pub(super) fn run(plan: &Plan, given: &mut Given) -> ! {
 fn live(plan: &Plan, given: &mut Given) -> Result<(), Failure> {
     let failed = |step: &'static str| move |e: std::io::Error| Failure::new(step, &e);
     process::set_parent_death_signal(libc::SIGKILL).map_err(failed("ask for the parent death signal"))?;
+    process::set_name(INIT_NAME).map_err(failed("take a name"))?;
     if is_readable(given.launcher.as_fd()) {
         return Err(Failure { step: "see the launcher alive".to_owned(), errno: 0 });
     }
@@ -148,10 +153,10 @@ fn settle(given: &mut Given, plan: &Plan) -> Result<(), Failure> {
     for number in 0..3 {
         replace_with_nothing(number).map_err(failed("let go of the launcher's streams"))?;
     }
-    process::drop_bounding_set().or_else(ignore_eperm).map_err(failed("empty the init's bounding set"))?;
+    process::drop_bounding_set_but(Capabilities::NONE).or_else(ignore_eperm).map_err(failed("empty the init's bounding set"))?;
     // Without a PID namespace it ends the tree by signals, and the tree has another uid than it.
     let ends_others = plan.ids.is_some() && plan.namespaces & libc::CLONE_NEWPID == 0;
-    let keep = if ends_others { 1 << process::CAP_KILL } else { 0 };
+    let keep = Capabilities::from_mask(if ends_others { 1 << process::CAP_KILL } else { 0 });
     process::drop_capabilities_but(keep).map_err(failed("drop the init's capabilities"))?;
     process::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0).map_err(failed("set no_new_privs"))?;
     process::set_non_dumpable().map_err(failed("become non-dumpable"))?;

@@ -3,6 +3,8 @@
 //! Every source is opened without following links, below the old root, and copied as a detached mount whose attributes are set
 //! before it becomes visible: at no moment does a writable mount stand where a read-only one belongs.
 
+mod host;
+
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -54,7 +56,7 @@ struct Builder<'a> {
 pub(super) fn enter(root: &Root, ids: Option<Ids>, maps: &Maps) -> Result<(), Failure> {
     match root {
         Root::Unchanged => Ok(()),
-        Root::Host { hide } => {
+        Root::Host { hide, show } => {
             private_propagation()?;
             mount_proc(Path::new("/proc"), MsFlags::empty())?;
             let root = open_dir("/")?;
@@ -62,10 +64,7 @@ pub(super) fn enter(root: &Root, ids: Option<Ids>, maps: &Maps) -> Result<(), Fa
                 make_read_only(root.as_fd(), path)
                     .map_err(|e| Failure::new(format!("make {} read-only", path.display()), &e))?;
             }
-            for path in hide {
-                cover(root.as_fd(), path)?;
-            }
-            Ok(())
+            host::cover_all(root.as_fd(), hide, show.as_deref())
         }
         Root::Built { mounts, bytes } => built(mounts, *bytes, ids, maps),
     }

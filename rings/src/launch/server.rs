@@ -33,6 +33,8 @@ pub fn become_launcher_if_asked() {
 }
 
 fn serve() -> io::Result<()> {
+    // An exec of /proc/self/exe leaves `exe` there, which tells nobody anything.
+    process::set_name(c"agt-launcher")?;
     // A Ctrl-C at the terminal is the supervisor's to interpret.
     nix::unistd::setsid()?;
     let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::SA_NOCLDWAIT, SigSet::empty());

@@ -3,6 +3,7 @@
 //! A plan is compiled once and launched as often as needed; it holds nothing that a launch would still have to decide. The
 //! launcher performs it step by step and any step that fails ends the launch.
 
+mod control;
 mod mounts;
 mod protections;
 
@@ -12,11 +13,15 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::builtin::{self, View};
+use crate::capability::Capabilities;
 use crate::host::{Host, Privilege, Tree};
-use crate::report::{Enforced, Gap, Report};
+use crate::report::{Enforced, Gap, Report, in_words};
 use crate::ring::Ring;
 use crate::seccomp::{self, ExecCookie};
 use crate::spec::{Enforcement, Listen, Spec, Terminal, User};
+
+pub use self::control::CONTROL;
+use self::protections::capabilities;
 
 /// How the agent's file system view comes to be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +33,8 @@ pub enum Root {
     Host {
         /// Trees that are covered.
         hide: Vec<PathBuf>,
+        /// The one folder that is shown in spite of it: that of this agent's control socket.
+        show: Option<PathBuf>,
     },
     /// A new root on a tmpfs.
     Built {
@@ -145,6 +152,8 @@ pub struct Plan {
     pub root: Root,
     /// The uid and gid that a root supervisor changes to; `None` keeps its own.
     pub ids: Option<Ids>,
+    /// The capabilities that it has, exactly; none but in R0.
+    pub capabilities: Capabilities,
     /// Open files, soft and hard.
     pub open_files: u64,
     /// Landlock rules, where the kernel has it.
@@ -173,28 +182,6 @@ pub struct Plan {
     pub report: Report,
 }
 
-/// Where an agent with a built root finds the folder of its own control socket.
-pub const CONTROL: &str = "/run/agt";
-
-impl Plan {
-    /// Shows `folder` of the host read-only at [`CONTROL`]: the folder of this agent's control socket, and of nobody else's.
-    /// `None` where there is no built root to show it in, or where a declared tree covers `/run`: a mount point must never be
-    /// made inside somebody's tree.
-    pub fn show_control(&mut self, folder: &std::path::Path) -> Option<PathBuf> {
-        let Root::Built { mounts, .. } = &mut self.root else { return None };
-        let control = PathBuf::from(CONTROL);
-        let covered = |mount: &Mount| matches!(mount, Mount::Bind { target, .. } if control.starts_with(target));
-        if mounts.iter().any(covered) {
-            return None;
-        }
-        let last = |mount: &Mount| matches!(mount, Mount::Protect { .. } | Mount::Hide { .. });
-        let at = mounts.iter().position(last).unwrap_or(mounts.len());
-        let access = crate::spec::Access::Read;
-        mounts.insert(at, Mount::Bind { source: folder.to_owned(), target: control.clone(), access, id_map: None });
-        Some(control)
-    }
-}
-
 /// The host can't enforce the ring as specified: nothing is launched.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{ring} can't be enforced here: {}", list(.gaps))]
@@ -206,7 +193,7 @@ pub struct Refused {
 }
 
 fn list(gaps: &[Gap]) -> String {
-    let parts: Vec<String> = gaps.iter().map(|gap| format!("protection {} {}", gap.protection, gap.reason)).collect();
+    let parts: Vec<String> = in_words(gaps).into_iter().map(|words| format!("protection {words}")).collect();
     parts.join("; ")
 }
 
@@ -241,7 +228,7 @@ pub fn compile(
     let ids = identity(spec, host, trees);
     let root = match (namespaced, definition.view) {
         (false, _) => Root::Unchanged,
-        (true, View::Host) => Root::Host { hide: spec.hide.clone() },
+        (true, View::Host) => Root::Host { hide: spec.hide.clone(), show: None },
         (true, View::Built) => Root::Built {
             mounts: mounts::built(
                 spec,
@@ -277,6 +264,7 @@ pub fn compile(
         env: environment(spec, &root),
         root,
         ids,
+        capabilities: capabilities(spec, host),
         open_files: open_files(spec, definition),
         landlock,
         filters,

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use super::{Ids, Landlock, Root};
 use crate::builtin::Definition;
+use crate::capability::Capabilities;
 use crate::host::{Host, Privilege, Support, Tree};
-use crate::report::{Enforced, Gap, Protection};
+use crate::report::{Enforced, Gap, MissingController, Protection};
 use crate::ring::Ring;
 use crate::spec::{Access, FileRule, Spec, User};
 
@@ -29,10 +30,23 @@ pub(super) fn judge(definition: &Definition, facts: &Facts<'_>) -> (Vec<Enforced
     for &protection in definition.protections {
         match judge_one(protection, facts) {
             Ok(by) => enforced.push(Enforced { protection, by }),
-            Err((reason, help)) => gaps.push(Gap { protection, reason, help }),
+            Err((reason, help)) => {
+                gaps.push(Gap { protection, reason, help, controller: missing_controller(protection, facts.host) });
+            }
         }
     }
     (enforced, gaps)
+}
+
+fn missing_controller(protection: Protection, host: &Host) -> Option<MissingController> {
+    let controllers = &host.controllers;
+    let (name, support) = match protection {
+        Protection::MemoryLimit => ("memory", &controllers.memory),
+        Protection::CpuLimit => ("cpu", &controllers.cpu),
+        Protection::TaskLimit => ("pids", &controllers.tasks),
+        _ => return None,
+    };
+    support.reason().map(|because| MissingController { name: name.to_owned(), because: because.to_owned() })
 }
 
 fn judge_one(protection: Protection, facts: &Facts<'_>) -> Judgement {
@@ -56,7 +70,7 @@ fn judge_one(protection: Protection, facts: &Facts<'_>) -> Judgement {
         Protection::NetworkIsolation => network(facts, "network namespace"),
         Protection::NoNetwork => network(facts, "network namespace"),
         Protection::SingleProgram | Protection::Syscalls => syscalls(facts),
-        Protection::Privileges => Ok(privileges(facts)),
+        Protection::Privileges => privileges(facts),
         Protection::CleanStart => Ok(vec!["clean environment".into(), "close_range".into()]),
         Protection::MemoryLimit => {
             limit(facts, facts.spec.limits.memory_bytes.map(|_| ()), &facts.host.controllers.memory, "memory")
@@ -223,12 +237,30 @@ fn syscalls(facts: &Facts<'_>) -> Judgement {
     }
 }
 
-fn privileges(facts: &Facts<'_>) -> Vec<String> {
+/// What the operator leaves to an agent in R0, as far as the launcher holds it itself.
+pub(super) fn capabilities(spec: &Spec, host: &Host) -> Capabilities {
+    let wanted = if spec.ring == Ring::R0 { spec.capabilities } else { Capabilities::NONE };
+    Capabilities::from_mask(wanted.mask() & host.capabilities.mask())
+}
+
+fn privileges(facts: &Facts<'_>) -> Judgement {
+    let missing = facts.spec.capabilities.without(facts.host.capabilities);
+    if facts.spec.ring == Ring::R0 && !missing.is_empty() {
+        return Err((
+            format!("needs {missing}, which the operator's file grants and the supervisor does not hold itself"),
+            "start the service as root with these capabilities, or take them out of the operator's file".to_owned(),
+        ));
+    }
+    let kept = capabilities(facts.spec, facts.host);
+    if !kept.is_empty() {
+        let sets = format!("capability and bounding sets hold {kept} and nothing else, by the operator's file");
+        return Ok(vec!["no_new_privs".to_owned(), sets]);
+    }
     let mut by = vec!["no_new_privs".to_owned(), "empty capability sets".to_owned()];
     if facts.host.privilege == Privilege::Root || facts.host.namespaces.is_yes() {
         by.push("empty bounding set".to_owned());
     }
-    by
+    Ok(by)
 }
 
 fn limit(facts: &Facts<'_>, wanted: Option<()>, support: &Support, controller: &str) -> Judgement {
@@ -267,6 +299,7 @@ fn dies(facts: &Facts<'_>) -> Judgement {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use crate::builtin;
+    use crate::capability::Capabilities;
     use crate::host::{Controllers, Host, Privilege, Support};
     use crate::plan::{Mount, Plan, Root, SystemTrees, compile};
     use crate::report::Protection;
@@ -283,6 +316,7 @@ mod tests {
             privilege: Privilege::User { uid: 1000, gid: 1000 },
             namespaces,
             controllers: Controllers { memory: yes(), cpu: yes(), tasks: yes(), kill: yes(), layout: "v2".to_owned() },
+            capabilities: Capabilities::NONE,
             own_ids: yes(),
         };
         let paths = |list: &[&str]| list.iter().map(Into::into).collect();
@@ -301,6 +335,7 @@ mod tests {
             limits: builtin::definition(ring).limits,
             user: User::Own,
             own_id: builtin::OWN_ID_BASE,
+            capabilities: Capabilities::NONE,
             open_files: None,
             terminal: Terminal::None,
         };

@@ -65,6 +65,7 @@ impl Session {
             limits: builtin::definition(ring).limits,
             user: User::Own,
             own_id: OWN_ID,
+            capabilities: crate::capability::Capabilities::NONE,
             open_files: None,
             terminal: Terminal::None,
         }

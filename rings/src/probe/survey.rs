@@ -130,6 +130,7 @@ fn sample(ring: Ring, directory: &Path) -> Spec {
         limits: builtin::definition(ring).limits,
         user: User::Own,
         own_id: OWN_ID,
+        capabilities: crate::capability::Capabilities::NONE,
         open_files: None,
         terminal: Terminal::None,
     }

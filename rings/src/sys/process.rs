@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use super::check;
+use crate::capability::Capabilities;
 
 /// `struct clone_args` of clone3(2), version 2 (with `cgroup`).
 #[repr(C, align(8))]
@@ -189,10 +190,11 @@ pub(crate) fn prctl(option: libc::c_int, a: libc::c_ulong, b: libc::c_ulong) -> 
     if ret < 0 { Err(io::Error::last_os_error()) } else { Ok(ret) }
 }
 
-/// Gives the calling thread its name (`comm`, at most 15 bytes): what ps(1) and /proc show.
+/// Names this thread in /proc/PID/comm; the kernel keeps 15 bytes.
 pub(crate) fn set_name(name: &std::ffi::CStr) -> io::Result<()> {
-    // SAFETY: PR_SET_NAME reads a NUL-terminated string and nothing else.
-    check(unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) }.into()).map(drop)
+    // SAFETY: the kernel reads up to the NUL, or 16 bytes, of a text that lives until the call returns.
+    let ret = unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr(), 0, 0, 0) };
+    if ret < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Ignores signals for good.
@@ -224,28 +226,42 @@ struct CapHeader {
 /// CAP_KILL: signals whom it likes.
 pub(crate) const CAP_KILL: u32 = 5;
 
-/// Clears every capability set of this thread and the ambient set.
-pub(crate) fn drop_all_capabilities() -> io::Result<()> {
-    drop_capabilities_but(0)
-}
+const PR_CAP_AMBIENT: libc::c_int = 47;
 
-/// The same, but keeps those of the first 32 that are in the mask `keep` and held.
-pub(crate) fn drop_capabilities_but(keep: u32) -> io::Result<()> {
-    const LINUX_CAPABILITY_VERSION_3: u32 = 0x2008_0522;
-    const PR_CAP_AMBIENT: libc::c_int = 47;
+/// Clears the sets of this thread, and the ambient set, but for those in `keep` that are held: none of them survives an exec
+/// of another uid than 0.
+pub(crate) fn drop_capabilities_but(keep: Capabilities) -> io::Result<()> {
     const PR_CAP_AMBIENT_CLEAR_ALL: libc::c_ulong = 4;
     prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0)?;
+    set_capabilities(keep, Capabilities::NONE)
+}
+
+/// Has exactly `keep`, in every set, the ambient one included: so they are there after the exec, whatever the uid.
+pub(crate) fn keep_capabilities(keep: Capabilities) -> io::Result<()> {
+    const PR_CAP_AMBIENT_RAISE: libc::c_ulong = 2;
+    drop_capabilities_but(keep)?;
+    set_capabilities(keep, keep)?;
+    for number in (0..u64::BITS).filter(|number| keep.has(*number)) {
+        prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, number.into())?;
+    }
+    Ok(())
+}
+
+fn set_capabilities(keep: Capabilities, inheritable: Capabilities) -> io::Result<()> {
+    const LINUX_CAPABILITY_VERSION_3: u32 = 0x2008_0522;
     let header = CapHeader { version: LINUX_CAPABILITY_VERSION_3, pid: 0 };
+    let halves = |set: Capabilities| (set.mask() as u32, (set.mask() >> 32) as u32);
+    let ((low, high), (low_inherited, high_inherited)) = (halves(keep), halves(inheritable));
     // Effective, permitted, inheritable, twice.
-    let data = [keep, keep, 0, 0, 0, 0];
+    let data = [low, low, low_inherited, high, high, high_inherited];
     // SAFETY: header and data have the layout of version 3 (two triples) and live until the call returns.
     check(unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) })?;
     Ok(())
 }
 
-/// Empties the bounding set, so that no exec can give a capability back.
-pub(crate) fn drop_bounding_set() -> io::Result<()> {
-    for capability in 0..64 {
+/// Takes all but `keep` out of the bounding set, so that no exec can give a capability back.
+pub(crate) fn drop_bounding_set_but(keep: Capabilities) -> io::Result<()> {
+    for capability in (0..u64::BITS).filter(|number| !keep.has(*number)).map(libc::c_ulong::from) {
         match prctl(libc::PR_CAPBSET_DROP, capability, 0) {
             Ok(_) => {}
             // Past the last capability that this kernel knows.

@@ -10,7 +10,10 @@ use crate::control::client::{self, ClientError};
 use crate::control::protocol::{ACT, ActBody, ActWord, Agents};
 use crate::dirs::Dirs;
 use crate::driver::status::AgentStatus;
+use crate::driver::launching::in_full;
+use crate::driver::records::wall_ms;
 use crate::exit;
+use crate::govern::kill_mark::{self, KillMark};
 
 /// How long a supervisor may take to kill everything before it is taken for hung: a kill takes milliseconds.
 const SUPERVISOR_WITHIN: std::time::Duration = std::time::Duration::from_secs(2);
@@ -40,7 +43,7 @@ pub fn act(global: &Global, args: &ActArgs, act: ActWord) -> Outcome {
         Err(ClientError::Nobody { .. } | ClientError::Late(_) | ClientError::Broken(_))
             if act == ActWord::Kill && args.all =>
         {
-            return kill_without_supervisor(&dirs);
+            return kill_without_supervisor(&dirs, &args.reason);
         }
         Err(ClientError::Nobody { .. }) if act == ActWord::Revive && args.agent.is_some() => {
             let agent = args.agent.as_deref().unwrap_or_default();
@@ -82,7 +85,7 @@ fn confirm(args: &ActArgs, act: ActWord) -> Result<(), Failure> {
 }
 
 /// The supervisor is dead or hangs: its cgroups are on record, and the kernel needs no supervisor to end what is in them.
-fn kill_without_supervisor(dirs: &Dirs) -> Outcome {
+fn kill_without_supervisor(dirs: &Dirs, reason: &str) -> Outcome {
     let record = dirs.cgroup_record();
     let bytes = match std::fs::read(&record) {
         Ok(bytes) => bytes,
@@ -101,13 +104,33 @@ fn kill_without_supervisor(dirs: &Dirs) -> Outcome {
         eprintln!("nothing to kill: the supervisor's cgroups are gone");
         return Ok(0);
     }
+    let killed = cgroup::base::names_in(&agents).map_err(of)?;
     let report = cgroup::Grip::open(agents).and_then(|grip| grip.kill(KILL_WITHIN)).map_err(of)?;
     eprintln!(
         "killed {} processes in {:.1} ms without the supervisor's help; verified empty",
         report.processes,
         report.took.as_secs_f64() * 1000.0
     );
+    let agents: Vec<String> = killed.iter().filter_map(|group| agent_of(group)).collect();
+    if agents.is_empty() {
+        return Ok(0);
+    }
+    // After the kill, which waits for no disk.
+    let reason = if reason.is_empty() { "manual" } else { reason };
+    let by = nix::unistd::geteuid().as_raw();
+    let mark = KillMark { agents, reason: reason.to_owned(), by, at_ms: wall_ms() };
+    kill_mark::leave(&dirs.state, &mark).map_err(|e| {
+        let text = format!("they are dead, but not marked so: {}", in_full(&e));
+        Failure::new(e.exit_code(), text).help("a next start would start them: make room, and kill once more")
+    })?;
+    eprintln!("{} stay dead until `agt-supervise revive`", mark.agents.join(", "));
     Ok(0)
+}
+
+/// The agent whose life a group was: `NAME-LIFE`.
+fn agent_of(group: &str) -> Option<String> {
+    let (agent, life) = group.rsplit_once('-')?;
+    life.parse::<u64>().ok().map(|_| agent.to_owned())
 }
 
 fn done(agent: &AgentStatus, act: ActWord) -> String {

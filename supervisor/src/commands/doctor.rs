@@ -8,7 +8,7 @@ use std::path::Path;
 use agt_rings::Ring;
 use agt_rings::host::{Privilege, Support};
 use agt_rings::probe::survey::{Survey, survey};
-use agt_rings::report::Gap;
+use agt_rings::report::{Gap, in_words};
 use anyhow::Context;
 
 use super::Form;
@@ -35,12 +35,12 @@ pub fn render(survey: &Survey) -> String {
     let mut lines = vec![format!("  {}", offers(survey).join("   ")), directory(survey)];
     lines.push(rings(survey));
     let gaps = distinct_gaps(survey);
-    for (index, (gap, rings)) in gaps.iter().enumerate() {
-        lines.push(format!("  missing in {}: {}: {}", list(rings), gap.protection, gap.reason));
-        // What one thing helps against is told together.
-        if gaps.get(index + 1).is_none_or(|(next, _)| next.help != gap.help) {
-            lines.push(format!("  help: {}", gap.help));
-        }
+    // What one thing helps against, in the same rings, is told together.
+    for alike in gaps.chunk_by(|(gap, rings), (next, others)| gap.help == next.help && rings == others) {
+        let (first, rings) = &alike[0];
+        let of_them: Vec<Gap> = alike.iter().map(|(gap, _)| (*gap).clone()).collect();
+        lines.extend(in_words(&of_them).into_iter().map(|words| format!("  missing in {}: {words}", list(rings))));
+        lines.push(format!("  help: {}", first.help));
     }
     lines.join("\n") + "\n"
 }
@@ -153,6 +153,7 @@ mod tests {
                     protection: *protection,
                     reason: "needs the cgroup controller memory".to_owned(),
                     help: "delegate it".to_owned(),
+                    controller: None,
                 })
                 .collect(),
         };
@@ -164,6 +165,7 @@ mod tests {
                 privilege: Privilege::User { uid: 1000, gid: 1000 },
                 namespaces: Support::Yes,
                 controllers: Controllers::none("test"),
+                capabilities: agt_rings::capability::Capabilities::NONE,
                 own_ids: Support::Yes,
             },
             user_namespaces: Support::Yes,

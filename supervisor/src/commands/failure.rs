@@ -3,6 +3,7 @@
 use crate::control::client::ClientError;
 use crate::driver::ground::GroundError;
 use crate::exit;
+use crate::govern::kill_mark::MarkError;
 use crate::store::StoreError;
 
 /// What went wrong, for a person.
@@ -67,6 +68,16 @@ impl Failure {
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Failure {
         let failure = Failure::of(error.exit_code(), &error);
+        match error.help() {
+            Some(help) => failure.help(help),
+            None => failure,
+        }
+    }
+}
+
+impl From<&MarkError> for Failure {
+    fn from(error: &MarkError) -> Failure {
+        let failure = Failure::of(error.exit_code(), error);
         match error.help() {
             Some(help) => failure.help(help),
             None => failure,

@@ -6,7 +6,9 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::run::{StdioKind, wiring};
 use super::{Failure, Outcome};
+use crate::control::client;
 use crate::control::handoff::{End, Handed};
+use crate::control::protocol::{About, SUPERVISOR};
 use crate::dirs::Dirs;
 use crate::driver::Talk;
 use crate::driver::definition::Definition;
@@ -14,14 +16,44 @@ use crate::driver::event::Act;
 use crate::driver::records::obituary;
 use crate::driver::streams::{self, Wired};
 use crate::exit;
+use crate::telemetry::endpoint::Choice;
 
 /// Hands over and waits.
-pub(super) fn hand_over(dirs: &Dirs, talk: Talk, definitions: Vec<(Definition, StdioKind)>) -> Outcome {
+pub(super) fn hand_over(
+    dirs: &Dirs,
+    talk: Talk,
+    definitions: Vec<(Definition, StdioKind)>,
+    metrics: Option<Choice>,
+) -> Outcome {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let runtime = runtime.map_err(|e| Failure::of(exit::BUG, &e))?;
-    let code = runtime.block_on(all(dirs, talk, definitions));
+    let code = runtime.block_on(async {
+        if let Some(choice) = metrics {
+            say_where_metrics_are(dirs, choice).await;
+        }
+        all(dirs, talk, definitions).await
+    });
     runtime.shutdown_background();
     code
+}
+
+/// `--metrics` was typed, but whoever supervises serves them: said, because somebody will point Prometheus there.
+async fn say_where_metrics_are(dirs: &Dirs, choice: Choice) {
+    let about: Result<About, _> = client::get(&dirs.operator_socket(), SUPERVISOR).await;
+    let there = match about {
+        // A supervisor that does not answer fails the hand-over, and says why.
+        Err(_) => return,
+        Ok(about) => about.metrics,
+    };
+    let url = match (choice, &there) {
+        (Choice::Off, None) => return,
+        (Choice::At(address), Some(url)) if url.contains(&format!("//{address}/")) => return,
+        (_, url) => url.as_deref().unwrap_or("no address: that supervisor was started with --metrics off"),
+    };
+    eprintln!(
+        "warning: --metrics has no effect here: the supervisor of {} takes this agent over and serves metrics at {url}",
+        dirs.state.display()
+    );
 }
 
 async fn all(dirs: &Dirs, talk: Talk, definitions: Vec<(Definition, StdioKind)>) -> Outcome {

@@ -27,6 +27,7 @@ use crate::driver::streams::Wiring;
 use crate::driver::{Handle, Mode, Supervisor, Talk};
 use crate::exit;
 use crate::govern::governor::Vouching;
+use crate::govern::kill_mark;
 use crate::store::lock::StateLock;
 use crate::store::{Options, Store, StoreError};
 use crate::telemetry::Telemetry;
@@ -61,9 +62,6 @@ pub fn run(global: &Global, args: RunArgs) -> Outcome {
                 plan.name()
             );
         }
-        if !plan.capabilities.is_empty() {
-            eprintln!("warning: {}: capabilities for R0 are not given by this version: it gets none", plan.name());
-        }
     }
     for note in plans.iter().flat_map(|plan| &plan.notes).filter(|_| talk == Talk::Normal) {
         eprintln!("note: {note}");
@@ -86,7 +84,7 @@ pub fn run(global: &Global, args: RunArgs) -> Outcome {
         .collect();
     let lock = match StateLock::acquire(&dirs.state) {
         Ok(lock) => lock,
-        Err(StoreError::Locked { .. }) => return super::handover::hand_over(&dirs, talk, definitions),
+        Err(StoreError::Locked { .. }) => return super::handover::hand_over(&dirs, talk, definitions, args.metrics.metrics),
         Err(e) => return Err(e.into()),
     };
     supervise(&dirs, lock, Mode::UntilLast, talk, args.metrics.choice(), definitions)
@@ -227,6 +225,10 @@ async fn live(
 ) -> Outcome {
     let operators = Operators::default();
     let socket = Socket::bind(&dirs.operator_socket(), &operators).map_err(|e| Failure::of(exit::CANT_CREATE, &e))?;
+    let marks = kill_mark::take_up(&store, &dirs.state).await.map_err(|e| Failure::from(&e))?;
+    for name in marks.iter().flat_map(|mark| &mark.agents) {
+        eprintln!("note: {name} was killed by `kill --all` and stays dead until `agt-supervise revive {name}`");
+    }
     chaosing::recover(&store).await.map_err(|e| Failure::of(e.exit_code(), &e))?;
     let telemetry = Telemetry::new();
     let (supervisor, handle) = Supervisor::new(mode, dirs.clone(), ground, store.clone(), talk);

@@ -119,7 +119,8 @@ fn up(ms: u64) -> String {
 pub fn status(global: &Global, agent: &str) -> Outcome {
     let agents = fetch(global, Some(agent))?;
     if global.json {
-        json(&agents.agents)?;
+        // As `ps` has it: the supervisor, and with it the address of the metrics, belongs to the answer.
+        json(&agents)?;
         return Ok(0);
     }
     for agent in &agents.agents {

@@ -15,6 +15,7 @@ use crate::exit;
 use crate::govern::Governor;
 use crate::govern::ask::{Answer, Ask, GOVERN, TrustView};
 use crate::govern::governor::GovernError;
+use crate::govern::kill_mark;
 use crate::store::{DATABASE_FILE, Store};
 
 /// `trust ...`.
@@ -124,6 +125,7 @@ fn on_store(dirs: &Dirs, ask: Ask) -> Result<Answer, Failure> {
     let by = nix::unistd::geteuid().as_raw();
     client_runtime()?.block_on(async {
         let store = Store::open(&dirs.state)?;
+        kill_mark::take_up(&store, &dirs.state).await.map_err(|e| Failure::from(&e))?;
         let answer = Governor::new(store.clone()).ask(ask, by).await;
         store.close().await?;
         answer.map_err(|error| match error {

@@ -16,6 +16,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use agt_rings::Ring;
+use agt_rings::capability::Capabilities;
 use agt_rings::spec::{Access, Enforcement, FileRule, Limits, Listen, Spec, Terminal, User};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -246,6 +247,8 @@ impl AgentPlan {
             limits: self.limits_at(ring),
             user: self.user,
             own_id: 0,
+            // Every name was checked when the operator's file was read.
+            capabilities: Capabilities::named(self.capabilities.iter().map(String::as_str)).unwrap_or_default(),
             open_files: self.open_files_at(ring),
             terminal: Terminal::None,
         })

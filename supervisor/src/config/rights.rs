@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use agt_rings::Ring;
+use agt_rings::capability;
 use agt_rings::spec::Limits;
 
 use super::diagnostic::{Class, ConfigError, Problem, Report};
@@ -17,51 +18,6 @@ use super::spec::{AgentGrant, ChaosSpec, Environment, HostPort, LimitsSpec, Oper
 use super::surroundings::{RingDefaults, Surroundings};
 use super::tree::KeyPath;
 use super::zones::settled;
-
-/// Names of capabilities(7) that an operator may leave to an agent in R0, without `CAP_`.
-const CAPABILITIES: [&str; 41] = [
-    "audit_control",
-    "audit_read",
-    "audit_write",
-    "block_suspend",
-    "bpf",
-    "checkpoint_restore",
-    "chown",
-    "dac_override",
-    "dac_read_search",
-    "fowner",
-    "fsetid",
-    "ipc_lock",
-    "ipc_owner",
-    "kill",
-    "lease",
-    "linux_immutable",
-    "mac_admin",
-    "mac_override",
-    "mknod",
-    "net_admin",
-    "net_bind_service",
-    "net_broadcast",
-    "net_raw",
-    "perfmon",
-    "setfcap",
-    "setgid",
-    "setpcap",
-    "setuid",
-    "sys_admin",
-    "sys_boot",
-    "sys_chroot",
-    "sys_module",
-    "sys_nice",
-    "sys_pacct",
-    "sys_ptrace",
-    "sys_rawio",
-    "sys_resource",
-    "sys_time",
-    "sys_tty_config",
-    "syslog",
-    "wake_alarm",
-];
 
 /// The operator's file, read and checked.
 #[derive(Debug, Clone)]
@@ -124,7 +80,7 @@ fn consistency(spec: &OperatorSpec, document: &Document) -> Vec<Problem> {
         let agent = KeyPath::of("agents").key(name);
         for (index, capability) in grant.capabilities.iter().enumerate() {
             let bare = capability.to_ascii_lowercase();
-            if !CAPABILITIES.contains(&bare.strip_prefix("cap_").unwrap_or(&bare)) {
+            if !capability::NAMES.contains(&bare.strip_prefix("cap_").unwrap_or(&bare)) {
                 let problem = Problem::config(format!("unknown capability `{capability}`"))
                     .label("see capabilities(7)")
                     .help("for example `net_bind_service`");

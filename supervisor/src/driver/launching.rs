@@ -26,6 +26,9 @@ impl Supervisor {
     pub(super) async fn launch(&mut self, name: &str) -> Option<lifecycle::Event> {
         let failed = |error: String, code: u8| Some(lifecycle::Event::LaunchFailed { error, code });
         self.telemetry.launching(name);
+        if self.is_marked(name) {
+            return failed("the kill switch's mark waits to be taken up".to_owned(), exit::KILLED);
+        }
         if let Err(refusal) = self.set_ring(name).await {
             let code = super::governing::launch_code(&refusal);
             return failed(refusal.to_string(), code);

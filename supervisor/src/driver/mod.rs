@@ -13,6 +13,7 @@ pub mod ground;
 mod handle;
 pub(crate) mod launching;
 pub mod logfile;
+mod marked;
 pub mod observing;
 pub mod records;
 pub mod scene;
@@ -181,7 +182,7 @@ impl Supervisor {
             }
             Event::Request(request) => self.request(request).await,
             Event::Said(whose, report, answer) => self.said(&whose, report, answer).await,
-            Event::Tick => self.tick().await,
+            Event::Tick => self.look_around().await,
             Event::WatchdogGone => self.watchdog_gone(),
         }
     }
@@ -358,6 +359,7 @@ impl Supervisor {
     }
 
     async fn exited(&mut self, whose: &Whose, gone: Gone) {
+        self.heed_kill_marks().await;
         let Some(agent) = self.agents.get_mut(&whose.agent).filter(|agent| agent.launches == whose.life) else {
             return;
         };

@@ -69,8 +69,8 @@ impl Supervisor {
         }
         line.push_str(&format!("   enforced: {}", plan.report.extent()));
         eprintln!("{line}");
-        for gap in &plan.report.gaps {
-            eprintln!("  not enforced: {} {}", gap.protection, gap.reason);
+        for words in agt_rings::report::in_words(&plan.report.gaps) {
+            eprintln!("  not enforced: {words}");
         }
     }
 

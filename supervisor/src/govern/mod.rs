@@ -10,6 +10,7 @@ pub mod attestation;
 pub mod evidence;
 pub mod governed;
 pub mod governor;
+pub mod kill_mark;
 pub mod report;
 pub mod ring;
 pub mod socket;
