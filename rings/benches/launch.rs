@@ -113,5 +113,6 @@ fn spec(ring: Ring, workdir: &std::path::Path) -> Spec {
         own_id: agt_rings::builtin::OWN_ID_BASE + 7,
         open_files: None,
         terminal: Terminal::None,
+        check: None,
     }
 }

@@ -303,6 +303,7 @@ mod tests {
             own_id: builtin::OWN_ID_BASE,
             open_files: None,
             terminal: Terminal::None,
+            check: None,
         };
         compile(&spec, &host, &[], &SystemTrees::default(), ExecCookie::new(1)).unwrap()
     }

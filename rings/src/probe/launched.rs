@@ -67,6 +67,7 @@ impl Session {
             own_id: OWN_ID,
             open_files: None,
             terminal: Terminal::None,
+            check: None,
         }
     }
 

@@ -132,6 +132,7 @@ fn sample(ring: Ring, directory: &Path) -> Spec {
         own_id: OWN_ID,
         open_files: None,
         terminal: Terminal::None,
+        check: None,
     }
 }
 

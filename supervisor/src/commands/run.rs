@@ -55,12 +55,6 @@ pub fn run(global: &Global, args: RunArgs) -> Outcome {
     let talk = if args.quiet { Talk::Quiet } else { Talk::Normal };
     for plan in &plans {
         // Said rather than passed over in silence: whoever wrote the key believes that it acts.
-        if plan.health.is_some() {
-            eprintln!(
-                "warning: {}: `health` is checked but not run by this version: nothing watches its health",
-                plan.name()
-            );
-        }
         if !plan.capabilities.is_empty() {
             eprintln!("warning: {}: capabilities for R0 are not given by this version: it gets none", plan.name());
         }
