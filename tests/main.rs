@@ -10,6 +10,7 @@ mod examples;
 mod faults;
 mod govern;
 mod handover;
+mod health;
 mod kill;
 mod limits;
 mod metrics;

@@ -66,7 +66,7 @@ fn address(ps: &Value) -> String {
     url.strip_prefix("http://").unwrap().strip_suffix("/metrics").unwrap().to_owned()
 }
 
-fn scrape(address: &str) -> String {
+pub fn scrape(address: &str) -> String {
     let (status, text) = get(address, "/metrics").unwrap();
     assert_eq!(status, 200, "{text}");
     text

@@ -114,5 +114,6 @@ fn spec(ring: Ring, workdir: &std::path::Path) -> Spec {
         capabilities: agt_rings::capability::Capabilities::NONE,
         open_files: None,
         terminal: Terminal::None,
+        check: None,
     }
 }

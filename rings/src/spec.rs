@@ -110,6 +110,17 @@ pub struct Spec {
     pub capabilities: Capabilities,
     /// The standard streams' terminal becomes the agent's controlling terminal.
     pub terminal: Terminal,
+    /// What can be started beside the agent, confined as it is, to see whether it is well.
+    pub check: Option<Check>,
+}
+
+/// A health check's program. It has the agent's environment, workdir, files and limits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    /// The program, links resolved; never a script.
+    pub program: PathBuf,
+    /// `argv`, the program's own name first.
+    pub argv: Vec<OsString>,
 }
 
 /// What the agent's standard streams are.

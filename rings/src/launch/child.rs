@@ -37,6 +37,14 @@ pub(super) struct Prepared {
     capabilities: Capabilities,
 }
 
+/// What else a [`Prepared`] is made for.
+pub(super) enum For<'a> {
+    /// The agent itself.
+    Agent(&'a Given),
+    /// A check of it, started by a process that is confined already: [`shed`] and [`join_groups`] have nothing left to do.
+    Check(&'a crate::spec::Check),
+}
+
 /// A started agent, from the init's side.
 pub(super) struct Agent {
     pub(super) pid: i32,
@@ -44,7 +52,7 @@ pub(super) struct Agent {
 }
 
 impl Prepared {
-    pub(super) fn new(plan: &Plan, given: &Given, landlock: Option<&OwnedFd>) -> Result<Prepared, Failure> {
+    pub(super) fn new(plan: &Plan, whom: &For<'_>, landlock: Option<&OwnedFd>) -> Result<Prepared, Failure> {
         let text = |s: &OsStr| {
             CString::new(s.as_bytes())
                 .map_err(|_| Failure { step: format!("use {s:?}: it holds a NUL byte"), errno: libc::EINVAL })
@@ -55,15 +63,23 @@ impl Prepared {
             both.push(value);
             text(&both)
         });
+        let (program, argv) = match whom {
+            For::Agent(_) => (&plan.program, &plan.argv),
+            For::Check(check) => (&check.program, &check.argv),
+        };
+        let given = match whom {
+            For::Agent(given) => Some(given),
+            For::Check(_) => None,
+        };
         Ok(Prepared {
-            program: text(plan.program.as_os_str())?,
-            argv: plan.argv.iter().map(|arg| text(arg)).collect::<Result<_, _>>()?,
+            program: text(program.as_os_str())?,
+            argv: argv.iter().map(|arg| text(arg)).collect::<Result<_, _>>()?,
             env: env.collect::<Result<_, _>>()?,
             workdir: text(plan.workdir.as_os_str())?,
-            streams: [given.streams[0].as_raw_fd(), given.streams[1].as_raw_fd(), given.streams[2].as_raw_fd()],
-            cgroup: given.cgroup.as_ref().map(AsRawFd::as_raw_fd),
-            tasks: given.tasks.iter().map(AsRawFd::as_raw_fd).collect(),
-            ids: plan.ids,
+            streams: given.map_or([-1; 3], |given| [0, 1, 2].map(|number: usize| given.streams[number].as_raw_fd())),
+            cgroup: given.and_then(|given| given.cgroup.as_ref()).map(AsRawFd::as_raw_fd),
+            tasks: given.map_or_else(Vec::new, |given| given.tasks.iter().map(AsRawFd::as_raw_fd).collect()),
+            ids: plan.ids.filter(|_| given.is_some()),
             open_files: plan.open_files,
             landlock: landlock.map(AsRawFd::as_raw_fd),
             filters: plan.filters.as_ref().map_or_else(Vec::new, |filters| {
@@ -71,16 +87,26 @@ impl Prepared {
             }),
             start: plan.start,
             exec_cookie: plan.exec_cookie.secret(),
-            terminal: plan.terminal,
+            terminal: if given.is_some() { plan.terminal } else { Terminal::None },
             capabilities: plan.capabilities,
         })
+    }
+
+    /// Other standard streams: each check has its own.
+    pub(super) fn connect(&mut self, streams: [RawFd; 3]) {
+        self.streams = streams;
+    }
+
+    /// The cgroup v2 directory that the child is born into.
+    pub(super) fn cgroup(&self) -> Option<RawFd> {
+        self.cgroup
     }
 }
 
 /// The child's steps, in order. The number of the one that failed comes back through shared memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-enum Step {
+pub(super) enum Step {
     Cgroup,
     Signals,
     Session,
@@ -105,7 +131,7 @@ enum Step {
 }
 
 impl Step {
-    fn words(self) -> &'static str {
+    pub(super) fn words(self) -> &'static str {
         match self {
             Step::Cgroup => "join a cgroup",
             Step::Signals => "reset signals",
@@ -191,11 +217,7 @@ unsafe fn perform(shared: &Shared<'_>) -> Result<std::convert::Infallible, Step>
     let p = shared.prepared;
     // SAFETY: each call gets numbers or pointers into `shared`; none of them returns memory.
     unsafe {
-        // v1, first of all: what follows is paid by the agent's group. Writing 0 moves the writer alone, and for a process of
-        // one thread the kernel needs no grace period.
-        for &tasks in &p.tasks {
-            ok(libc::syscall(libc::SYS_write, tasks, c"0".as_ptr(), 1), Step::Cgroup)?;
-        }
+        join_groups(p)?;
         // Rust ignores SIGPIPE and the init blocks SIGCHLD; a program expects neither.
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = libc::SIG_DFL;
@@ -208,23 +230,7 @@ unsafe fn perform(shared: &Shared<'_>) -> Result<std::convert::Infallible, Step>
         if p.terminal == Terminal::Controlling {
             ok(libc::ioctl(0, libc::TIOCSCTTY, 0).into(), Step::Terminal)?;
         }
-        // 1, not 0: a `|handler` core pattern ignores 0 but not 1.
-        set_limit(libc::RLIMIT_CORE, 1, 1, Step::CoreLimit)?;
-        // The bounding set first: lowering it needs the capability that the uid change takes away.
-        drop_bounding_set(p)?;
-        ok(libc::syscall(libc::SYS_prctl, libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), Step::NoNewPrivileges)?;
-        if let Some(ids) = p.ids {
-            if !p.capabilities.is_empty() {
-                // Else the uid change takes all of them; the flag ends with the exec.
-                ok(libc::syscall(libc::SYS_prctl, libc::PR_SET_KEEPCAPS, 1, 0, 0, 0), Step::Capabilities)?;
-            }
-            ok(libc::syscall(libc::SYS_setgroups, 0, std::ptr::null::<libc::gid_t>()), Step::Groups)?;
-            ok(libc::syscall(libc::SYS_setresgid, ids.gid, ids.gid, ids.gid), Step::Gid)?;
-            ok(libc::syscall(libc::SYS_setresuid, ids.uid, ids.uid, ids.uid), Step::Uid)?;
-        }
-        ok(process::keep_capabilities(p.capabilities).map_or(-1, |()| 0), Step::Capabilities)?;
-        // After the uid change, which clears it.
-        ok(libc::syscall(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0), Step::DeathSignal)?;
+        shed(p)?;
         // As the agent's uid: what it can't enter it must not start in.
         ok(libc::syscall(libc::SYS_chdir, p.workdir.as_ptr()), Step::Workdir)?;
         let exec_fd = libc::c_long::from(builtin::EXEC_FD);
@@ -248,6 +254,46 @@ unsafe fn perform(shared: &Shared<'_>) -> Result<std::convert::Infallible, Step>
         };
     }
     Err(Step::Execute)
+}
+
+/// # Safety
+/// As [`perform`].
+pub(super) unsafe fn join_groups(p: &Prepared) -> Result<(), Step> {
+    // v1, first of all: what follows is paid by the agent's group. Writing 0 moves the writer alone, and for a process of one
+    // thread the kernel needs no grace period.
+    for &tasks in &p.tasks {
+        // SAFETY: one byte of a constant.
+        ok(unsafe { libc::syscall(libc::SYS_write, tasks, c"0".as_ptr(), 1) }, Step::Cgroup)?;
+    }
+    Ok(())
+}
+
+/// Gives up what the launcher could do and the agent must not: for good, in an order in which each step can still be taken.
+///
+/// # Safety
+/// As [`perform`].
+pub(super) unsafe fn shed(p: &Prepared) -> Result<(), Step> {
+    // SAFETY: numbers, and pointers to locals that outlive the calls.
+    unsafe {
+        // 1, not 0: a `|handler` core pattern ignores 0 but not 1.
+        set_limit(libc::RLIMIT_CORE, 1, 1, Step::CoreLimit)?;
+        // The bounding set first: lowering it needs the capability that the uid change takes away.
+        drop_bounding_set(p)?;
+        ok(libc::syscall(libc::SYS_prctl, libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), Step::NoNewPrivileges)?;
+        if let Some(ids) = p.ids {
+            if !p.capabilities.is_empty() {
+                // Else the uid change takes all of them; the flag ends with the exec.
+                ok(libc::syscall(libc::SYS_prctl, libc::PR_SET_KEEPCAPS, 1, 0, 0, 0), Step::Capabilities)?;
+            }
+            ok(libc::syscall(libc::SYS_setgroups, 0, std::ptr::null::<libc::gid_t>()), Step::Groups)?;
+            ok(libc::syscall(libc::SYS_setresgid, ids.gid, ids.gid, ids.gid), Step::Gid)?;
+            ok(libc::syscall(libc::SYS_setresuid, ids.uid, ids.uid, ids.uid), Step::Uid)?;
+        }
+        ok(process::keep_capabilities(p.capabilities).map_or(-1, |()| 0), Step::Capabilities)?;
+        // After the uid change, which clears it.
+        ok(libc::syscall(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0), Step::DeathSignal)?;
+        Ok(())
+    }
 }
 
 /// # Safety

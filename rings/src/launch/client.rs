@@ -13,6 +13,7 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
+use super::check::Checker;
 use super::protocol::{Descriptors, LAUNCHER_NAME, Reply, Request, SLOTS, Usage, Word};
 use crate::cgroup;
 use crate::host::{Controllers, Host, Tree};
@@ -71,6 +72,7 @@ pub struct Running {
     init: OwnedFd,
     agent: OwnedFd,
     listeners: Vec<TcpListener>,
+    checker: Option<Checker>,
     pid: i32,
 }
 
@@ -105,6 +107,11 @@ impl Running {
     /// Takes the listeners made inside the agent's network namespace, in the plan's order.
     pub fn take_listeners(&mut self) -> Vec<TcpListener> {
         std::mem::take(&mut self.listeners)
+    }
+
+    /// Takes the way to have the plan's check run beside the agent; `None` if it has none.
+    pub fn take_checker(&mut self) -> Option<Checker> {
+        self.checker.take()
     }
 
     /// Sends a signal to the agent's main process.
@@ -289,12 +296,13 @@ fn await_start(channel: OwnedFd, plan: &Plan) -> Result<Running, LaunchError> {
             let (Some(init), Some(agent)) = (fds.next(), fds.next()) else {
                 return Err(at(io::Error::new(io::ErrorKind::InvalidData, "descriptors are missing")));
             };
+            let checker = if plan.check.is_some() { fds.next().map(Checker::new) } else { None };
             let listeners: Vec<TcpListener> = fds.map(TcpListener::from).collect();
-            if listeners.len() != plan.listen.len() {
-                return Err(at(io::Error::new(io::ErrorKind::InvalidData, "listeners are missing")));
+            if listeners.len() != plan.listen.len() || checker.is_some() != plan.check.is_some() {
+                return Err(at(io::Error::new(io::ErrorKind::InvalidData, "listeners or the checker are missing")));
             }
             let pid = pid_of(agent.as_fd()).map_err(at)?;
-            Ok(Running { channel, init, agent, listeners, pid })
+            Ok(Running { channel, init, agent, listeners, checker, pid })
         }
         Word::Failed(failure) => {
             Err(LaunchError::Step { step: failure.step, source: io::Error::from_raw_os_error(failure.errno) })
@@ -326,7 +334,7 @@ fn unexpected(reply: &Reply) -> io::Error {
     }
 }
 
-fn readable(fd: BorrowedFd<'_>, timeout: Duration) -> io::Result<bool> {
+pub(super) fn readable(fd: BorrowedFd<'_>, timeout: Duration) -> io::Result<bool> {
     let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
     let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
     loop {

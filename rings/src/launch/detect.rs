@@ -43,9 +43,7 @@ fn capability_set(key: &str) -> Capabilities {
 fn held_capabilities(privilege: Privilege) -> Capabilities {
     match privilege {
         Privilege::User { .. } => Capabilities::NONE,
-        Privilege::Root => {
-            Capabilities::from_mask(capability_set("CapPrm:").mask() & capability_set("CapBnd:").mask())
-        }
+        Privilege::Root => Capabilities::from_mask(capability_set("CapPrm:").mask() & capability_set("CapBnd:").mask()),
     }
 }
 
@@ -100,7 +98,7 @@ fn namespaces(privilege: Privilege) -> Support {
         Err(e) => return no("pipe2", &e),
     };
     // SAFETY: the launcher is single-threaded.
-    match unsafe { process::fork_into(flags | all) } {
+    match unsafe { process::fork_into(flags | all, None) } {
         Err(e) => no("clone3 with user, mount, PID, IPC, UTS and network namespaces", &e),
         Ok(Cloned::Child) => {
             drop((gate_write, answer_read));
@@ -216,7 +214,7 @@ fn try_id_map(path: &Path, owner: (u32, u32)) -> io::Result<()> {
 pub(super) fn user_namespace(on_disk: (u32, u32), agent: (u32, u32)) -> io::Result<OwnedFd> {
     let (gate_read, gate_write) = pipe2(OFlag::O_CLOEXEC)?;
     // SAFETY: the launcher is single-threaded.
-    match unsafe { process::fork_into(libc::CLONE_NEWUSER) }? {
+    match unsafe { process::fork_into(libc::CLONE_NEWUSER, None) }? {
         Cloned::Child => {
             drop(gate_write);
             let mut nothing = [0u8; 1];

@@ -11,7 +11,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-use super::child::{self, Prepared};
+use super::checker;
+use super::child::{self, For, Prepared};
 use super::protocol::{Failure, Usage, Word};
 use super::server::{Given, tell};
 use crate::capability::Capabilities;
@@ -61,9 +62,13 @@ fn live(plan: &Plan, given: &mut Given) -> Result<(), Failure> {
     }
     let landlock = landlock(plan)?;
     let signals = child_signals()?;
-    let prepared = Prepared::new(plan, given, landlock.as_ref())?;
+    let prepared = Prepared::new(plan, &For::Agent(given), landlock.as_ref())?;
+    // Before the agent: so it is confined and sealed by the time anybody could look at it.
+    let checker = checker::start(plan, &prepared, landlock.as_ref())?;
     let agent = child::start(&prepared)?;
-    announce(given, &agent, listeners)?;
+    announce(given, &agent, checker, listeners)?;
+    // What was built for the launch (the agent's environment among it) is not kept beside a running agent.
+    drop((prepared, landlock));
     settle(given, plan)?;
     watch(given, &agent, &signals, plan.namespaces & libc::CLONE_NEWPID != 0)
 }
@@ -128,10 +133,16 @@ fn child_signals() -> Result<SignalFd, Failure> {
     SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map_err(failed)
 }
 
-fn announce(given: &Given, agent: &child::Agent, listeners: Vec<TcpListener>) -> Result<(), Failure> {
+fn announce(
+    given: &Given,
+    agent: &child::Agent,
+    checker: Option<OwnedFd>,
+    listeners: Vec<TcpListener>,
+) -> Result<(), Failure> {
     let failed = |e: std::io::Error| Failure::new("report the start", &e);
     let ourselves = process::pidfd_open(nix::unistd::getpid().as_raw()).map_err(failed)?;
     let mut fds: Vec<RawFd> = vec![ourselves.as_raw_fd(), agent.pidfd.as_raw_fd()];
+    fds.extend(checker.iter().map(AsRawFd::as_raw_fd));
     fds.extend(listeners.iter().map(AsRawFd::as_raw_fd));
     let bytes = serde_json::to_vec(&Word::Started).map_err(|e| failed(e.into()))?;
     fdpass::send(given.channel.as_fd(), &bytes, &fds).map_err(failed)
@@ -153,7 +164,9 @@ fn settle(given: &mut Given, plan: &Plan) -> Result<(), Failure> {
     for number in 0..3 {
         replace_with_nothing(number).map_err(failed("let go of the launcher's streams"))?;
     }
-    process::drop_bounding_set_but(Capabilities::NONE).or_else(ignore_eperm).map_err(failed("empty the init's bounding set"))?;
+    process::drop_bounding_set_but(Capabilities::NONE)
+        .or_else(ignore_eperm)
+        .map_err(failed("empty the init's bounding set"))?;
     // Without a PID namespace it ends the tree by signals, and the tree has another uid than it.
     let ends_others = plan.ids.is_some() && plan.namespaces & libc::CLONE_NEWPID == 0;
     let keep = Capabilities::from_mask(if ends_others { 1 << process::CAP_KILL } else { 0 });
@@ -168,7 +181,7 @@ fn ignore_eperm(e: std::io::Error) -> std::io::Result<()> {
     if e.raw_os_error() == Some(libc::EPERM) { Ok(()) } else { Err(e) }
 }
 
-fn replace_with_nothing(number: RawFd) -> std::io::Result<()> {
+pub(super) fn replace_with_nothing(number: RawFd) -> std::io::Result<()> {
     let null = nix::sys::memfd::memfd_create(c"agt-nothing", nix::sys::memfd::MFdFlags::MFD_CLOEXEC)?;
     // SAFETY: both numbers are open descriptors of this process; the target is replaced in one step.
     let ret = unsafe { libc::dup3(null.as_raw_fd(), number, libc::O_CLOEXEC) };

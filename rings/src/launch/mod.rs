@@ -10,9 +10,14 @@
 //!      +------------------- channel (one per agent) -------------+   started + descriptors, exited + status
 //! ```
 //!
+//! An agent with a health check has a third process beside it, the checker: forked by the init, confined as the agent is
+//! before the agent exists, and asked for checks over a socket of its own.
+//!
 //! Nothing outlives the supervisor: the launcher ends when its socket closes, each init when the launcher dies
 //! (PR_SET_PDEATHSIG) or its channel closes, and with an init the kernel ends everything in its PID namespace.
 
+mod check;
+mod checker;
 mod child;
 mod client;
 mod detect;
@@ -21,6 +26,7 @@ mod protocol;
 mod root;
 mod server;
 
+pub use check::{Checked, Checker, End, OUTPUT_BYTES_MAX};
 pub use client::{Exit, LaunchError, Launcher, Running, Streams};
 pub use protocol::Usage;
 pub use server::become_launcher_if_asked;

@@ -50,12 +50,51 @@ pub(super) enum Reply {
 /// Init to supervisor, on the channel of one agent.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Word {
-    /// The program was executed. Descriptors: init's pidfd, the agent's pidfd, the listeners in the plan's order.
+    /// The program was executed. Descriptors: init's pidfd, the agent's pidfd, the checker's socket if the plan has a check, the
+    /// listeners in the plan's order.
     Started,
     /// A step of the launch failed; nothing runs.
     Failed(Failure),
     /// The agent's main process ended, and the tree with it.
     Exited(Usage),
+}
+
+/// Supervisor to checker, with two descriptors: standard input, and what is both standard output and error.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(super) struct Ask {
+    /// Counted by the supervisor.
+    pub(super) id: u64,
+    /// How long the check may take.
+    pub(super) timeout_ms: u64,
+}
+
+/// Checker to init, once, and then to the supervisor.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum CheckWord {
+    /// It is confined and waits.
+    Ready,
+    /// A step of its confinement failed; it has ended.
+    Failed(Failure),
+    /// A check has ended, and nothing of it is left.
+    Ended {
+        /// Of the ask.
+        id: u64,
+        /// How.
+        end: CheckEnd,
+    },
+}
+
+/// How a check ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum CheckEnd {
+    /// It exited.
+    Exited(i32),
+    /// A signal ended it.
+    Signaled(i32),
+    /// Its time was over, and it was ended.
+    TimedOut,
+    /// It could not be started.
+    NotStarted(Failure),
 }
 
 /// A launch's failing step.

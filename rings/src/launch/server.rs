@@ -164,7 +164,7 @@ fn clone_init(plan: &Plan, given: &mut Given, maps: &mut KnownMaps) -> Result<()
         gate = Some(write);
     }
     // SAFETY: this process is single-threaded: it never starts a thread.
-    let cloned = unsafe { process::fork_into(flags) };
+    let cloned = unsafe { process::fork_into(flags, None) };
     match cloned.map_err(failed("clone3 with the ring's namespaces"))? {
         Cloned::Child => {
             drop(gate);

@@ -176,6 +176,8 @@ pub struct Plan {
     pub listen: Vec<Listen>,
     /// Whether descriptor 0 becomes its controlling terminal.
     pub terminal: Terminal,
+    /// What can be started beside it to see whether it is well.
+    pub check: Option<crate::spec::Check>,
     /// Its cgroup limits, for the one who makes the group.
     pub limits: crate::spec::Limits,
     /// What all of this enforces.
@@ -275,6 +277,7 @@ pub fn compile(
         workdir: spec.workdir.clone(),
         listen: if spec.ring == Ring::R0 || spec.ring == Ring::R3 { Vec::new() } else { spec.listen.clone() },
         terminal: spec.terminal,
+        check: spec.check.clone(),
         limits: spec.limits,
         report: Report { ring: spec.ring, enforced, gaps },
     })

@@ -338,6 +338,7 @@ mod tests {
             capabilities: Capabilities::NONE,
             open_files: None,
             terminal: Terminal::None,
+            check: None,
         };
         compile(&spec, &host, &[], &SystemTrees::default(), ExecCookie::new(1)).unwrap()
     }

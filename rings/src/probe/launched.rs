@@ -68,6 +68,7 @@ impl Session {
             capabilities: crate::capability::Capabilities::NONE,
             open_files: None,
             terminal: Terminal::None,
+            check: None,
         }
     }
 

@@ -133,6 +133,7 @@ fn sample(ring: Ring, directory: &Path) -> Spec {
         capabilities: crate::capability::Capabilities::NONE,
         open_files: None,
         terminal: Terminal::None,
+        check: None,
     }
 }
 

@@ -39,11 +39,11 @@ pub(crate) enum Cloned {
 
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
-/// fork(2) with namespaces and a pidfd.
+/// fork(2) with namespaces and a pidfd, into a cgroup v2 group where one is given.
 ///
 /// # Safety
 /// The calling process must be single-threaded: the child runs ordinary code (allocation included).
-pub(crate) unsafe fn fork_into(namespaces: libc::c_int) -> io::Result<Cloned> {
+pub(crate) unsafe fn fork_into(namespaces: libc::c_int, cgroup: Option<RawFd>) -> io::Result<Cloned> {
     let mut pidfd: RawFd = -1;
     let mut args = CloneArgs {
         flags: u64::from(namespaces.unsigned_abs()) | libc::CLONE_PIDFD as u64,
@@ -51,6 +51,10 @@ pub(crate) unsafe fn fork_into(namespaces: libc::c_int) -> io::Result<Cloned> {
         exit_signal: libc::SIGCHLD as u64,
         ..CloneArgs::default()
     };
+    if let Some(cgroup) = cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = u64::from(cgroup.unsigned_abs());
+    }
     // SAFETY: args is a valid clone_args of the size given; without CLONE_VM the child has its own copy of everything.
     let ret = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<CloneArgs>()) };
     let pid = check(ret)?;

@@ -54,15 +54,6 @@ pub fn run(global: &Global, args: RunArgs) -> Outcome {
         plans.push(plan.map_err(|e| config_failure(&e))?);
     }
     let talk = if args.quiet { Talk::Quiet } else { Talk::Normal };
-    for plan in &plans {
-        // Said rather than passed over in silence: whoever wrote the key believes that it acts.
-        if plan.health.is_some() {
-            eprintln!(
-                "warning: {}: `health` is checked but not run by this version: nothing watches its health",
-                plan.name()
-            );
-        }
-    }
     for note in plans.iter().flat_map(|plan| &plan.notes).filter(|_| talk == Talk::Normal) {
         eprintln!("note: {note}");
     }
@@ -84,7 +75,9 @@ pub fn run(global: &Global, args: RunArgs) -> Outcome {
         .collect();
     let lock = match StateLock::acquire(&dirs.state) {
         Ok(lock) => lock,
-        Err(StoreError::Locked { .. }) => return super::handover::hand_over(&dirs, talk, definitions, args.metrics.metrics),
+        Err(StoreError::Locked { .. }) => {
+            return super::handover::hand_over(&dirs, talk, definitions, args.metrics.metrics);
+        }
         Err(e) => return Err(e.into()),
     };
     supervise(&dirs, lock, Mode::UntilLast, talk, args.metrics.choice(), definitions)

@@ -7,10 +7,10 @@ use super::{Failure, Outcome, client_runtime, dirs, print};
 use crate::cli::{Global, LogsArgs};
 use crate::control::client;
 use crate::control::protocol::{AGENTS, Agents};
-use crate::driver::status::AgentStatus;
+use crate::driver::status::{AgentStatus, CheckSeen, HealthState, HealthStatus};
 use crate::driver::streams::escaped;
 use crate::exit;
-use crate::machine::lifecycle::State;
+use crate::machine::lifecycle::{Death, State};
 
 fn fetch(global: &Global, agent: Option<&str>) -> Result<Agents, Failure> {
     let dirs = dirs(global)?;
@@ -84,7 +84,16 @@ fn state_word(agent: &AgentStatus) -> String {
     match &agent.state {
         State::Idle => "idle".to_owned(),
         State::Starting => "starting".to_owned(),
-        State::Running { .. } => "running".to_owned(),
+        State::Running { .. } => match &agent.health {
+            None => "running".to_owned(),
+            Some(health) if health.state == HealthState::Failing => {
+                format!("running, failing {}/{}", health.failures, health.retries)
+            }
+            Some(health) => format!("running, {}", health.state.word()),
+        },
+        State::Stopping { death: Death::Unhealthy } | State::Killing { death: Death::Unhealthy } => {
+            "ending (unhealthy)".to_owned()
+        }
         State::Stopping { .. } => "stopping".to_owned(),
         State::Killing { .. } => "killing".to_owned(),
         State::Backoff { death, .. } => format!("restarting ({})", death.word()),
@@ -141,6 +150,9 @@ pub fn status(global: &Global, agent: &str) -> Outcome {
             agent.restarts,
             agent.log.display()
         ));
+        if let Some(health) = &agent.health {
+            text.push_str(&health_lines(health));
+        }
         if let Some(report) = &agent.report {
             text.push_str(&format!("  enforced: {}\n", report.extent()));
             for line in &report.enforced {
@@ -155,6 +167,33 @@ pub fn status(global: &Global, agent: &str) -> Outcome {
     let url = agents.supervisor.and_then(|supervisor| supervisor.metrics);
     print(&format!("  metrics: {}\n", url.as_deref().unwrap_or("not served")));
     Ok(0)
+}
+
+/// Where its health stands, and what the last check said.
+fn health_lines(health: &HealthStatus) -> String {
+    let mut text = format!("  health: {}   failures: {} of {}\n", health.state.word(), health.failures, health.retries);
+    let Some(last) = &health.last else { return text };
+    text.push_str(&check_lines("the last check", last));
+    // It may be the same one, or one that an earlier life was ended for.
+    if let Some(failure) = health.last_failure.as_ref().filter(|failure| *failure != last) {
+        text.push_str(&check_lines("the last failure", failure));
+    }
+    text
+}
+
+fn check_lines(which: &str, check: &CheckSeen) -> String {
+    let mut text = format!("    {which} {} in {:.2} s", check.result, check.took_ms as f64 / 1000.0);
+    if check.output.is_empty() {
+        return text + "; it printed nothing\n";
+    }
+    text.push_str("; it printed:\n");
+    if check.output_dropped > 0 {
+        text.push_str(&format!("      [{} bytes before this were not kept]\n", check.output_dropped));
+    }
+    for line in check.output.lines() {
+        text.push_str(&format!("      {}\n", escaped(line)));
+    }
+    text
 }
 
 /// Prints an agent's log, control characters shown instead of sent.

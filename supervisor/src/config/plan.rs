@@ -17,7 +17,7 @@ use std::path::PathBuf;
 
 use agt_rings::Ring;
 use agt_rings::capability::Capabilities;
-use agt_rings::spec::{Access, Enforcement, FileRule, Limits, Listen, Spec, Terminal, User};
+use agt_rings::spec::{Access, Check, Enforcement, FileRule, Limits, Listen, Spec, Terminal, User};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -63,6 +63,12 @@ pub struct HealthPlan {
     pub retries: u32,
     /// Time after the start in which failures don't count.
     pub start_period: Span,
+}
+
+impl HealthPlan {
+    fn check(&self) -> Check {
+        Check { program: self.program.clone(), argv: self.argv.iter().map(OsString::from).collect() }
+    }
 }
 
 /// A resolved agent.
@@ -251,6 +257,7 @@ impl AgentPlan {
             capabilities: Capabilities::named(self.capabilities.iter().map(String::as_str)).unwrap_or_default(),
             open_files: self.open_files_at(ring),
             terminal: Terminal::None,
+            check: self.health.as_ref().map(HealthPlan::check),
         })
     }
 

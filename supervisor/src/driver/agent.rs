@@ -15,6 +15,7 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use super::definition::Definition;
 use super::event::{Event, Gone, Refusal, Whose};
+use super::health::Watched;
 use super::status::{AgentStatus, KillSeen};
 use super::streams::Wiring;
 use crate::machine::lifecycle::{Death, Lifecycle, State, Timer};
@@ -54,6 +55,8 @@ pub(super) struct Agent {
     pub(super) again: Again,
     /// Its control socket, until its process is there to be served.
     pub(super) control: Option<UnixListener>,
+    /// Its health checks.
+    pub(super) health: Watched,
 }
 
 /// Whether a stop is the first half of a restart.
@@ -92,6 +95,7 @@ impl Agent {
             owed: Vec::new(),
             again: Again::No,
             control: None,
+            health: Watched::default(),
         }
     }
 
@@ -142,6 +146,7 @@ impl Agent {
             log: self.log.clone(),
             kill: self.kill.clone(),
             governed: None,
+            health: self.health.status(&self.definition, self.life.state()),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use agt_rings::cgroup::{Group, KillReport, Usage};
-use agt_rings::launch::{Exit, Running};
+use agt_rings::launch::{Checked, Exit, Running};
 use agt_rings::plan::Plan;
 use tokio::sync::oneshot;
 
@@ -27,6 +27,8 @@ pub enum Event {
     Exited(Whose, Gone),
     /// A kill has done its work.
     Killed(Whose, Option<KillReport>),
+    /// A health check has ended; the error is ours, not the agent's.
+    Checked(Whose, Box<std::io::Result<Checked>>),
     /// An operator or the program asks.
     Request(Request),
     /// An agent says something on its control socket.

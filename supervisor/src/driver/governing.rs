@@ -11,7 +11,6 @@ use agt_rings::plan::Plan;
 use agt_sre::breaker::Jitter;
 use agt_sre::engine::Verdict;
 use agt_sre::remedy;
-use agt_sre::sli::Outcome as Evidence;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
@@ -198,11 +197,7 @@ impl Supervisor {
         let now = self.governor.now();
         for name in self.agents.keys().cloned().collect::<Vec<_>>() {
             let Some(agent) = self.agents.get(&name) else { continue };
-            let seen = match agent.life.state() {
-                State::Running { unhealthy: 0, .. } => Some(Evidence::Good),
-                State::Running { .. } | State::Backoff { .. } => Some(Evidence::Bad),
-                _ => None,
-            };
+            let seen = super::health::evidence(agent);
             let Some(governed) = self.governor.get_mut(&name) else { continue };
             let frozen = governed.quarantined;
             if let Some(seen) = seen.filter(|_| frozen.is_none()) {

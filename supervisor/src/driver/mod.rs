@@ -11,6 +11,7 @@ mod forward;
 mod governing;
 pub mod ground;
 mod handle;
+pub mod health;
 pub(crate) mod launching;
 pub mod logfile;
 mod marked;
@@ -180,6 +181,7 @@ impl Supervisor {
                     self.exited(&whose, gone).await;
                 }
             }
+            Event::Checked(whose, checked) => self.checked(&whose, *checked).await,
             Event::Request(request) => self.request(request).await,
             Event::Said(whose, report, answer) => self.said(&whose, report, answer).await,
             Event::Tick => self.look_around().await,
@@ -330,11 +332,13 @@ impl Supervisor {
     }
 
     async fn launched(&mut self, whose: &Whose, result: Result<Launched, NotLaunched>) {
+        let now = self.now();
         let Some(agent) = self.agents.get_mut(&whose.agent).filter(|agent| agent.launches == whose.life) else {
             return;
         };
         match result {
             Ok(mut launched) => {
+                health::begin(agent, launched.running.take_checker(), now, &self.events);
                 let listeners = launched.running.take_listeners();
                 for (listener, forward) in listeners.into_iter().zip(agent.definition.plan.forwards_at(agent.ring)) {
                     if let Err(e) = forward::serve(listener, forward.target.to_string(), &mut agent.served) {
@@ -374,6 +378,7 @@ impl Supervisor {
         agent.group = None;
         agent.started = None;
         agent.served.abort_all();
+        agent.health.end();
         let status = |usage: agt_rings::launch::Usage| usage.status;
         let ended = match gone.exit {
             Exit::Ended(usage) if libc::WIFEXITED(status(usage)) && libc::WEXITSTATUS(status(usage)) == 0 => {
@@ -474,6 +479,7 @@ impl Supervisor {
                 });
                 match frozen.await {
                     Ok(Ok(_)) => {
+                        self.hold_checks(name, act);
                         if let Some(governed) = self.governor.get_mut(name).filter(|_| act == Act::Thaw) {
                             governed.quarantined = None;
                         }

@@ -45,6 +45,69 @@ pub struct AgentStatus {
     /// Trust, budget, burn and breaker.
     #[serde(default)]
     pub governed: Option<GovernedStatus>,
+    /// Its health; `None` if it has no health check.
+    #[serde(default)]
+    pub health: Option<HealthStatus>,
+}
+
+/// Where an agent's health stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealthStatus {
+    /// Of the present life, or of the last one.
+    pub state: HealthState,
+    /// Failures in a row that count.
+    pub failures: u32,
+    /// As many in a row make it unhealthy.
+    pub retries: u32,
+    /// The last check.
+    pub last: Option<CheckSeen>,
+    /// The last one that did not pass, in this life or an earlier one.
+    pub last_failure: Option<CheckSeen>,
+}
+
+/// In a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HealthState {
+    /// It does not run: there is nothing to check.
+    Down,
+    /// No check has passed yet.
+    Starting,
+    /// The last check that counts passed.
+    Healthy,
+    /// Checks fail, but not often enough to end it.
+    Failing,
+    /// Too many failed: it is being ended, or was ended for it.
+    Unhealthy,
+}
+
+impl HealthState {
+    /// The word that tables and metrics use.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            HealthState::Down => "down",
+            HealthState::Starting => "starting",
+            HealthState::Healthy => "healthy",
+            HealthState::Failing => "failing",
+            HealthState::Unhealthy => "unhealthy",
+        }
+    }
+}
+
+/// One check.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckSeen {
+    /// Milliseconds since the epoch when it had ended.
+    pub at_ms: i64,
+    /// How it ended, in words: `passed`, `exited 1`, `took longer than 5s and was ended`.
+    pub result: String,
+    /// How long it took, in milliseconds.
+    pub took_ms: u64,
+    /// The last of what it printed, at most 4 KiB.
+    pub output: String,
+    /// Bytes of output before that, which were not kept.
+    pub output_dropped: u64,
 }
 
 /// What a kill did.

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use super::health::Health;
 use super::restart::{Policy, Restart};
 
 /// Milliseconds on a clock that never goes backwards (the driver's own, since its start).
@@ -66,6 +67,11 @@ impl Death {
     #[must_use]
     pub fn is_failure(&self) -> bool {
         !matches!(self, Death::Exit { code: 0 } | Death::Stopped { .. })
+    }
+
+    /// The death of one that an operator wants stopped: nothing restarts it.
+    fn asked_for(self) -> Death {
+        if matches!(self, Death::Killed { .. }) { self } else { Death::Stopped { code: 0 } }
     }
 
     /// A stop passes on how the agent ended; every other cause stands by itself.
@@ -228,15 +234,6 @@ pub enum Event {
     Revive,
 }
 
-/// A health check's result.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Health {
-    /// It passed.
-    Good,
-    /// It failed or took too long.
-    Bad,
-}
-
 /// Timers of one agent; arming one again replaces it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Timer {
@@ -333,7 +330,13 @@ impl Lifecycle {
             (State::Running { .. }, Event::RunTimeOver) => self.terminate(Death::TimeLimit),
             (State::Running { since, unhealthy }, Event::Health(health)) => self.health(since, unhealthy, health),
             (State::Starting, Event::Stop) => self.kill(Death::Stopped { code: 0 }),
-            (State::Stopping { death }, Event::GraceOver | Event::Stop) => self.kill(death),
+            (State::Stopping { death }, Event::GraceOver) => self.kill(death),
+            // Asked for while a rule of ours is ending it: it must not come back by its restart rule.
+            (State::Stopping { death }, Event::Stop) => self.kill(death.asked_for()),
+            (State::Killing { death }, Event::Stop) => {
+                self.state = State::Killing { death: death.asked_for() };
+                Vec::new()
+            }
             (
                 State::Starting | State::Running { .. } | State::Stopping { .. } | State::Killing { .. },
                 Event::Kill { reason },
@@ -368,7 +371,7 @@ impl Lifecycle {
 
     fn health(&mut self, since: Now, unhealthy: u32, health: Health) -> Vec<Action> {
         let unhealthy = if health == Health::Good { 0 } else { unhealthy + 1 };
-        if unhealthy >= self.rules.health_retries {
+        if unhealthy >= self.rules.health_retries || health == Health::NeverGood {
             return self.terminate(Death::Unhealthy);
         }
         self.state = State::Running { since, unhealthy };
@@ -473,6 +476,18 @@ mod tests {
         let mut life = running(Policy::OnFailure);
         let _ = life.step(Event::Ended(Ended::Exit(0)), 2, 0.5);
         assert!(matches!(life.state(), State::Ended { death: Death::Exit { code: 0 }, .. }));
+    }
+
+    #[test]
+    fn a_stop_wins_over_an_end_that_a_restart_would_follow() {
+        for second in [Event::Stop, Event::GraceOver] {
+            let mut life = running(Policy::Always);
+            assert!(life.step(Event::Health(Health::NeverGood), 2, 0.5).contains(&Action::Terminate));
+            let _ = life.step(second, 3, 0.5);
+            let _ = life.step(Event::Stop, 4, 0.5);
+            let end = life.step(Event::Ended(Ended::Signal(9)), 5, 0.5);
+            assert!(end.contains(&Action::Bury { death: Death::Stopped { code: 137 }, again_in: None }), "{end:?}");
+        }
     }
 
     #[test]

@@ -1,4 +1,5 @@
 //! The pure machines of the supervisor: the only place that decides. Performing is the driver's.
 
+pub mod health;
 pub mod lifecycle;
 pub mod restart;

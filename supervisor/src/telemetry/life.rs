@@ -10,8 +10,9 @@ use metrics::Counter;
 use metrics_exporter_prometheus::PrometheusRecorder;
 
 use super::counter;
-use super::names::{AGENT_DEATHS, AGENT_RESTARTS};
+use super::names::{AGENT_CHECKS, AGENT_DEATHS, AGENT_RESTARTS};
 use super::state::CAUSES;
+use crate::machine::health::Passed;
 
 /// What an agent has used. `None`: this host does not count it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -59,6 +60,7 @@ pub(super) struct Life {
     alive: Alive,
     deaths: Vec<(&'static str, Counter)>,
     pub(super) restarts: Counter,
+    checks: [Counter; 2],
     past: Used,
     present: Used,
     number: u64,
@@ -71,7 +73,9 @@ impl Life {
             .map(|cause| (*cause, counter(recorder, &AGENT_DEATHS, &[("agent", agent), ("cause", cause)])))
             .collect();
         let restarts = counter(recorder, &AGENT_RESTARTS, &[("agent", agent)]);
-        Life { alive: Alive::No, deaths, restarts, past: Used::default(), present: Used::default(), number: 0 }
+        let checks =
+            ["good", "bad"].map(|outcome| counter(recorder, &AGENT_CHECKS, &[("agent", agent), ("outcome", outcome)]));
+        Life { alive: Alive::No, deaths, restarts, checks, past: Used::default(), present: Used::default(), number: 0 }
     }
 
     pub(super) fn begin(&mut self, now: Instant) {
@@ -84,6 +88,10 @@ impl Life {
             Alive::Since(began) => Some(began),
             Alive::No | Alive::Yes => None,
         }
+    }
+
+    pub(super) fn checked(&mut self, passed: Passed) {
+        self.checks[usize::from(passed == Passed::No)].increment(1);
     }
 
     pub(super) fn end(&mut self, cause: &'static str) {

@@ -33,6 +33,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, 
 use self::life::{Life, Used};
 use self::names::{Kind, Metric};
 use self::sample::Sample;
+use crate::machine::health::Passed;
 
 /// Most agents that have series of their own; each has about forty.
 pub const AGENTS_MAX: usize = 500;
@@ -136,6 +137,11 @@ impl Telemetry {
     /// It is dead. A death without a life (a dead agent that is killed so that it stays dead) is none.
     pub fn died(&self, agent: &str, cause: &'static str) {
         self.of(agent, |life| life.end(cause));
+    }
+
+    /// A health check has ended.
+    pub fn checked(&self, agent: &str, passed: Passed) {
+        self.of(agent, |life| life.checked(passed));
     }
 
     /// Its restart rule starts it again.

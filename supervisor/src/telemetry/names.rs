@@ -5,7 +5,7 @@
 //! SLOs that were loaded, and words of this program. Ids (sagas, sessions, traces, pids) never label anything: each would be a
 //! series for ever. `process_*` are the names that every Prometheus client library gives to the same facts.
 
-use super::state::{AGENT_STATES, BREAKER_STATES, CAUSES, EXTENTS, RINGS, SLO_STATUSES};
+use super::state::{AGENT_STATES, BREAKER_STATES, CAUSES, EXTENTS, HEALTH_STATES, RINGS, SLO_STATUSES};
 
 /// What a metric does over time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +58,7 @@ const STATE: Label = Label { name: "state", values: &AGENT_STATES };
 const RING: Label = Label { name: "ring", values: &RINGS };
 const EXTENT: Label = Label { name: "extent", values: &EXTENTS };
 const CAUSE: Label = Label { name: "cause", values: &CAUSES };
+const HEALTH: Label = Label { name: "state", values: &HEALTH_STATES };
 const OUTCOME: Label = Label { name: "outcome", values: &["good", "bad"] };
 const STATUS: Label = Label { name: "status", values: &SLO_STATUSES };
 const BREAKER: Label = Label { name: "state", values: &BREAKER_STATES };
@@ -87,6 +88,9 @@ metrics! {
         "1 for how much of its ring the kernel enforces on the agent; absent before the first launch.";
     AGENT_RESTARTS = Counter "agt_agent_restarts_total" [AGENT] "Restarts by the agent's restart rule.";
     AGENT_DEATHS = Counter "agt_agent_deaths_total" [AGENT, CAUSE] "Ends of the agent's lives, by cause.";
+    AGENT_HEALTH = Gauge "agt_agent_health" [AGENT, HEALTH]
+        "1 for where the agent's health check stands, 0 for the others; absent for an agent without one.";
+    AGENT_CHECKS = Counter "agt_agent_health_checks_total" [AGENT, OUTCOME] "Health checks of the agent, by how they ended.";
     AGENT_MEMORY = Gauge "agt_agent_memory_bytes" [AGENT] "Memory charged to the agent's cgroup; absent while it isn't running.";
     AGENT_MEMORY_LIMIT = Gauge "agt_agent_memory_limit_bytes" [AGENT] "The agent's memory limit in its effective ring.";
     AGENT_TASKS = Gauge "agt_agent_tasks" [AGENT] "Processes and threads of the agent; absent while it isn't running.";

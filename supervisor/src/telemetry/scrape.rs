@@ -140,6 +140,9 @@ fn add_agents(sample: &mut Sample, telemetry: &Telemetry, agents: &[AgentStatus]
         if let Some(report) = &agent.report {
             sample.set_state(&names::AGENT_ENFORCED, &labels, report.extent());
         }
+        if let Some(health) = &agent.health {
+            sample.set_state(&names::AGENT_HEALTH, &labels, health.state.word());
+        }
         let usage = agent.usage.unwrap_or_default();
         let number = |value: Option<u64>| value.map(|value| value as f64);
         let seconds = |usec: Option<u64>| usec.map(|usec| usec as f64 / 1e6);

@@ -7,6 +7,8 @@ use crate::machine::lifecycle::{GaveUp, State};
 /// States of an agent. `gave_up` is its own: an operator must look, where `ended` is often meant.
 pub const AGENT_STATES: [&str; 8] =
     ["idle", "starting", "running", "stopping", "killing", "backoff", "ended", "gave_up"];
+/// Where a health check stands, as `HealthState::word` has it.
+pub const HEALTH_STATES: [&str; 5] = ["down", "starting", "healthy", "failing", "unhealthy"];
 /// Rings.
 pub const RINGS: [&str; 4] = ["0", "1", "2", "3"];
 /// How much of a ring is enforced.

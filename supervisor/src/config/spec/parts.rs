@@ -155,6 +155,9 @@ impl Default for Backoff {
 }
 
 /// A command, run inside the ring, that exits 0 while the agent is well.
+///
+/// Until it has passed once it is run more often, at least each second; those extra looks can only show that the agent is
+/// ready. An agent that is not ready within `timeouts.start` (or the start period, if that is longer) is unhealthy.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HealthSpec {

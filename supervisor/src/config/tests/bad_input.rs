@@ -200,7 +200,6 @@ fn impossible_values_are_refused() {
         ("ring: 2\nnetwork: [{tcp: 127.0.0.1:1}, {tcp: 127.0.0.1:1}]", "stands here twice"),
         ("network: [{tcp: 127.0.0.1:1}]", "R3 has no network"),
         ("ring: 3\nfiles: {write: [.]}", "R3 writes nothing"),
-        ("health: {command: [/bin/true]}", "R3 runs exactly one program"),
         ("user: nobody-knows-me", "there is no user `nobody-knows-me`"),
         ("env: {set: {AGT_SOCKET: x}}", "belong to the supervisor"),
         ("env: {set: {PATH: 'bin:/usr/bin'}}", "relative entry `bin`"),
