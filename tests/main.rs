@@ -14,6 +14,7 @@ mod health;
 mod kill;
 mod limits;
 mod metrics;
+mod output;
 mod probe;
 mod real_agents;
 mod run;

@@ -344,5 +344,7 @@ pub fn main() -> ExitCode {
         Verb::Audit(verb) => commands::audit::audit(&global, &verb),
         Verb::Man => commands::man::man(),
     };
-    ExitCode::from(code.unwrap_or_else(|failure| failure.report()))
+    let code = code.unwrap_or_else(|failure| failure.report());
+    crate::say::flush();
+    ExitCode::from(code)
 }

@@ -1,5 +1,9 @@
 //! Runs AI agents the way an operating system runs processes.
 
+// First: its macros stand in for those of the standard library in all that follows.
+#[macro_use]
+pub mod say;
+
 pub mod audit;
 pub mod chaosing;
 pub mod cli;

@@ -75,6 +75,7 @@ fn confirm(args: &ActArgs, act: ActWord) -> Result<(), Failure> {
     }
     let whom = args.agent.as_deref().unwrap_or("every agent");
     eprint!("{act:?} {whom}? [y/N] ");
+    crate::say::flush();
     let mut answer = String::new();
     let read = std::io::stdin().read_line(&mut answer);
     if read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes") {

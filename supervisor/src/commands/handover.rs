@@ -101,7 +101,7 @@ async fn all(dirs: &Dirs, talk: Talk, definitions: Vec<(Definition, StdioKind)>)
     }
     heard.abort();
     for mut pumping in pumps {
-        while pumping.join_next().await.is_some() {}
+        streams::last_words(&mut pumping).await;
     }
     Ok(code)
 }

@@ -50,6 +50,8 @@ fn client_runtime() -> Result<tokio::runtime::Runtime, Failure> {
 /// Writes data to standard output; a reader that went away (head, less) is no failure.
 fn print(text: &str) {
     use std::io::Write;
+    // On a terminal, what was said before comes before it.
+    crate::say::flush();
     let mut out = std::io::stdout().lock();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }

@@ -23,6 +23,7 @@ use crate::dirs::Dirs;
 use crate::driver::definition::Definition;
 use crate::driver::event::{Act, Request};
 use crate::driver::ground::Ground;
+use crate::driver::status_file::StatusFile;
 use crate::driver::streams::Wiring;
 use crate::driver::{Handle, Mode, Supervisor, Talk};
 use crate::exit;
@@ -58,12 +59,13 @@ pub fn run(global: &Global, args: RunArgs) -> Outcome {
         eprintln!("note: {note}");
     }
     let several = plans.len() > 1;
+    let status_file = args.status_file.as_deref().map(status_file).transpose()?;
     let definitions: Vec<(Definition, StdioKind)> = plans
         .into_iter()
         .map(|plan| {
             let kind = stdio_kind(&plan, args.stdio, several);
             let mut definition = Definition::new(plan);
-            definition.status_file = args.status_file.clone();
+            definition.status_file = status_file.clone();
             if kind == StdioKind::Pty {
                 definition.terminal = Terminal::Controlling;
             }
@@ -93,6 +95,13 @@ pub fn serve(global: &Global, args: &ServeArgs) -> Outcome {
     let definitions = load_folder(&args.folder, &around, args.operator.as_deref())?;
     let lock = StateLock::acquire(&dirs.state)?;
     supervise(&dirs, lock, Mode::Service, Talk::Normal, args.metrics.choice(), definitions)
+}
+
+fn status_file(path: &Path) -> Result<StatusFile, Failure> {
+    StatusFile::new(path).map_err(|e| {
+        Failure::new(exit::CANT_CREATE, format!("the status file {} can't be made: {e}", path.display()))
+            .help("name a file in a folder that is there and that you may write; nothing was started")
+    })
 }
 
 fn load_folder(
@@ -133,6 +142,8 @@ fn files(named: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum StdioKind {
     Raw,
+    /// Raw that nobody typed: a terminal among the streams stays ours.
+    Tamed,
     Pty,
     Prefixed,
     Log,
@@ -141,13 +152,13 @@ pub(super) enum StdioKind {
 fn stdio_kind(plan: &AgentPlan, typed: Option<StdioChoice>, several: bool) -> StdioKind {
     // A terminal can only be joined to a terminal; without one the bytes go through untouched.
     let both = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
-    let terminal = if both && !several { StdioKind::Pty } else { StdioKind::Raw };
+    let terminal = if both && !several { StdioKind::Pty } else { StdioKind::Tamed };
     match (typed, plan.stdio) {
         (Some(StdioChoice::Prefixed), _) => StdioKind::Prefixed,
         (Some(StdioChoice::Raw), _) => StdioKind::Raw,
         (Some(StdioChoice::Pty), _) => terminal,
         (None, Some(Stdio::Prefixed)) => StdioKind::Prefixed,
-        (None, Some(Stdio::Raw)) => StdioKind::Raw,
+        (None, Some(Stdio::Raw)) => StdioKind::Tamed,
         (None, Some(Stdio::Pty)) => terminal,
         (None, None) if several => StdioKind::Prefixed,
         (None, None) => terminal,
@@ -156,12 +167,16 @@ fn stdio_kind(plan: &AgentPlan, typed: Option<StdioChoice>, several: bool) -> St
 
 pub(super) fn wiring(kind: StdioKind) -> std::io::Result<Wiring> {
     let own = |fd: std::os::fd::BorrowedFd<'_>| -> std::io::Result<OwnedFd> { fd.try_clone_to_owned() };
-    Ok(match kind {
-        StdioKind::Raw => Wiring::Direct(Streams {
+    let all = || -> std::io::Result<Streams> {
+        Ok(Streams {
             stdin: own(std::io::stdin().as_fd())?,
             stdout: own(std::io::stdout().as_fd())?,
             stderr: own(std::io::stderr().as_fd())?,
-        }),
+        })
+    };
+    Ok(match kind {
+        StdioKind::Raw => Wiring::Direct(all()?),
+        StdioKind::Tamed => Wiring::Tamed(all()?),
         StdioKind::Pty => Wiring::Terminal,
         StdioKind::Prefixed => Wiring::Prefixed,
         StdioKind::Log => Wiring::Log,
@@ -183,6 +198,7 @@ fn supervise(
     if let Some(warning) = warning.filter(|_| talk == Talk::Normal) {
         eprintln!("warning: {warning}");
     }
+    raise_open_files();
     let made = |path: &Path| {
         std::fs::create_dir_all(path).map_err(|e| Failure::new(exit::CANT_CREATE, format!("{}: {e}", path.display())))
     };
@@ -205,6 +221,16 @@ fn supervise(
     // Blocking reads of our own standard input would hold the runtime's end up.
     runtime.shutdown_background();
     code
+}
+
+/// Every agent and every connection of one costs descriptors, and the soft limit of a login is 1024. Agents get a limit of
+/// their own at launch.
+fn raise_open_files() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        // Staying at the soft limit is no reason not to start.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
 }
 
 async fn live(

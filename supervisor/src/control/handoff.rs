@@ -25,6 +25,7 @@ use crate::config::spec::Switch;
 use crate::driver::Handle;
 use crate::driver::definition::Definition;
 use crate::driver::event::{Act, Refusal};
+use crate::driver::status_file::StatusFile;
 use crate::driver::streams::Wiring;
 use crate::exit;
 use crate::govern::governor::Vouching;
@@ -174,7 +175,7 @@ fn one(connection: Arc<OwnedFd>, handle: &Handle) -> io::Result<()> {
         // A person typed this `run`, as they would have typed the first one.
         definition.vouching = Vouching::ByHand;
     }
-    definition.status_file = offer.status_file;
+    definition.status_file = offer.status_file.as_deref().map(StatusFile::new).transpose()?;
     let name = definition.name().to_owned();
     let death = handle.add(definition, Wiring::Direct(Streams { stdin, stdout, stderr }));
     let (wishes, from) = (handle.clone(), Arc::clone(&connection));
@@ -232,7 +233,7 @@ impl Handed {
     pub fn over(path: &Path, definition: &Definition, streams: &Streams) -> io::Result<Handed> {
         let connection = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
         connect(connection.as_raw_fd(), &UnixAddr::new(path)?)?;
-        let status_file = definition.status_file.as_ref().map(std::path::absolute).transpose()?;
+        let status_file = definition.status_file.as_ref().map(|file| file.path().to_owned());
         let offer = Offer { plan: definition.plan.to_wire(), terminal: definition.terminal, status_file };
         let mut payload = File::from(memfd_create(c"agt-handoff", MFdFlags::MFD_CLOEXEC)?);
         payload.write_all(&serde_json::to_vec(&offer)?)?;

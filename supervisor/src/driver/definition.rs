@@ -1,12 +1,12 @@
 //! One agent as the driver runs it: a resolved plan and what is particular to this run of it.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use agt_rings::Ring;
 use agt_rings::spec::{Spec, Terminal};
 
 use super::logfile::LogLimits;
+use super::status_file::StatusFile;
 use crate::config::AgentPlan;
 use crate::config::plan::UnreadableSecret;
 use crate::config::spec::RestartPolicy;
@@ -22,7 +22,7 @@ pub struct Definition {
     /// SHA-256 of the plan, in hex.
     pub plan_hash: String,
     /// Where its final state is written as JSON.
-    pub status_file: Option<PathBuf>,
+    pub status_file: Option<StatusFile>,
     /// Whether its standard streams are a terminal made for it.
     pub terminal: Terminal,
     /// The uid of its own; the driver's to give.

@@ -128,7 +128,8 @@ pub(crate) fn in_full(error: &dyn std::error::Error) -> String {
         text.push_str(&cause.to_string());
         source = cause.source();
     }
-    text
+    // File names are among what errors name, and a file's name is what its maker wants it to be.
+    super::streams::escaped(&text)
 }
 
 /// Waits for the channel's word without blocking a thread.

@@ -19,7 +19,9 @@ pub mod observing;
 pub mod records;
 pub mod scene;
 pub mod status;
+pub mod status_file;
 pub mod streams;
+mod tame;
 mod terminal;
 mod watching;
 
@@ -145,7 +147,7 @@ impl Supervisor {
             eprintln!("error: what the agents have earned and spent could not be stored: {e}");
         }
         for agent in self.agents.values_mut() {
-            while agent.pumps.join_next().await.is_some() {}
+            streams::last_words(&mut agent.pumps).await;
         }
         let swept = match Arc::try_unwrap(self.ground) {
             Ok(ground) => ground.clear(&self.dirs.cgroup_record()),
@@ -340,8 +342,9 @@ impl Supervisor {
             Ok(mut launched) => {
                 health::begin(agent, launched.running.take_checker(), now, &self.events);
                 let listeners = launched.running.take_listeners();
+                let room = forward::room();
                 for (listener, forward) in listeners.into_iter().zip(agent.definition.plan.forwards_at(agent.ring)) {
-                    if let Err(e) = forward::serve(listener, forward.target.to_string(), &mut agent.served) {
+                    if let Err(e) = forward::serve(listener, forward.target.to_string(), &room, &mut agent.served) {
                         eprintln!("error: {}: the forward to {} can't be served: {e}", whose.agent, forward.target);
                     }
                 }

@@ -108,10 +108,10 @@ impl Supervisor {
         agent.wiring = Wiring::Log;
         let mut status = agent.status();
         status.governed = self.governor.get(name).map(|governed| governed.status(self.governor.now()));
-        if let Some(path) = &agent.definition.status_file {
+        if let Some(file) = &agent.definition.status_file {
             let text = serde_json::to_string_pretty(&status).expect("a status is plain data");
-            if let Err(e) = std::fs::write(path, text + "\n") {
-                eprintln!("error: {name}: the status file {} can't be written: {e}", path.display());
+            if let Err(e) = file.write(&(text + "\n")) {
+                eprintln!("error: {name}: the status file {} can't be written: {e}", file.path().display());
             }
         }
         for owed in agent.owed.drain(..) {

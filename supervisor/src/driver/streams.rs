@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use agt_rings::launch::Streams;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -20,12 +21,16 @@ use super::logfile::{LogFile, LogLimits};
 /// The longest line that is kept whole; longer ones are cut into pieces of this size.
 const LINE_BYTES_MAX: usize = 64 * 1024;
 const READ_BYTES: usize = 16 * 1024;
+/// How long the last output of an ended agent may take to be read.
+const LAST_WORDS_WITHIN: Duration = Duration::from_secs(5);
 
 /// The kinds of wiring.
 #[derive(Debug)]
 pub enum Wiring {
     /// These descriptors, untouched.
     Direct(Streams),
+    /// The same, but for those that are a terminal: of these the agent gets a pipe's end.
+    Tamed(Streams),
     /// Pipes whose lines go to our standard output and error with the agent's name before them, and to the log.
     Prefixed,
     /// Pipes whose lines go to the log alone.
@@ -51,6 +56,12 @@ enum Echo {
     Nowhere,
 }
 
+/// Waits until what an ended agent said last is passed on: that is worth a wait, and a reader who is asleep not a longer one.
+pub async fn last_words(pumps: &mut JoinSet<()>) {
+    let rest = async { while pumps.join_next().await.is_some() {} };
+    let _ = tokio::time::timeout(LAST_WORDS_WITHIN, rest).await;
+}
+
 /// Connects the streams of one launch.
 ///
 /// # Errors
@@ -64,6 +75,7 @@ pub fn wire(name: &str, wiring: &Wiring, log: PathBuf, limits: LogLimits) -> io:
                 Streams { stdin: copy(&given.stdin)?, stdout: copy(&given.stdout)?, stderr: copy(&given.stderr)? };
             return Ok(Wired { streams, pumps });
         }
+        Wiring::Tamed(given) => return super::tame::wire(given),
         Wiring::Terminal => return super::terminal::wire(log, limits),
         Wiring::Prefixed => (Echo::Stdout, Echo::Stderr),
         Wiring::Log => (Echo::Nowhere, Echo::Nowhere),
@@ -127,15 +139,18 @@ async fn show(name: &str, line: &[u8], echo: Echo) {
 pub fn escaped(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
-        // Bidirectional overrides rearrange what a reader sees without being control characters by class.
-        let deceiving = matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}');
-        if (c.is_control() && c != '\t') || deceiving {
+        if (c.is_control() && c != '\t') || is_deceiving(c) {
             let _ = write!(safe, "{}", c.escape_unicode());
         } else {
             safe.push(c);
         }
     }
     safe
+}
+
+/// Bidirectional overrides rearrange what a reader sees without being control characters by class.
+pub(super) fn is_deceiving(c: char) -> bool {
+    matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}')
 }
 
 #[cfg(test)]

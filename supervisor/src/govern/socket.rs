@@ -112,7 +112,8 @@ pub fn serve(listener: UnixListener, served: Served, tasks: &mut JoinSet<()>) {
                     }
                     // Somebody else on this host: not one word.
                     Ok(_) => {}
-                    Err(_) => tokio::task::yield_now().await,
+                    // Out of descriptors, say: the listener stays readable, and trying at once would only burn CPU.
+                    Err(_) => tokio::time::sleep(PENALTY).await,
                 },
                 Some(_) = connections.join_next() => {}
             }

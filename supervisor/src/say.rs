@@ -1,0 +1,115 @@
+//! What we say on standard error, without ever being held up or brought down by whoever reads it.
+//!
+//! Why not the macros of the standard library: they panic when the other end is closed, and block when it is not read. Our
+//! standard error is often shared with an agent (`stdio: raw` hands over our own descriptors), which may fill it or make it
+//! non-blocking; and a terminal can go away. Neither may end or stop a supervisor. So `eprintln!` and `eprint!` mean these
+//! here: a line goes into a bounded queue, and one thread writes it. What does not fit is dropped, counted, and said later.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+/// Messages that wait to be written.
+const QUEUE_MESSAGES_MAX: usize = 1024;
+/// How long the end of the process waits for a reader.
+const FLUSH_WITHIN: Duration = Duration::from_secs(1);
+
+/// Writes a line to standard error, some time soon.
+macro_rules! eprintln {
+    () => { $crate::say::say(::std::string::String::from("\n")) };
+    ($($arg:tt)*) => {{
+        let mut text = ::std::format!($($arg)*);
+        text.push('\n');
+        $crate::say::say(text)
+    }};
+}
+
+/// Writes to standard error, some time soon.
+macro_rules! eprint {
+    ($($arg:tt)*) => { $crate::say::say(::std::format!($($arg)*)) };
+}
+
+enum Message {
+    Text(String),
+    /// Everything before it is written: say so.
+    Flush(SyncSender<()>),
+}
+
+/// Messages that found no room, since the last one that did.
+static DROPPED: AtomicU64 = AtomicU64::new(0);
+
+fn queue() -> &'static Mutex<Option<SyncSender<Message>>> {
+    static QUEUE: OnceLock<Mutex<Option<SyncSender<Message>>>> = OnceLock::new();
+    QUEUE.get_or_init(|| {
+        let (sender, receiver) = sync_channel(QUEUE_MESSAGES_MAX);
+        let thread = std::thread::Builder::new().name("agt-say".to_owned()).spawn(move || write_all(&receiver));
+        // Without a thread there is nobody to say it, and nobody to say that to.
+        Mutex::new(thread.is_ok().then_some(sender))
+    })
+}
+
+fn send(message: Message) -> Result<(), TrySendError<Message>> {
+    match queue().lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+        Some(sender) => sender.try_send(message),
+        None => Err(TrySendError::Disconnected(message)),
+    }
+}
+
+/// Queues a text for standard error. Never blocks, never fails.
+#[doc(hidden)]
+pub fn say(text: String) {
+    if send(Message::Text(text)).is_err() {
+        DROPPED.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Waits until everything said so far is written, or nobody has read it for a while. Before the process ends, and before
+/// anything that must come after it.
+pub fn flush() {
+    let (done, wait) = sync_channel(1);
+    if send(Message::Flush(done)).is_ok() {
+        // A reader that is gone or asleep costs this much and no more.
+        let _ = wait.recv_timeout(FLUSH_WITHIN);
+    }
+}
+
+fn write_all(messages: &Receiver<Message>) {
+    while let Ok(message) = messages.recv() {
+        match message {
+            Message::Text(text) => write(&text),
+            Message::Flush(done) => {
+                let _ = done.send(());
+            }
+        }
+        let dropped = DROPPED.swap(0, Ordering::Relaxed);
+        if dropped > 0 {
+            write(&format!("warning: {dropped} messages were lost here: nobody read standard error in time\n"));
+        }
+    }
+}
+
+/// Writes all of it, waiting for room where there is none. A standard error that is gone swallows the rest.
+fn write(text: &str) {
+    let stderr = io::stderr();
+    let mut bytes = text.as_bytes();
+    while !bytes.is_empty() {
+        match nix::unistd::write(stderr.as_fd(), bytes) {
+            Ok(written) => bytes = &bytes[written..],
+            Err(nix::errno::Errno::EINTR) => {}
+            // Somebody who shares it has made it non-blocking.
+            Err(nix::errno::Errno::EAGAIN) => {
+                let mut fds = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
+                let _ = poll(&mut fds, PollTimeout::NONE);
+                if fds[0].revents().is_some_and(|events| !events.contains(PollFlags::POLLOUT)) {
+                    return;
+                }
+            }
+            Err(_) => return,
+        }
+    }
+}
