@@ -318,7 +318,8 @@ impl Lifecycle {
                 self.end(Death::LaunchFailed { error, code }, now, draw)
             }
             // A stop or kill that came while the launcher worked takes effect on what it made.
-            (State::Stopping { .. } | State::Killing { .. }, Event::Started) => vec![Action::KillTree],
+            (State::Stopping { .. }, Event::Started) => vec![Action::Terminate],
+            (State::Killing { .. }, Event::Started) => vec![Action::KillTree],
             (State::Stopping { death } | State::Killing { death }, Event::LaunchFailed { .. }) => {
                 self.end(death, now, draw)
             }
@@ -326,10 +327,9 @@ impl Lifecycle {
                 self.end(death.with_status(&ended), now, draw)
             }
             (State::Running { .. }, Event::Ended(ended)) => self.end(cause(&ended), now, draw),
-            (State::Running { .. }, Event::Stop) => self.terminate(Death::Stopped { code: 0 }),
+            (State::Starting | State::Running { .. }, Event::Stop) => self.terminate(Death::Stopped { code: 0 }),
             (State::Running { .. }, Event::RunTimeOver) => self.terminate(Death::TimeLimit),
             (State::Running { since, unhealthy }, Event::Health(health)) => self.health(since, unhealthy, health),
-            (State::Starting, Event::Stop) => self.kill(Death::Stopped { code: 0 }),
             (State::Stopping { death }, Event::GraceOver) => self.kill(death),
             // Asked for while a rule of ours is ending it: it must not come back by its restart rule.
             (State::Stopping { death }, Event::Stop) => self.kill(death.asked_for()),
@@ -430,6 +430,17 @@ mod tests {
     fn a_stop_terminates_then_kills_when_the_grace_is_over() {
         let mut life = running(Policy::Always);
         assert!(life.step(Event::Stop, 2, 0.5).contains(&Action::Terminate));
+        assert!(life.step(Event::GraceOver, 3, 0.5).contains(&Action::KillTree));
+        let end = life.step(Event::Ended(Ended::Signal(9)), 4, 0.5);
+        assert!(end.contains(&Action::Bury { death: Death::Stopped { code: 137 }, again_in: None }), "{end:?}");
+    }
+
+    #[test]
+    fn a_stop_while_the_launcher_works_has_its_grace_too() {
+        let mut life = Lifecycle::new(running(Policy::Always).rules);
+        let _ = life.step(Event::Launch, 0, 0.5);
+        assert!(!life.step(Event::Stop, 1, 0.5).contains(&Action::KillTree));
+        assert_eq!(life.step(Event::Started, 2, 0.5), [Action::Terminate]);
         assert!(life.step(Event::GraceOver, 3, 0.5).contains(&Action::KillTree));
         let end = life.step(Event::Ended(Ended::Signal(9)), 4, 0.5);
         assert!(end.contains(&Action::Bury { death: Death::Stopped { code: 137 }, again_in: None }), "{end:?}");
