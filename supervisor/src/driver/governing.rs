@@ -11,11 +11,11 @@ use agt_rings::plan::Plan;
 use agt_sre::breaker::Jitter;
 use agt_sre::engine::Verdict;
 use agt_sre::remedy;
-use agt_sre::sli::Outcome as Evidence;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
 use super::agent::{Again, Agent, STOP_WITHIN};
+use super::availability;
 use super::definition::Definition;
 use super::event::{Event, Refusal, Whose};
 use super::records::{self, wall_ms};
@@ -198,11 +198,7 @@ impl Supervisor {
         let now = self.governor.now();
         for name in self.agents.keys().cloned().collect::<Vec<_>>() {
             let Some(agent) = self.agents.get(&name) else { continue };
-            let seen = match agent.life.state() {
-                State::Running { unhealthy: 0, .. } => Some(Evidence::Good),
-                State::Running { .. } | State::Backoff { .. } => Some(Evidence::Bad),
-                _ => None,
-            };
+            let seen = availability::look(agent);
             let Some(governed) = self.governor.get_mut(&name) else { continue };
             let frozen = governed.quarantined;
             if let Some(seen) = seen.filter(|_| frozen.is_none()) {
