@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use crate::docs::only_its_owner_writes;
 use crate::examples::{copy, example};
 use crate::support::{Outcome, Rig, Supervisor, needs_root, processes_with, quoted, unique, until};
 
@@ -20,6 +21,7 @@ impl Scene {
         let rig = Rig::new();
         let folder = rig.work.join("hang");
         copy(&example("06-chaos-hang"), &folder);
+        only_its_owner_writes(&folder.join("operator.yaml"));
         let scene = Scene { rig, folder, mark: unique("chaos-ticker"), is_quiet: false };
         let script = format!("n=0; while true; do n=$((n+1)); echo $n > ticks; sleep 0.05; done # {}", scene.mark);
         scene.edit(

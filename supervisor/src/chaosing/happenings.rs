@@ -36,6 +36,8 @@ pub(super) struct Happenings {
     /// OOM kills whose victims were not gone at the last look, and for how many looks.
     unnamed: u64,
     waited: u32,
+    /// Who was gone at the last look: a kill may be counted a look after its victim went.
+    lately: BTreeMap<i32, String>,
 }
 
 impl Happenings {
@@ -44,14 +46,18 @@ impl Happenings {
         let mut news = Vec::new();
         if let Some(last) = &self.last {
             let kills = now.oom_kills.zip(last.oom_kills).map_or(0, |(now, last)| now.saturating_sub(last));
-            let gone: Vec<_> = last.processes.iter().filter(|(pid, _)| !now.processes.contains_key(*pid)).collect();
+            let is_gone = |(pid, _): &(&i32, &String)| !now.processes.contains_key(*pid);
+            let gone: BTreeMap<i32, String> =
+                last.processes.iter().filter(is_gone).map(|(pid, name)| (*pid, name.clone())).collect();
+            let both = self.lately.iter().chain(&gone).collect::<Vec<_>>();
             let due = kills + self.unnamed;
-            if due > 0 && (!gone.is_empty() || self.waited >= WAITS_MAX) {
-                news.push(format!("the OOM killer acted in its cgroup ({due} killed); gone since: {}", named(&gone)));
+            if due > 0 && (!both.is_empty() || self.waited >= WAITS_MAX) {
+                news.push(format!("the OOM killer acted in its cgroup ({due} killed); gone since: {}", named(&both)));
                 (self.unnamed, self.waited) = (0, 0);
             } else {
                 (self.unnamed, self.waited) = (due, if due > 0 { self.waited + 1 } else { 0 });
             }
+            self.lately = gone;
             let died = (now.is_down && !last.is_down) || now.life > last.life;
             if let Some(obituary) = now.obituary.as_ref().filter(|_| died && !last.is_down) {
                 news.push(obituary.clone());
@@ -119,6 +125,17 @@ mod tests {
         assert!(happenings.since_last(dead).is_empty(), "a death is told once");
         let news = happenings.since_last(moment(2, 1, &[(9, "sh")]));
         assert_eq!(news, ["it was started again, as its life 2"]);
+    }
+
+    #[test]
+    fn a_kill_that_is_counted_a_look_late_names_whom_it_took_and_not_the_next_life() {
+        let mut happenings = Happenings::default();
+        happenings.since_last(moment(1, 0, &[(7, "sh")]));
+        assert!(happenings.since_last(moment(1, 0, &[])).is_empty());
+        let news = happenings.since_last(moment(1, 2, &[]));
+        assert_eq!(news, ["the OOM killer acted in its cgroup (2 killed); gone since: sh (pid 7)"]);
+        happenings.since_last(moment(2, 2, &[(9, "sh")]));
+        assert!(happenings.since_last(moment(2, 2, &[])).is_empty());
     }
 
     #[test]
