@@ -171,7 +171,7 @@ fn an_abort_condition_sees_the_budget_that_a_hang_burns() {
     }
     let scene = Scene::new();
     scene.agent_also(AVAILABILITY);
-    scene.hang_for("10min");
+    scene.hang_for("30s");
     scene.edit(
         "chaos.yaml",
         "  - {metric: oom_kills,",
