@@ -4,22 +4,25 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use crate::docs::only_its_owner_writes;
 use crate::examples::{copy, example};
 use crate::support::{Outcome, Rig, Supervisor, needs_root, processes_with, quoted, unique, until};
 
 /// The example in the rig's own folder, with an agent that counts into a file of its workdir.
-struct Scene {
-    rig: Rig,
-    folder: PathBuf,
-    mark: String,
+pub struct Scene {
+    pub rig: Rig,
+    pub folder: PathBuf,
+    pub mark: String,
+    is_quiet: bool,
 }
 
 impl Scene {
-    fn new() -> Scene {
+    pub fn new() -> Scene {
         let rig = Rig::new();
         let folder = rig.work.join("hang");
         copy(&example("06-chaos-hang"), &folder);
-        let scene = Scene { rig, folder, mark: unique("chaos-ticker") };
+        only_its_owner_writes(&folder.join("operator.yaml"));
+        let scene = Scene { rig, folder, mark: unique("chaos-ticker"), is_quiet: false };
         let script = format!("n=0; while true; do n=$((n+1)); echo $n > ticks; sleep 0.05; done # {}", scene.mark);
         scene.edit(
             "agent.yaml",
@@ -29,32 +32,57 @@ impl Scene {
         scene
     }
 
-    fn edit(&self, file: &str, from: &str, to: &str) {
+    pub fn edit(&self, file: &str, from: &str, to: &str) {
         let path = self.folder.join(file);
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(text.contains(from), "{from} is not in {text}");
         std::fs::write(path, text.replace(from, to)).unwrap();
     }
 
-    fn start(&self) -> Supervisor {
+    pub fn start(&self) -> Supervisor {
         // Ticks of an earlier life say nothing of this one.
         let _ = std::fs::remove_file(self.folder.join("ticks"));
         let mut command = self.rig.command(["run", "--metrics", "off", "--operator"]);
         command.arg(self.folder.join("operator.yaml")).arg(self.folder.join("agent.yaml"));
         command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
         let supervisor = Supervisor { child: Some(command.spawn().unwrap()) };
-        until("the agent ticks", || self.ticks() > 0);
+        if self.is_quiet {
+            until("the agent runs", || self.rig.output(["ps", "--json"]).stdout.contains("\"state\": \"running\""));
+        } else {
+            until("the agent ticks", || self.ticks() > 0);
+        }
         supervisor
     }
 
+    /// Puts a single process that does nothing in the ticker's place: it needs no memory, and can live in any ring.
+    pub fn one_quiet_process(&mut self) {
+        let text = std::fs::read_to_string(self.folder.join("agent.yaml")).unwrap();
+        let command = text.lines().find(|line| line.starts_with("command:")).unwrap().to_owned();
+        self.edit("agent.yaml", &command, "command: [tail, -f, /dev/null]");
+        self.is_quiet = true;
+    }
+
     /// One hang as long as the faulty phase.
-    fn hang_for(&self, duration: &str) {
+    pub fn hang_for(&self, duration: &str) {
         self.edit("chaos.yaml", "duration: 15s\nbursts:\n  length: 1s\n", &format!("duration: {duration}\n"));
     }
 
-    fn ticks(&self) -> u64 {
+    pub fn ticks(&self) -> u64 {
         let text = std::fs::read_to_string(self.folder.join("ticks")).unwrap_or_default();
         text.trim().parse().unwrap_or(0)
+    }
+
+    /// The example's experiment with another fault, given as lines of YAML.
+    pub fn inject(&self, fault: &str) {
+        self.edit("chaos.yaml", "template: process-hang", fault);
+        for file in ["agent.yaml", "operator.yaml"] {
+            self.edit(file, "faults: [process-hang]", "faults: []");
+        }
+    }
+
+    /// Adds to the agent's file.
+    pub fn agent_also(&self, lines: &str) {
+        self.edit("agent.yaml", "ring: 2\n", &format!("ring: 2\n{lines}\n"));
     }
 
     fn chaos(&self) -> std::process::Command {
@@ -66,17 +94,17 @@ impl Scene {
         ])
     }
 
-    fn run(&self) -> Outcome {
+    pub fn run(&self) -> Outcome {
         Outcome::from(self.chaos().output().unwrap())
     }
 
-    fn begin(&self) -> Supervisor {
+    pub fn begin(&self) -> Supervisor {
         let mut command = self.chaos();
         command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
         Supervisor { child: Some(command.spawn().unwrap()) }
     }
 
-    fn until_frozen(&self) {
+    pub fn until_frozen(&self) {
         until("the agent is frozen", || self.is_frozen());
     }
 
@@ -87,21 +115,21 @@ impl Scene {
         before > 0 && self.ticks() == before
     }
 
-    fn until_ticking(&self) {
+    pub fn until_ticking(&self) {
         let before = self.ticks();
         until("the agent ticks again", || self.ticks() > before);
     }
 }
 
-fn report(outcome: &Outcome) -> Value {
+pub fn report(outcome: &Outcome) -> Value {
     serde_json::from_str(&outcome.stdout).unwrap_or_else(|e| panic!("{e}: {}\n{}", outcome.stdout, outcome.stderr))
 }
 
-fn audit(rig: &Rig) -> String {
+pub fn audit(rig: &Rig) -> String {
     rig.output(["audit", "show", "--json"]).stdout
 }
 
-fn pending_undos(state: &Path) -> i64 {
+pub fn pending_undos(state: &Path) -> i64 {
     let database = rusqlite::Connection::open(state.join("state.db")).unwrap();
     database.query_row("SELECT count(*) FROM chaos_undo", (), |row| row.get(0)).unwrap()
 }
@@ -181,10 +209,10 @@ fn what_this_supervisor_can_not_do_is_refused_with_a_reason() {
         scene.edit(file, "faults: [process-hang]", "faults: []");
     }
     let _supervisor = scene.start();
-    scene.edit("chaos.yaml", "template: process-hang", "template: trust-manipulation");
+    scene.edit("chaos.yaml", "template: process-hang", "template: crash-at-step\nparameters: {step: pay}");
     let outcome = scene.run();
     assert_eq!(outcome.code, 77, "{}", outcome.stderr);
-    assert!(report(&outcome)["reasons"].to_string().contains("trust scores"), "{}", outcome.stdout);
+    assert!(report(&outcome)["reasons"].to_string().contains("a saga that runs here"), "{}", outcome.stdout);
 }
 
 #[test]

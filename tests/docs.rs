@@ -1,8 +1,8 @@
 //! What the documents say is run: every ```` ```console ```` block of the README, of docs/ and of the examples.
 //!
 //! A block's lines with `$ ` are commands, run from the top of a copy of the tree by one shell; its other lines must come
-//! out of them. ```` ```console exit=76 ```` says that the last command ends with that code (else 0). ```` ```text ````
-//! blocks are shown, not run. The files of the examples are held to the schema here too, also misspelt.
+//! out of them. ```` ```console exit=76 ```` says that the last command ends with that code (else 0), `needs=root` that it is
+//! skipped for others. ```` ```text ```` blocks are shown, not run. The files of the examples are held to the schema here too, also misspelt.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::real_agents::{NODE, PYTHON, Packages};
-use crate::support::{Outcome, PATIENCE, Rig, binary, skip};
+use crate::support::{Outcome, PATIENCE, Rig, binary, is_root, skip};
 
 /// The port that the documents name; each test puts a free one in its place.
 const DOCUMENTED_PORT: &str = "8099";
@@ -20,6 +20,7 @@ const DOCUMENTED_PORT: &str = "8099";
 struct Block {
     line: usize,
     exit: i32,
+    root: bool,
     commands: Vec<String>,
     output: Vec<String>,
 }
@@ -33,11 +34,16 @@ fn blocks(document: &str) -> Vec<Block> {
         match (&mut inside, fence) {
             (None, Some(info)) => {
                 let mut words = info.split_whitespace();
-                inside = Some((words.next() == Some("console")).then(|| Block {
-                    line: number + 1,
-                    exit: words.next().map_or(0, |word| word.strip_prefix("exit=").unwrap().parse().unwrap()),
-                    commands: Vec::new(),
-                    output: Vec::new(),
+                inside = Some((words.next() == Some("console")).then(|| {
+                    let (mut exit, mut root) = (0, false);
+                    for word in words {
+                        match word.split_once('=').unwrap() {
+                            ("exit", code) => exit = code.parse().unwrap(),
+                            ("needs", "root") => root = true,
+                            other => panic!("line {}: {other:?} means nothing here", number + 1),
+                        }
+                    }
+                    Block { line: number + 1, exit, root, commands: Vec::new(), output: Vec::new() }
                 }));
             }
             (Some(_), Some(_)) => found.extend(inside.take().flatten()),
@@ -112,7 +118,10 @@ fn translated(command: &str, rig: &Rig) -> Option<String> {
     }
     let command = command.replace("cargo run --release -- ", "agt-supervise ");
     let first = command.split_whitespace().next().unwrap();
-    assert!(["agt-supervise", "chmod", "python3"].contains(&first), "the tests don't know how to run `{command}`");
+    assert!(
+        ["agt-supervise", "chmod", "python3", "until"].contains(&first),
+        "the tests don't know how to run `{command}`"
+    );
     Some(command)
 }
 
@@ -171,6 +180,10 @@ fn run_document(test: &str, relative: &str) {
     // An example's own copy names the port that is used here.
     let document = fs::read_to_string(rig.work.join(relative)).unwrap_or(document);
     for block in blocks(&document) {
+        if block.root && !is_root() {
+            skip(test, &format!("line {} needs root", block.line));
+            continue;
+        }
         let Some(outcome) = run(&block, &rig) else { continue };
         let shown = format!("{relative}:{}\n{}\n{}", block.line, outcome.stdout, outcome.stderr);
         assert_eq!(outcome.code, block.exit, "{shown}");
@@ -207,8 +220,13 @@ fn folders_of_examples() -> Vec<PathBuf> {
 #[test]
 fn blocks_are_found_with_their_commands_output_and_code() {
     let document = "a\n```console exit=76\n$ agt-supervise x\nout\n```\n```text\n$ not run\n```\n";
-    let block =
-        Block { line: 2, exit: 76, commands: vec!["agt-supervise x".to_owned()], output: vec!["out".to_owned()] };
+    let block = Block {
+        line: 2,
+        exit: 76,
+        root: false,
+        commands: vec!["agt-supervise x".to_owned()],
+        output: vec!["out".to_owned()],
+    };
     assert_eq!(blocks(document), [block]);
 }
 

@@ -4,6 +4,8 @@
 
 mod audit;
 mod chaos;
+mod chaos_crash;
+mod chaos_faults;
 mod confinement;
 mod docs;
 mod examples;

@@ -51,6 +51,23 @@ pub enum GuardianError {
     NotUndone(String),
 }
 
+/// The process that was to take memory can't.
+#[derive(Debug, thiserror::Error)]
+pub enum HogError {
+    /// It could not be started.
+    #[error("starting the process that takes the memory")]
+    Spawn(#[source] io::Error),
+    /// It ended, or can't be reached.
+    #[error("the process that takes the memory (pid {pid}) is gone")]
+    Gone {
+        /// Its pid.
+        pid: i32,
+        /// How that showed.
+        #[source]
+        source: io::Error,
+    },
+}
+
 /// The kernel refused to tell or to do something.
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {

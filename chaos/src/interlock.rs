@@ -201,6 +201,7 @@ pub(crate) mod tests {
             slis: BTreeMap::from([("availability".into(), Some(1.0))]),
             budgets: BTreeMap::from([("availability".into(), Some(0.8))]),
             metrics: BTreeMap::new(),
+            happened: Vec::new(),
         }
     }
 

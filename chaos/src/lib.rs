@@ -22,7 +22,7 @@
 //! # Ok::<(), serde_json::Error>(())
 //! ```
 //!
-//! A program that runs experiments calls [`guardian::main_if_guardian`] first in its `main`.
+//! A program that runs experiments calls [`guardian::main_if_guardian`] and then [`hog::main_if_hog`] first in its `main`.
 //!
 //! Nothing here knows agent.yaml, rings, SLO arithmetic or sagas: those are the target's.
 
@@ -34,6 +34,7 @@ pub mod error;
 pub mod experiment;
 pub mod fault;
 pub mod guardian;
+pub mod hog;
 pub mod interlock;
 pub mod journal;
 pub mod kernel;

@@ -93,6 +93,14 @@ fn perform(entry: &UndoEntry) -> Result<Outcome, KernelError> {
             let Some(procs) = CgroupFile::reopen(procs, *file)? else { return Ok(Outcome::Gone) };
             raise_all(&procs, *soft)
         }
+        UndoEntry::OomScores { procs, file, before } => {
+            let Some(procs) = CgroupFile::reopen(procs, *file)? else { return Ok(Outcome::Gone) };
+            Ok(match kernel::give_oom_scores_back(&procs, before)? {
+                None => Outcome::Gone,
+                Some(true) => Outcome::Done,
+                Some(false) => Outcome::AlreadySo,
+            })
+        }
         UndoEntry::RestoreTrust { .. } | UndoEntry::DisarmCrash { .. } => Ok(Outcome::LeftToSupervisor),
     }
 }

@@ -175,7 +175,7 @@ pub struct Observation {
     pub memory_limit: Option<Limit>,
     /// Memory in use, in bytes.
     pub memory_usage: Option<u64>,
-    /// How many OOM kills its cgroup has seen, ever.
+    /// How many OOM kills it has seen, ever: those of earlier lives, and of cgroups that are gone, included.
     pub oom_kills: Option<u64>,
     /// The lowest soft file limit among its processes.
     pub fd_soft_limit: Option<u64>,
@@ -197,6 +197,8 @@ pub struct Observation {
     pub budgets: BTreeMap<String, Option<f64>>,
     /// Any further readings.
     pub metrics: BTreeMap<String, Option<f64>>,
+    /// What the target saw happen since its last observation, in words, for the timeline: who died, what was decided.
+    pub happened: Vec<String>,
 }
 
 /// Where a condition's number comes from.

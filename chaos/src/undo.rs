@@ -120,8 +120,18 @@ pub enum UndoEntry {
         /// What the processes had.
         soft: u64,
     },
-    /// Take the experiment's trust score away again: the supervisor's own store does it, at most once per undo id and in
-    /// one transaction with the score ([`score_after`]).
+    /// Give every process of a cgroup that the OOM killer was told to prefer its own `oom_score_adj` back; those that were
+    /// forked meanwhile get the lowest of `before`.
+    OomScores {
+        /// The cgroup's `cgroup.procs`.
+        procs: PathBuf,
+        /// Which file that was.
+        file: FileId,
+        /// What each process had.
+        before: Vec<(ProcessId, i32)>,
+    },
+    /// Let the agent's own trust score count again. The experiment's stands beside it in the supervisor's memory only, so
+    /// that what is earned and lost meanwhile goes to the agent's own, and a dead supervisor has done it.
     RestoreTrust {
         /// The score that the experiment set.
         replaced: u16,
@@ -136,23 +146,18 @@ pub enum UndoEntry {
 }
 
 impl UndoEntry {
-    /// Whether the kernel keeps it, so that a guardian can put it right without the supervisor.
+    /// Whether the kernel keeps it, so that a guardian can put it right without the supervisor. What isn't lives in the
+    /// supervisor's memory, and dies with it.
     pub fn is_kernel_level(&self) -> bool {
         match self {
             UndoEntry::WriteFile { .. }
             | UndoEntry::Signal { .. }
             | UndoEntry::Prlimit { .. }
-            | UndoEntry::PrlimitGroup { .. } => true,
+            | UndoEntry::PrlimitGroup { .. }
+            | UndoEntry::OomScores { .. } => true,
             UndoEntry::RestoreTrust { .. } | UndoEntry::DisarmCrash { .. } => false,
         }
     }
-}
-
-/// The score after an experiment's own is taken away: what really happened meanwhile (a violation, a success) stays.
-pub fn score_after(present: u16, replaced: u16, original: u16) -> u16 {
-    let earned = i32::from(present) - i32::from(replaced);
-    let score = (i32::from(original) + earned).clamp(0, 1000);
-    u16::try_from(score).expect("clamped to 0..=1000")
 }
 
 /// What happened to one entry.
@@ -237,14 +242,6 @@ mod tests {
         ];
         let open: Vec<_> = open_undos(journal).into_iter().map(|u| u.id.0).collect();
         assert_eq!(open, ["0", "2"]);
-    }
-
-    #[test]
-    fn a_violation_during_the_fault_stays_after_it() {
-        assert_eq!(score_after(300, 300, 700), 700);
-        assert_eq!(score_after(250, 300, 700), 650);
-        assert_eq!(score_after(320, 300, 990), 1000);
-        assert_eq!(score_after(0, 300, 200), 0);
     }
 
     #[test]

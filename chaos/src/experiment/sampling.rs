@@ -113,6 +113,9 @@ impl Experiment {
             self.seen.add(&self.plan, phase, now);
         }
         if let Some(now) = now {
+            for what in &now.happened {
+                self.note(what.as_str());
+            }
             if self.seen.look_for_incident(self.now, now) == Seen::Yes {
                 self.note("detected: an incident is open");
             }

@@ -2,6 +2,10 @@
 //!
 //! Pressing inside the cgroup (at its own limit, or a lower one for the time being) keeps the host out of it. The agent's
 //! memory in use is no proof; the cgroup's OOM kill count is.
+//!
+//! Who dies is the agent's: the process that takes the memory is ours, and an OOM kill of it would show nothing. So among the
+//! agent's own processes the kernel chooses as it would had one of them grown ([`crate::kernel::prefer_for_oom`]); on cgroup v2
+//! with `memory.oom.group` they die together. After one kill the pressing ends.
 
 use serde::{Deserialize, Serialize};
 
@@ -14,8 +18,8 @@ use crate::unit::Bytes;
 /// See [`super::FaultKind::MemoryPressure`].
 pub const ABOUT: About = About {
     does: "takes memory inside the agent's cgroup until the OOM killer acts there",
-    undo: "whatever presses is ended, the memory limit written back; by the guardian if the supervisor dies",
-    sign: "the cgroup counts a further OOM kill",
+    undo: "what presses is ended, memory limit and oom_score_adj are put back; by the guardian if the supervisor dies",
+    sign: "the kernel counts a further OOM kill in the agent's cgroup",
     needs: &[Need::MemoryLimit],
     risk: Risk::Kill,
     watch: "availability",

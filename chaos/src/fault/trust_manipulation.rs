@@ -1,7 +1,8 @@
 //! The agent has a low trust score for a while: is it demoted, do its rights shrink, does it cope?
 //!
-//! Down only: an experiment that raised a score would hand out a ring. The score *replaces* the agent's own and is taken
-//! away again, and what the agent earned or lost meanwhile stays ([`crate::undo::score_after`]).
+//! Down only: an experiment that raised a score would hand out a ring. The agent's own score goes on underneath, with all that
+//! it earns and loses, and counts again after the undo: as if nothing had been done, baseline included. The lowered one lives
+//! in the supervisor's memory only, so that a crash leaves nothing to repair.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,8 +13,8 @@ use crate::target::{Act, Need, Observation};
 
 /// See [`super::FaultKind::TrustManipulation`].
 pub const ABOUT: About = About {
-    does: "puts a lower trust score in the place of the agent's own",
-    undo: "taken away by the supervisor; at its next start if it dies",
+    does: "puts a lower trust score in the place of the agent's own: the governor chooses its ring by it",
+    undo: "the agent's own score counts again, with what it earned and lost meanwhile; dies with the supervisor",
     sign: "the score that decides is the experiment's or lower",
     needs: &[Need::TrustScores],
     risk: Risk::Errors,

@@ -11,7 +11,7 @@
 
 mod process;
 mod protocol;
-mod watch;
+pub(crate) mod watch;
 
 use std::future::Future;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! What can wake a guardian: a message, the injector's end, a signal, the deadline. One poll over all of them.
+//! What can wake a guardian (or a hog): a message, the injector's end, a signal, the deadline. One poll over all of them.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -17,7 +17,7 @@ const POLL_MS_MAX: u128 = 60_000;
 
 /// Why the waiting is over.
 #[derive(Debug)]
-pub(super) enum Waker {
+pub(crate) enum Waker {
     /// A whole message.
     Message(Vec<u8>),
     /// The pipe ended, or the injector's process did.
@@ -32,7 +32,7 @@ pub(super) enum Waker {
 
 /// Everything that is watched.
 #[derive(Debug)]
-pub(super) struct Watch {
+pub(crate) struct Watch {
     signals: SignalFd,
     injector: Option<OwnedFd>,
     buffer: Vec<u8>,
@@ -40,7 +40,7 @@ pub(super) struct Watch {
 
 impl Watch {
     /// Begins to watch stdin and the signals that ask a process to end. SIGPIPE is blocked: the answer may find nobody.
-    pub(super) fn begin() -> io::Result<Self> {
+    pub(crate) fn begin() -> io::Result<Self> {
         let mut asking = SigSet::empty();
         for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT] {
             asking.add(signal);
@@ -53,13 +53,13 @@ impl Watch {
     }
 
     /// Watches the injector's pidfd too.
-    pub(super) fn add_injector(&mut self, injector: OwnedFd) {
+    pub(crate) fn add_injector(&mut self, injector: OwnedFd) {
         self.injector = Some(injector);
     }
 
     /// Waits until something happens. A message that was sent before the injector's end comes first: a disarm by an
     /// injector that then ended is a disarm.
-    pub(super) fn wait(&mut self, deadline: Instant) -> Waker {
+    pub(crate) fn wait(&mut self, deadline: Instant) -> Waker {
         loop {
             if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
                 let rest = self.buffer.split_off(end + 1);

@@ -6,6 +6,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "this is where files and processes are touched")]
 
+mod memory;
 mod sys;
 
 use std::fs::{self, File};
@@ -20,6 +21,8 @@ use crate::error::KernelError;
 use crate::fault::fd_exhaustion;
 use crate::undo::{BootId, FileId, ProcessId, UndoEntry, UndoSignal};
 
+pub use memory::{OOM_SCORE_MOST, memory_available, oom_scores_back, prefer_for_oom};
+pub(crate) use memory::{give_oom_scores_back, oom_kills_in};
 pub(crate) use sys::{close_inherited, default_signals};
 
 /// The longest content of a file that an undo writes or reads: cgroup control files are one page at most, `cgroup.procs`

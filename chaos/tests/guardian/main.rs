@@ -29,6 +29,7 @@ struct Test {
 
 fn main() -> ExitCode {
     agt_chaos::guardian::main_if_guardian();
+    agt_chaos::hog::main_if_hog();
     let args: Vec<String> = std::env::args().skip(1).collect();
     if args.first().is_some_and(|arg| arg == scene::INJECTOR) {
         return scene::be_injector();

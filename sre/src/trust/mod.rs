@@ -10,6 +10,7 @@
 //! the same score.
 
 mod ladder;
+mod lowered;
 mod snapshot;
 
 use std::fmt;
@@ -190,6 +191,8 @@ pub struct Trust {
     successes: u64,
     violations: u64,
     own_praise: u64,
+    /// Points that [`Trust::lower`] keeps from counting; not stored.
+    taken: f64,
 }
 
 impl Trust {
@@ -209,12 +212,13 @@ impl Trust {
             successes: 0,
             violations: 0,
             own_praise: 0,
+            taken: 0.0,
         })
     }
 
     /// The score at `now`. Changes nothing.
     pub fn score(&self, now: Timestamp) -> Score {
-        Score::from_points(self.points_at(self.clock.peek(now)))
+        self.counting(self.points_at(self.clock.peek(now)))
     }
 
     /// The score at `now` of a child of an identity with the score `parent`: delegation only ever narrows.
@@ -251,32 +255,32 @@ impl Trust {
             return Changed { before: score, after: score };
         }
         self.settle(now);
-        let before = Score::from_points(self.points);
+        let before = self.counting(self.points);
         let ceiling = (f64::from(self.baseline.0) + f64::from(self.policy.earned_most)).min(1000.0);
         let step = self.policy.success_step * (ceiling - self.points).max(0.0) / 1000.0;
         let gain = step.min(self.gain_left);
         self.points += gain;
         self.gain_left -= gain;
         self.successes = self.successes.saturating_add(1);
-        Changed { before, after: Score::from_points(self.points) }
+        Changed { before, after: self.counting(self.points) }
     }
 
     /// It did something it must not. Counts whoever says so, the agent itself included.
     pub fn violation(&mut self, severity: Severity, now: Timestamp) -> Changed {
         self.settle(now);
-        let before = Score::from_points(self.points);
+        let before = self.counting(self.points);
         self.points = (self.points - self.policy.cut(severity)).max(0.0);
         self.violations = self.violations.saturating_add(1);
-        Changed { before, after: Score::from_points(self.points) }
+        Changed { before, after: self.counting(self.points) }
     }
 
-    /// An operator decides: the score and the baseline are this from now on.
+    /// An operator decides: the (own) score and the baseline are this from now on.
     pub fn set(&mut self, score: Score, now: Timestamp) -> Changed {
         self.settle(now);
-        let before = Score::from_points(self.points);
+        let before = self.counting(self.points);
         self.points = f64::from(score.0);
         self.baseline = score;
-        Changed { before, after: score }
+        Changed { before, after: self.counting(self.points) }
     }
 
     /// Successes counted.

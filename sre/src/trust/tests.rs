@@ -225,7 +225,61 @@ fn perform(trust: &mut Trust, act: Act, now: Timestamp) -> Changed {
     }
 }
 
+#[test]
+fn a_lowered_score_counts_until_it_is_given_back_and_the_baseline_never_moves() {
+    let mut trust = trust(Score::VOUCHED);
+    assert_eq!(trust.lower(score(300), at(0)), Changed { before: score(700), after: score(300) });
+    assert_eq!((trust.own_score(at(0)), trust.baseline()), (Some(score(700)), score(700)));
+    assert_eq!(trust.violation(Severity::Medium, at(1)), Changed { before: score(300), after: score(250) });
+    assert_eq!(trust.give_back(at(2)), Changed { before: score(250), after: score(650) });
+    assert_eq!((trust.own_score(at(2)), trust.baseline()), (None, score(700)));
+    assert_eq!(trust.give_back(at(3)).after, score(650), "a second time gives nothing");
+}
+
+#[test]
+fn lowering_never_raises() {
+    let mut low = trust(score(200));
+    assert_eq!(low.lower(score(300), at(0)), Changed { before: score(200), after: score(200) });
+    assert_eq!(low.own_score(at(0)), None);
+    let mut twice = trust(Score::VOUCHED);
+    let _ = twice.lower(score(100), at(0));
+    assert_eq!(twice.lower(score(400), at(0)).after, score(100), "the lower of two stays");
+}
+
+#[test]
+fn a_lowered_score_does_not_outlive_whoever_lowered_it() {
+    let mut trust = trust(Score::VOUCHED);
+    let _ = trust.lower(score(0), at(0));
+    let restored = Trust::restore(TrustPolicy::default(), &trust.snapshot(), at(0)).unwrap();
+    assert_eq!((restored.score(at(0)), restored.own_score(at(0))), (score(700), None));
+}
+
 proptest! {
+    #[test]
+    fn what_was_earned_and_lost_meanwhile_is_all_that_a_lowering_leaves(
+        start in 0u16..=1000, to in 0u16..=1000, acts in acts(), from in 0usize..200, until in 0usize..200,
+    ) {
+        let (mut tampered, mut twin) = (trust(score(start)), trust(score(start)));
+        let mut now = 0;
+        for (index, (wait, act)) in acts.into_iter().enumerate() {
+            now += wait;
+            if index == from {
+                let before = tampered.score(at(now));
+                prop_assert_eq!(tampered.lower(score(to), at(now)).after, before.min(score(to)));
+            }
+            if index == until {
+                let _ = tampered.give_back(at(now));
+            }
+            let _ = perform(&mut tampered, act, at(now));
+            let _ = perform(&mut twin, act, at(now));
+            prop_assert!(tampered.score(at(now)) <= twin.score(at(now)));
+        }
+        let _ = tampered.give_back(at(now));
+        // An extra settling on the way may differ in the last bits of the points.
+        prop_assert!((tampered.points_at(at(now)) - twin.points_at(at(now))).abs() < 1e-6);
+        prop_assert_eq!(tampered.baseline(), twin.baseline());
+    }
+
     #[test]
     fn scores_stay_within_bounds_and_move_only_as_they_may(start in 0u16..=1000, acts in acts()) {
         let mut trust = trust(score(start));

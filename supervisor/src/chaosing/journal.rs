@@ -95,9 +95,9 @@ pub async fn recover(store: &Store) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// An armed crash lives in a supervisor's memory and died with it.
+/// What isn't kept by the kernel lives in a supervisor's memory, and died with it.
 fn gone_with_us(entry: &UndoEntry, outcome: &Undone) -> bool {
-    matches!((entry, outcome), (UndoEntry::DisarmCrash { .. }, Undone::LeftToSupervisor))
+    !entry.is_kernel_level() && *outcome == Undone::LeftToSupervisor
 }
 
 fn said((entry, outcome): (&UndoEntry, &Undone)) -> String {

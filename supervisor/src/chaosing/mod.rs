@@ -3,8 +3,12 @@
 //! The run lives in the supervisor, not in the command that asked for it, because the supervisor knows the agent's cgroup and
 //! what the governor thinks of it, and because an experiment must not lose its hands when a terminal closes.
 
+mod acts;
+mod happenings;
 mod journal;
+mod memory;
 mod places;
+mod seeing;
 mod target;
 
 use std::sync::{Arc, Mutex, PoisonError};

@@ -7,14 +7,15 @@ use agt_chaos::kernel::CgroupFile;
 use agt_chaos::target::Limit;
 use agt_rings::cgroup::{Controller, Tree};
 
-fn legacy(tree: &Tree, controller: Controller) -> Option<PathBuf> {
+pub(super) fn legacy(tree: &Tree, controller: Controller) -> Option<PathBuf> {
     tree.legacy.iter().find(|dir| dir.controllers.contains(&controller)).map(|dir| dir.dir.clone())
 }
 
-/// The freezer: v1 `freezer.state`, v2 `cgroup.freeze`.
+/// The freezer: v2 `cgroup.freeze` (since kernel 5.2), else v1 `freezer.state`. The same order as that of the group itself, so
+/// that what is frozen here is seen frozen there.
 pub(super) fn freezer(tree: &Tree) -> Option<PathBuf> {
-    let v1 = legacy(tree, Controller::Freezer).map(|dir| dir.join("freezer.state"));
-    v1.or_else(|| tree.unified.as_ref().map(|dir| dir.join("cgroup.freeze")))
+    let v2 = tree.unified.as_ref().map(|dir| dir.join("cgroup.freeze")).filter(|file| file.exists());
+    v2.or_else(|| legacy(tree, Controller::Freezer).map(|dir| dir.join("freezer.state")))
 }
 
 /// The word that freezes.
@@ -87,7 +88,7 @@ impl Quota {
     }
 }
 
-fn read(path: &std::path::Path) -> Result<Option<String>, KernelError> {
+pub(super) fn read(path: &std::path::Path) -> Result<Option<String>, KernelError> {
     match CgroupFile::open(path)? {
         Some(file) => file.read(),
         None => Ok(None),

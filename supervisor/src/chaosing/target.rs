@@ -1,317 +1,318 @@
 //! The agent under experiment, as the supervisor offers it to the driver.
 //!
-//! Everything is done in the poll itself, by small writes to the agent's own cgroup: a future that was dropped has no thread
-//! left that would act after the undo. What this supervisor can't do is refused by [`Target::missing`], never done in part.
+//! Everything is done in the poll itself, by small writes to the agent's own cgroup or a word to the supervisor's loop: a future
+//! that was dropped has no thread left that would act after the undo. What this supervisor can't do is refused by
+//! [`Target::missing`], never done in part.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::os::unix::process::ExitStatusExt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use agt_chaos::error::KernelError;
-use agt_chaos::interlock;
-use agt_chaos::kernel::{self, CgroupFile};
+use agt_chaos::hog::Hog;
+use agt_chaos::kernel;
 use agt_chaos::replay;
-use agt_chaos::target::{Act, Environment, Missing, Need, Observation, OptIn, Process, Target, TargetError};
-use agt_chaos::undo::{Outcome, Undo, UndoEntry};
+use agt_chaos::target::{Act, Missing, Need, Observation, Process, Target, TargetError};
+use agt_chaos::undo::{Outcome, ProcessId, Undo, UndoEntry};
 use agt_rings::cgroup::Group;
-use agt_sre::breaker::BreakerState;
-use agt_sre::engine::{AlertState, SloStatus};
-use agt_sre::sli::Sli;
+use agt_sre::trust::Score;
 
-use super::places::{self, Quota};
-use crate::config::spec;
+use super::acts::{self, failed, refused};
+use super::happenings::{Happenings, Moment};
+use super::memory::MemoryGroup;
+use super::places;
+use super::seeing::{self, Look, Looks};
 use crate::driver::Handle;
-use crate::driver::scene::{Scene, SceneGoverned};
+use crate::driver::experimenting::Order;
+use crate::driver::records::obituary;
+use crate::driver::scene::Scene;
 use crate::machine::lifecycle::State;
 
-/// Looks that are kept; an experiment of two hours at the fastest pace stays below.
-const LOOKS_MAX: usize = 8192;
+/// How long an ended hog may take to be gone: it gives back all it has taken.
+const HOG_GONE_WITHIN: Duration = Duration::from_secs(2);
+/// Between two looks whether it is.
+const HOG_LOOK: Duration = Duration::from_millis(5);
 
 /// One agent.
 #[derive(Debug)]
 pub(super) struct AgentTarget {
     handle: Handle,
     agent: String,
-    looks: Mutex<VecDeque<Look>>,
+    looks: Mutex<Looks>,
+    happenings: Mutex<Happenings>,
+    prepared: Mutex<Prepared>,
+    /// OOM kills that took a hog: none of the agent's.
+    hogs_killed: AtomicU64,
 }
 
-/// One look at the agent, for SLIs over a few seconds.
-#[derive(Debug)]
-struct Look {
-    at: Instant,
-    up: bool,
-    /// Good and bad events ever counted, by indicator.
-    totals: BTreeMap<&'static str, (u64, u64)>,
+/// What the next burst was prepared on.
+#[derive(Debug, Default)]
+struct Prepared {
+    /// Which life: its cgroup is not that of the next one.
+    life: u64,
+    hog: Option<Hog>,
+    /// OOM kills when the pressing began.
+    kills_before: Option<u64>,
+    /// Whether the undo has begun: from then on a hog that is killed was killed by us.
+    ending: Ending,
 }
 
-fn failed(doing: &str, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> TargetError {
-    TargetError::Failed { doing: doing.to_owned(), source: io::Error::other(error) }
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Ending {
+    #[default]
+    No,
+    Yes,
 }
 
-fn refused(reason: impl Into<String>) -> TargetError {
-    TargetError::Refused(interlock::Refusal::Target { reason: reason.into() })
+impl Prepared {
+    fn is_pressing(&mut self) -> bool {
+        self.ending == Ending::No && self.hog.as_mut().is_some_and(|hog| hog.ended().is_none())
+    }
+
+    /// Whether the OOM killer took the hog and let the agent live: with the agent gone, its whole cgroup is ended anyway.
+    fn was_chosen_alone(&mut self, scene: &Scene) -> bool {
+        self.ending == Ending::No && self.was_killed() && self.agent_lives(scene)
+    }
+
+    fn was_killed(&mut self) -> bool {
+        let status = self.hog.as_mut().and_then(Hog::ended);
+        status.is_some_and(|status| status.signal() == Some(libc::SIGKILL))
+    }
+
+    fn agent_lives(&self, scene: &Scene) -> bool {
+        scene.launches == self.life && matches!(scene.state, State::Running { .. })
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Drop for AgentTarget {
+    /// Whatever ended the experiment: what lives in the supervisor's memory must not stay there.
+    fn drop(&mut self) {
+        drop(self.handle.order(&self.agent, Order::GiveTrustBack));
+        drop(self.handle.order(&self.agent, Order::RelieveMemory));
+    }
 }
 
 impl AgentTarget {
     pub(super) fn new(handle: Handle, agent: String) -> AgentTarget {
-        AgentTarget { handle, agent, looks: Mutex::default() }
+        AgentTarget {
+            handle,
+            agent,
+            looks: Mutex::default(),
+            happenings: Mutex::default(),
+            prepared: Mutex::default(),
+            hogs_killed: AtomicU64::new(0),
+        }
     }
 
     async fn scene(&self) -> Result<Scene, TargetError> {
         self.handle.scene(&self.agent).await.map_err(|e| failed("asking the supervisor for the agent", e))
     }
 
-    async fn group(&self) -> Result<Arc<Group>, TargetError> {
-        self.scene().await?.group.ok_or_else(|| refused("it does not run in a cgroup of its own"))
+    async fn order(&self, order: Order) -> Result<(), TargetError> {
+        self.handle.experiment(&self.agent, order).await.map_err(|e| failed("asking the supervisor's loop", e))
     }
 
-    /// Notes a look and gives the SLIs over `look_back`.
-    fn slis(&self, look: Look, look_back: Duration, named: &[SloStatus]) -> BTreeMap<String, Option<f64>> {
-        let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = look.at;
-        looks.push_back(look);
-        while looks.len() > LOOKS_MAX || looks.front().is_some_and(|first| now.duration_since(first.at) > look_back) {
-            looks.pop_front();
+    /// The OOM kills that were the agent's, of all that its cgroup has counted. While a hog has yet to end (it does so by
+    /// itself after a kill) nobody knows whose the last ones were: then those from before the pressing.
+    fn own_kills(&self, counted: Option<u64>, scene: &Scene) -> Option<u64> {
+        let mut prepared = lock(&self.prepared);
+        let before = prepared.kills_before;
+        let mut of_hogs = self.hogs_killed.load(Ordering::Relaxed);
+        let mut known = counted;
+        if prepared.is_pressing() {
+            known = counted.map(|now| before.map_or(now, |before| now.min(before)));
+        } else if prepared.was_chosen_alone(scene) {
+            of_hogs += 1;
         }
-        let mut slis: BTreeMap<String, Option<f64>> =
-            named.iter().map(|slo| (slo.sli.as_str().to_owned(), None)).collect();
-        let (Some(first), Some(last)) = (looks.front(), looks.back()) else { return slis };
-        for (sli, (good, bad)) in &last.totals {
-            let before = first.totals.get(sli).copied().unwrap_or_default();
-            let (good, bad) = (good.saturating_sub(before.0), bad.saturating_sub(before.1));
-            slis.insert((*sli).to_owned(), ratio(good, good + bad));
-        }
-        // The supervisor's own look counts for this one: a frozen agent has a process, and is not up.
-        let up = looks.iter().filter(|look| look.up).count() as u64;
-        slis.insert(Sli::Availability.as_str().to_owned(), ratio(up, looks.len() as u64));
-        slis
+        known.map(|known| known.saturating_sub(of_hogs))
     }
-}
 
-fn ratio(good: u64, valid: u64) -> Option<f64> {
-    (valid > 0).then(|| good as f64 / valid as f64)
-}
-
-fn process_of(state: &State, killed: bool) -> Process {
-    match state {
-        State::Running { .. } => Process::Alive,
-        State::Starting | State::Backoff { .. } => Process::Restarting,
-        _ if killed => Process::Killed,
-        State::Idle | State::Stopping { .. } | State::Killing { .. } | State::Ended { .. } => Process::Dead,
-    }
-}
-
-fn opt_in(chaos: &spec::ChaosSpec) -> OptIn {
-    if !chaos.opt_in {
-        return OptIn::No;
-    }
-    if chaos.faults.is_empty() {
-        return OptIn::Any;
-    }
-    let known = agt_chaos::fault::FaultKind::ALL.into_iter();
-    OptIn::Only(known.filter(|kind| chaos.faults.iter().any(|name| name == kind.name())).collect())
-}
-
-fn environment(environment: spec::Environment) -> Environment {
-    match environment {
-        spec::Environment::Production => Environment::Production,
-        spec::Environment::Staging => Environment::Staging,
-        spec::Environment::Dev => Environment::Dev,
-    }
-}
-
-fn incident(governed: &SceneGoverned) -> bool {
-    governed.quarantined
-        || !matches!(governed.breaker, BreakerState::Closed | BreakerState::Disabled)
-        || governed.slos.iter().any(|slo| slo.page == AlertState::Firing)
-}
-
-/// What is left of a budget. One of which no event has been counted is whole: that is known, not guessed.
-fn budget_left(slo: &SloStatus) -> Option<f64> {
-    let untouched = slo.events.good == 0 && slo.events.bad == 0;
-    if untouched { Some(1.0) } else { slo.budget_left() }
-}
-
-fn totals(slos: &[SloStatus]) -> BTreeMap<&'static str, (u64, u64)> {
-    let mut totals = BTreeMap::new();
-    for slo in slos {
-        // Two SLOs of one indicator have their own thresholds: the stricter view, which has more bad events, counts.
-        let entry = totals.entry(slo.sli.as_str()).or_insert((0, 0));
-        if slo.events_total.bad >= entry.1 {
-            *entry = (slo.events_total.good, slo.events_total.bad);
+    fn moment(&self, scene: &Scene, now: &Observation) -> Moment {
+        let hog = lock(&self.prepared).hog.as_ref().map(Hog::id);
+        let obituary = scene.last_death.as_ref().map(|death| obituary(&self.agent, death, None, 0));
+        Moment {
+            life: scene.launches,
+            obituary,
+            is_down: matches!(scene.state, State::Backoff { .. } | State::Ended { .. }),
+            ring: scene.governed.as_ref().and_then(|governed| governed.ring),
+            oom_kills: now.oom_kills,
+            processes: scene.group.as_deref().map_or_else(Default::default, |group| processes(group, hog)),
         }
     }
-    totals
-}
 
-/// What the kernel says of the group; what it doesn't say stays unknown.
-fn look_at(group: &Group, now: &mut Observation) {
-    now.frozen = group.is_frozen().ok();
-    if let Ok(usage) = group.usage() {
-        now.cpu_throttled = usage.cpu_throttled_periods;
-        now.memory_usage = usage.memory_bytes;
-        now.oom_kills = usage.oom_kills;
-    }
-    now.cpu_quota = Quota::of(group.tree()).and_then(|quota| quota.limit().ok().flatten());
-    let room = places::procs(group.tree()).and_then(|procs| kernel::file_room(&procs).ok().flatten());
-    now.fd_soft_limit = room.map(|room| room.soft);
-    now.fd_room = room.map(|room| room.room);
-}
-
-fn lacks(need: Need, group: Option<&Group>) -> Option<String> {
-    let Some(group) = group else {
-        return Some("the agent does not run in a cgroup of its own".to_owned());
-    };
-    let tree = group.tree();
-    let openable = |path: Option<PathBuf>| match path.as_deref().map(CgroupFile::open) {
-        None => Some("no hierarchy here has it".to_owned()),
-        Some(Ok(Some(_))) => None,
-        Some(Ok(None)) => Some("its file isn't there".to_owned()),
-        Some(Err(e)) => Some(in_words(&e)),
-    };
-    match need {
-        Need::Freezer => openable(places::freezer(tree)),
-        Need::CpuQuota => openable(Quota::of(tree).map(|quota| quota.file().clone())),
-        Need::Prlimit => prlimit(places::procs(tree)?),
-        Need::MemoryLimit => Some("this version doesn't press memory yet".to_owned()),
-        Need::SagaSteps => Some("sagas run under `saga run`, out of reach of this supervisor's experiments".to_owned()),
-        Need::TrustScores => Some("this version doesn't replace scores yet".to_owned()),
-    }
-}
-
-/// Sets a limit to what it is: the kernel says whether it may be set.
-fn prlimit(procs: PathBuf) -> Option<String> {
-    let tried = || -> Result<(), KernelError> {
-        let Some(file) = CgroupFile::open(&procs)? else { return Ok(()) };
-        for process in kernel::members(&file.read()?.unwrap_or_default())? {
-            if let Some(limits) = kernel::file_limits(process)? {
-                kernel::set_file_limit(process, limits.soft)?;
+    /// Waits until an ended hog is gone, so that the memory is the agent's again.
+    async fn see_hog_gone(&self) -> Result<(), TargetError> {
+        let asked = Instant::now();
+        loop {
+            {
+                let mut prepared = lock(&self.prepared);
+                if prepared.hog.as_mut().is_none_or(|hog| hog.ended().is_some()) {
+                    prepared.hog = None;
+                    return Ok(());
+                }
             }
-        }
-        Ok(())
-    };
-    tried().err().map(|e| in_words(&e))
-}
-
-fn in_words(error: &KernelError) -> String {
-    crate::driver::launching::in_full(error)
-}
-
-fn gone() -> TargetError {
-    refused("its cgroup is gone")
-}
-
-fn write(path: &Path, word: &str) -> Result<(), TargetError> {
-    let doing = format!("writing {word} to {}", path.display());
-    let file = CgroupFile::open(path).map_err(|e| failed(&doing, e))?.ok_or_else(gone)?;
-    file.write(word).map_err(|e| failed(&doing, e))?.ok_or_else(gone)
-}
-
-fn way_back(act: &Act, group: &Group) -> Result<Vec<UndoEntry>, TargetError> {
-    let tree = group.tree();
-    let none = || refused("the host lacks the file for it");
-    let kernel = |e: KernelError| failed("reading what is to be put back", e);
-    Ok(match act {
-        Act::Freeze => vec![kernel::thaw(&places::freezer(tree).ok_or_else(none)?).map_err(kernel)?.ok_or_else(gone)?],
-        Act::SetCpuQuota(_) => {
-            let quota = Quota::of(tree).ok_or_else(none)?;
-            vec![kernel::write_back(quota.file()).map_err(kernel)?.ok_or_else(gone)?]
-        }
-        Act::LimitFds { .. } => {
-            let procs = places::procs(tree).ok_or_else(none)?;
-            kernel::file_limits_back(&procs).map_err(kernel)?.ok_or_else(gone)?
-        }
-        Act::SetMemoryLimit(_) | Act::PressMemory { .. } | Act::CrashAtStep { .. } | Act::SetTrust(_) => {
-            return Err(refused("this supervisor can't do that to an agent"));
-        }
-    })
-}
-
-fn perform(act: &Act, group: &Group) -> Result<(), TargetError> {
-    let tree = group.tree();
-    let none = || refused("the host lacks the file for it");
-    match act {
-        Act::Freeze => {
-            let path = places::freezer(tree).ok_or_else(none)?;
-            write(&path, places::frozen_word(&path))
-        }
-        Act::SetCpuQuota(share) => {
-            let quota = Quota::of(tree).ok_or_else(none)?;
-            let word = quota.word(share.0).map_err(|e| failed("reading the CPU quota", e))?.ok_or_else(gone)?;
-            write(quota.file(), &word)
-        }
-        Act::LimitFds { headroom } => {
-            let procs = places::procs(tree).ok_or_else(none)?;
-            let lowered = kernel::lower_file_limits(&procs, *headroom);
-            lowered.map(drop).map_err(|e| failed("lowering the file limits of the agent's processes", e))
-        }
-        Act::SetMemoryLimit(_) | Act::PressMemory { .. } | Act::CrashAtStep { .. } | Act::SetTrust(_) => {
-            Err(refused("this supervisor can't do that to an agent"))
+            if asked.elapsed() > HOG_GONE_WITHIN {
+                return Err(failed("ending what presses", "it is still there"));
+            }
+            tokio::time::sleep(HOG_LOOK).await;
         }
     }
+}
+
+/// The processes that the agent's memory is charged for, or else those of its cgroup, by name; the hog left out.
+fn processes(group: &Group, hog: Option<ProcessId>) -> std::collections::BTreeMap<i32, String> {
+    let place = MemoryGroup::of(group.tree()).map(|memory| memory.procs());
+    let text = place.or_else(|| places::procs(group.tree())).and_then(|procs| places::read(&procs).ok().flatten());
+    let pids = text.iter().flat_map(|text| text.split_whitespace()).filter_map(|word| word.parse().ok());
+    pids.filter(|pid| hog.is_none_or(|hog| hog.pid != *pid))
+        .map(|pid: i32| {
+            // A name that can't be read any more belongs to one that is about to be gone.
+            let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            (pid, name.trim_end().escape_debug().to_string())
+        })
+        .collect()
+}
+
+fn needs_group(act: &Act) -> bool {
+    !matches!(act, Act::SetTrust(_) | Act::CrashAtStep { .. })
+}
+
+fn group_of(scene: &Scene) -> Result<&Arc<Group>, TargetError> {
+    scene.group.as_ref().ok_or_else(|| refused("it does not run in a cgroup of its own"))
 }
 
 impl Target for AgentTarget {
     async fn missing(&self, needs: &[Need]) -> Vec<Missing> {
-        let group = self.scene().await.ok().and_then(|scene| scene.group);
-        let lacking = |need: &Need| Some(Missing { need: *need, reason: lacks(*need, group.as_deref())? });
+        let scene = self.scene().await.ok();
+        let group = scene.as_ref().and_then(|scene| scene.group.clone());
+        let knows_trust = scene.is_some_and(|scene| scene.governed.is_some());
+        let lacking = |need: &Need| {
+            let reason = match need {
+                Need::TrustScores if knows_trust => None,
+                Need::TrustScores => Some("nothing is known of its trust".to_owned()),
+                need => acts::lacks(*need, group.as_deref()),
+            };
+            Some(Missing { need: *need, reason: reason? })
+        };
         needs.iter().filter_map(lacking).collect()
     }
 
     async fn observe(&self, look_back: Duration) -> Result<Observation, TargetError> {
         let scene = self.scene().await?;
         let mut now = Observation {
-            environment: environment(scene.environment),
-            opt_in: opt_in(&scene.chaos),
+            environment: seeing::environment(scene.environment),
+            opt_in: seeing::opt_in(&scene.chaos),
             // There is one place for experiments, and this one has it.
             other_experiment: None,
             restarts: Some(scene.launches.saturating_sub(1)),
             crash_armed: Some(false),
-            trust_replaced: Some(false),
             ..Observation::default()
         };
-        if let Some(group) = &scene.group {
-            look_at(group, &mut now);
+        match &scene.group {
+            Some(group) => seeing::look_at(group, scene.oom_kills_before, &mut now),
+            // Nothing of a group can be read that isn't there, but what was counted is known.
+            None => now.oom_kills = Some(scene.oom_kills_before),
         }
         let killed = scene.governed.as_ref().is_some_and(|governed| governed.killed);
-        let process = process_of(&scene.state, killed);
+        let process = seeing::process_of(&scene.state, killed);
         now.process = Some(process);
         let slos = scene.governed.as_ref().map_or(&[][..], |governed| &governed.slos);
         let healthy = matches!(scene.state, State::Running { unhealthy: 0, .. });
-        let look = Look { at: Instant::now(), up: healthy && now.frozen != Some(true), totals: totals(slos) };
-        now.slis = self.slis(look, look_back, slos);
+        let up = healthy && now.frozen != Some(true);
+        let look = Look { at: Instant::now(), up, totals: seeing::totals(slos) };
+        now.slis = lock(&self.looks).slis(look, look_back, slos.iter().map(|slo| slo.sli));
         now.metrics.insert("alive".to_owned(), Some(f64::from(u8::from(process == Process::Alive))));
         if let Some(governed) = &scene.governed {
-            now.incident_open = Some(incident(governed));
+            now.incident_open = Some(seeing::incident(governed));
             now.trust = Some(governed.trust);
+            now.trust_replaced = Some(governed.trust_lowered);
             now.safety_violations = Some(governed.violations);
-            now.budgets = governed.slos.iter().map(|slo| (slo.slo.as_str().to_owned(), budget_left(slo))).collect();
+            now.metrics.insert("ring".to_owned(), governed.ring.map(|ring| f64::from(ring.number())));
+            let budget = |slo: &agt_sre::engine::SloStatus| (slo.slo.as_str().to_owned(), seeing::budget_left(slo));
+            now.budgets = governed.slos.iter().map(budget).collect();
         }
+        now.oom_kills = self.own_kills(now.oom_kills, &scene);
+        now.happened = lock(&self.happenings).since_last(self.moment(&scene, &now));
         Ok(now)
     }
 
     async fn prepare(&self, acts: &[Act]) -> Result<Vec<UndoEntry>, TargetError> {
-        let group = self.group().await?;
+        let scene = self.scene().await?;
+        let mut prepared = Prepared { life: scene.launches, ..Prepared::default() };
         let mut entries = Vec::new();
         // The last thing done is the first put back.
         for act in acts.iter().rev() {
-            entries.extend(way_back(act, &group)?);
+            if let Act::SetTrust(score) = act {
+                let original = scene.governed.as_ref().map(|governed| governed.trust);
+                let original = original.ok_or_else(|| refused("nothing is known of its trust"))?;
+                entries.push(UndoEntry::RestoreTrust { replaced: *score, original });
+                continue;
+            }
+            let (back, hog) = acts::way_back(act, acts, group_of(&scene)?)?;
+            entries.extend(back);
+            prepared.hog = hog.or(prepared.hog);
         }
+        *lock(&self.prepared) = prepared;
         Ok(entries)
     }
 
     async fn perform(&self, acts: &[Act]) -> Result<(), TargetError> {
-        let group = self.group().await?;
-        acts.iter().try_for_each(|act| perform(act, &group))
+        let scene = self.scene().await?;
+        if acts.iter().any(needs_group) && lock(&self.prepared).life != scene.launches {
+            return Err(refused("it was started anew since the way back was written down"));
+        }
+        for act in acts {
+            match act {
+                Act::SetTrust(score) => {
+                    let score = Score::new(*score).ok_or_else(|| refused("a trust score is 0 to 1000"))?;
+                    self.order(Order::LowerTrust(score)).await?;
+                    continue;
+                }
+                // Before anything is pressed: the death may come at once.
+                Act::PressMemory { .. } => {
+                    self.order(Order::PressMemory).await?;
+                    let counted = group_of(&scene)?.usage().ok().and_then(|usage| usage.oom_kills);
+                    lock(&self.prepared).kills_before = counted.map(|kills| kills + scene.oom_kills_before);
+                }
+                _ => {}
+            }
+            acts::perform(act, group_of(&scene)?, lock(&self.prepared).hog.as_mut())?;
+        }
+        Ok(())
     }
 
     async fn undo(&self, undo: &Undo) -> Result<(), TargetError> {
         let doing = "undoing the fault";
         let boot = kernel::boot_id().map_err(|e| failed(doing, e))?;
+        // A hog that is dead by now wasn't killed by us.
+        let was_killed = {
+            let mut prepared = lock(&self.prepared);
+            let was_killed = prepared.ending == Ending::No && prepared.was_killed();
+            prepared.ending = Ending::Yes;
+            was_killed
+        };
         let outcomes = replay::apply(undo, &boot);
-        let left: Vec<_> = outcomes.iter().filter(|outcome| !Outcome::is_settled(outcome)).collect();
+        let mut left = Vec::new();
+        for (entry, outcome) in undo.entries.iter().zip(outcomes) {
+            match (entry, outcome) {
+                (UndoEntry::RestoreTrust { .. }, Outcome::LeftToSupervisor) => {
+                    self.order(Order::GiveTrustBack).await?;
+                }
+                (_, outcome) if !outcome.is_settled() => left.push(outcome),
+                _ => {}
+            }
+        }
+        self.see_hog_gone().await?;
+        self.order(Order::RelieveMemory).await?;
+        if was_killed {
+            let scene = self.scene().await?;
+            let alone = lock(&self.prepared).agent_lives(&scene);
+            self.hogs_killed.fetch_add(u64::from(alone), Ordering::Relaxed);
+        }
         if left.is_empty() { Ok(()) } else { Err(failed(doing, format!("{left:?}"))) }
     }
 }

@@ -172,5 +172,8 @@ fn show(global: &Global, answer: Answer) -> Outcome {
 }
 
 fn marks(agent: &TrustView) -> String {
-    agent.killed.as_ref().map_or_else(|| "-".to_owned(), |killed| format!("killed ({})", killed.reason))
+    let killed = agent.killed.as_ref().map(|killed| format!("killed ({})", killed.reason));
+    let lowered = agent.own_score.map(|own| format!("lowered by an experiment (its own: {own})"));
+    let marks: Vec<String> = killed.into_iter().chain(lowered).collect();
+    if marks.is_empty() { "-".to_owned() } else { marks.join(", ") }
 }

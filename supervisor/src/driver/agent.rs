@@ -13,6 +13,7 @@ use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
 
+use super::availability::Held;
 use super::definition::Definition;
 use super::event::{Event, Gone, Refusal, Whose};
 use super::health::Watched;
@@ -53,6 +54,10 @@ pub(super) struct Agent {
     pub(super) owed: Vec<oneshot::Sender<Result<Vec<AgentStatus>, Refusal>>>,
     /// Start again once it is dead.
     pub(super) again: Again,
+    /// Whether an operator has frozen it.
+    pub(super) held: Held,
+    /// OOM kills in its earlier lives.
+    pub(super) oom_kills_before: u64,
     /// Its control socket, until its process is there to be served.
     pub(super) control: Option<UnixListener>,
     /// Its health checks.
@@ -94,6 +99,8 @@ impl Agent {
             done: Some(done),
             owed: Vec::new(),
             again: Again::No,
+            held: Held::No,
+            oom_kills_before: 0,
             control: None,
             health: Watched::default(),
         }

@@ -8,6 +8,7 @@ use agt_rings::plan::Plan;
 use tokio::sync::oneshot;
 
 use super::definition::Definition;
+use super::experimenting::Order;
 use super::observing::Observed;
 use super::scene::Scene;
 use super::status::AgentStatus;
@@ -118,6 +119,15 @@ pub enum Request {
         agent: String,
         /// The answer.
         answer: oneshot::Sender<Result<Scene, Refusal>>,
+    },
+    /// Do the part of a fault that is no file of a cgroup.
+    Experiment {
+        /// The agent's name.
+        agent: String,
+        /// What.
+        order: Order,
+        /// The answer, once it is done.
+        answer: oneshot::Sender<Result<(), Refusal>>,
     },
     /// Do something to an agent.
     Act {

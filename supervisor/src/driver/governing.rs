@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
 use super::agent::{Again, Agent, STOP_WITHIN};
+use super::availability;
 use super::definition::Definition;
 use super::event::{Event, Refusal, Whose};
 use super::records::{self, wall_ms};
@@ -197,7 +198,7 @@ impl Supervisor {
         let now = self.governor.now();
         for name in self.agents.keys().cloned().collect::<Vec<_>>() {
             let Some(agent) = self.agents.get(&name) else { continue };
-            let seen = super::health::evidence(agent);
+            let seen = availability::look(agent);
             let Some(governed) = self.governor.get_mut(&name) else { continue };
             let frozen = governed.quarantined;
             if let Some(seen) = seen.filter(|_| frozen.is_none()) {

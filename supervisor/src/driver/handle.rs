@@ -4,6 +4,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::definition::Definition;
 use super::event::{Act, Event, Refusal, Request};
+use super::experimenting::Order;
 use super::observing::Observed;
 use super::scene::Scene;
 use super::status::AgentStatus;
@@ -76,6 +77,22 @@ impl Handle {
         let (answer, hears) = oneshot::channel();
         self.send(Request::Scene { agent: agent.to_owned(), answer });
         hears.await.unwrap_or(Err(Refusal::Ending))
+    }
+
+    /// Does the part of a fault that is no file of a cgroup.
+    ///
+    /// # Errors
+    /// [`Refusal::Unknown`] and [`Refusal::Ending`].
+    pub async fn experiment(&self, agent: &str, order: Order) -> Result<(), Refusal> {
+        let hears = self.order(agent, order);
+        hears.await.unwrap_or(Err(Refusal::Ending))
+    }
+
+    /// The same without waiting: for somebody who is being dropped.
+    pub fn order(&self, agent: &str, order: Order) -> oneshot::Receiver<Result<(), Refusal>> {
+        let (answer, hears) = oneshot::channel();
+        self.send(Request::Experiment { agent: agent.to_owned(), order, answer });
+        hears
     }
 
     /// Does something to one agent or all; returns once it is done.

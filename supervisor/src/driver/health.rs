@@ -12,8 +12,9 @@ use agt_sre::sli::Outcome as Evidence;
 use tokio::sync::mpsc;
 
 use super::agent::Agent;
+use super::availability::Held;
 use super::definition::Definition;
-use super::event::{Act, Event, Whose};
+use super::event::{Event, Whose};
 use super::records::wall_ms;
 use super::status::{CheckSeen, HealthState, HealthStatus};
 use super::{Supervisor, Talk};
@@ -33,15 +34,6 @@ pub(super) struct Watched {
     last: Option<CheckSeen>,
     /// Kept over a restart: it says what the restart was for.
     last_failure: Option<CheckSeen>,
-    held: Held,
-}
-
-/// Whether an operator has frozen it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-enum Held {
-    #[default]
-    No,
-    Yes,
 }
 
 impl Watched {
@@ -49,7 +41,6 @@ impl Watched {
     pub(super) fn end(&mut self) {
         self.checker = None;
         self.watch = None;
-        self.held = Held::No;
     }
 
     pub(super) fn status(&self, definition: &Definition, state: &State) -> Option<HealthStatus> {
@@ -137,7 +128,7 @@ impl Supervisor {
         };
         let (interval, timeout, retries) = (health.interval.0, health.timeout, health.retries);
         let checked = match checked {
-            Ok(checked) if !quarantined && agent.health.held == Held::No => checked,
+            Ok(checked) if !quarantined && agent.held == Held::No => checked,
             Ok(_) => return arm(agent, interval, &events),
             Err(e) => {
                 eprintln!("error: {}: its health check can't be run: {e}", whose.agent);
@@ -167,13 +158,6 @@ impl Supervisor {
                 Health::Good | Health::Bad => format!("{retries} health checks in a row failed"),
             };
             self.say_unhealthy(&whose.agent, &why, &last);
-        }
-    }
-
-    /// Nothing is held against an agent that an operator has frozen.
-    pub(super) fn hold_checks(&mut self, name: &str, act: Act) {
-        if let Some(agent) = self.agents.get_mut(name) {
-            agent.health.held = if act == Act::Freeze { Held::Yes } else { Held::No };
         }
     }
 

@@ -5,8 +5,10 @@
 //! in the audit log before it happens, and does not happen when it can't be recorded.
 
 mod agent;
+mod availability;
 pub mod definition;
 pub mod event;
+pub mod experimenting;
 mod forward;
 mod governing;
 pub mod ground;
@@ -36,6 +38,7 @@ use tokio::sync::{mpsc, oneshot};
 pub use self::handle::Handle;
 
 use self::agent::{Again, Agent, STOP_WITHIN};
+use self::availability::Held;
 use self::definition::Definition;
 use self::event::{Act, Event, Gone, Launched, NotLaunched, OutOfMemory, Refusal, Request, Whose};
 use self::ground::Ground;
@@ -203,6 +206,9 @@ impl Supervisor {
             }
             Request::Scene { agent, answer } => {
                 let _ = answer.send(self.scene(&agent));
+            }
+            Request::Experiment { agent, order, answer } => {
+                let _ = answer.send(self.experiment(&agent, order));
             }
             Request::Act { agent, act, by, reason, answer } => {
                 self.act(agent.as_deref(), act, by, reason, answer).await
@@ -376,16 +382,24 @@ impl Supervisor {
         }
         if let Some(usage) = &gone.usage {
             self.telemetry.used(&whose.agent, whose.life, usage);
+            agent.oom_kills_before += usage.oom_kills.unwrap_or(0);
         }
         agent.running = None;
         agent.group = None;
         agent.started = None;
+        agent.held = Held::No;
         agent.served.abort_all();
         agent.health.end();
         let status = |usage: agt_rings::launch::Usage| usage.status;
         let ended = match gone.exit {
             Exit::Ended(usage) if libc::WIFEXITED(status(usage)) && libc::WEXITSTATUS(status(usage)) == 0 => {
                 Ended::Exit(0)
+            }
+            // The OOM killer ends by SIGKILL: whoever died of another signal outlived what it did.
+            Exit::Ended(usage)
+                if libc::WIFSIGNALED(status(usage)) && libc::WTERMSIG(status(usage)) != libc::SIGKILL =>
+            {
+                Ended::Signal(libc::WTERMSIG(status(usage)))
             }
             _ if gone.out_of_memory == OutOfMemory::Seen => Ended::OutOfMemory,
             Exit::Ended(usage) if libc::WIFEXITED(status(usage)) => Ended::Exit(libc::WEXITSTATUS(status(usage))),
@@ -482,7 +496,9 @@ impl Supervisor {
                 });
                 match frozen.await {
                     Ok(Ok(_)) => {
-                        self.hold_checks(name, act);
+                        if let Some(agent) = self.agents.get_mut(name) {
+                            agent.held = if act == Act::Freeze { Held::ByOperator } else { Held::No };
+                        }
                         if let Some(governed) = self.governor.get_mut(name).filter(|_| act == Act::Thaw) {
                             governed.quarantined = None;
                         }

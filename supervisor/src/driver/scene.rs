@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use agt_rings::Ring;
 use agt_rings::cgroup::Group;
 use agt_sre::breaker::BreakerState;
 use agt_sre::engine::SloStatus;
@@ -9,7 +10,7 @@ use agt_sre::engine::SloStatus;
 use super::Supervisor;
 use super::event::Refusal;
 use crate::config::spec::{ChaosSpec, Environment};
-use crate::machine::lifecycle::State;
+use crate::machine::lifecycle::{Death, State};
 
 /// One agent, now.
 #[derive(Debug)]
@@ -18,6 +19,10 @@ pub struct Scene {
     pub state: State,
     /// How often it was launched.
     pub launches: u64,
+    /// What it died of last.
+    pub last_death: Option<Death>,
+    /// OOM kills in its earlier lives.
+    pub oom_kills_before: u64,
     /// Its cgroup, while it runs in one.
     pub group: Option<Arc<Group>>,
     /// What its file and the operator let experiments do.
@@ -31,8 +36,12 @@ pub struct Scene {
 /// What the governor knows of it.
 #[derive(Debug)]
 pub struct SceneGoverned {
-    /// Its trust, 0 to 1000.
+    /// Its trust that counts, 0 to 1000.
     pub trust: u16,
+    /// Whether an experiment lets a lower score count than its own.
+    pub trust_lowered: bool,
+    /// The ring that it would be launched in now.
+    pub ring: Option<Ring>,
     /// Violations ever counted.
     pub violations: u64,
     /// Its SLOs.
@@ -51,6 +60,11 @@ impl Supervisor {
         let now = self.governor.now();
         let governed = self.governor.get(name).map(|governed| SceneGoverned {
             trust: governed.trust().score(now).get(),
+            trust_lowered: governed.trust().own_score(now).is_some(),
+            ring: governed.subject.as_ref().and_then(|subject| {
+                let (choice, _) = self.governor.choose(name, agent.definition.plan.ceiling, subject)?;
+                Some(choice.ring)
+            }),
             violations: governed.trust().violations(),
             slos: governed.slo_status(now),
             breaker: governed.breaker_state(now),
@@ -60,6 +74,8 @@ impl Supervisor {
         Ok(Scene {
             state: agent.life.state().clone(),
             launches: agent.launches,
+            last_death: agent.last_death.clone(),
+            oom_kills_before: agent.oom_kills_before,
             group: agent.group.clone(),
             chaos: agent.definition.plan.chaos.clone(),
             environment: agent.definition.plan.environment,

@@ -144,8 +144,11 @@ pub struct TrustView {
     pub uid: u32,
     /// Its file, script or program.
     pub source: std::path::PathBuf,
-    /// 0 to 1000.
+    /// 0 to 1000: the one that counts.
     pub score: u16,
+    /// The agent's own, while an experiment lets a lower one count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub own_score: Option<u16>,
     /// The name of that range.
     pub tier: String,
     /// What silence decays towards.
@@ -210,6 +213,7 @@ pub fn trust_of(governed: &Governed, now: Timestamp) -> TrustView {
         uid: governed.identity.uid,
         source: governed.identity.source.clone(),
         score: score.get(),
+        own_score: trust.own_score(now).map(|score| score.get()),
         tier: score.tier().as_str().to_owned(),
         baseline: trust.baseline().get(),
         ring: super::ring::of_score(score),

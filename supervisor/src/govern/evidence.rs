@@ -10,7 +10,7 @@ use agt_sre::sli::{ClassId, Evidence, Outcome, Sample, Severity, Sli, Threshold}
 use agt_sre::slo::Slo;
 use agt_sre::time::Timestamp;
 
-use super::governed::{Governed, News};
+use super::governed::{Governed, Memory, News};
 use super::report::{self, Reply, Report};
 use crate::machine::lifecycle::Death;
 
@@ -69,11 +69,14 @@ impl Governed {
         self.life.tasks.clear();
         let permit = self.life.permit.take();
         let severity = match death {
+            // The limit was met, but not by the agent.
+            Death::MemoryLimit if self.memory == Memory::Pressed => None,
             Death::MemoryLimit | Death::TimeLimit => Some(Severity::Low),
             Death::Killed { reason } if reason == "ring_breach" => Some(Severity::Critical),
             Death::Killed { reason } if reason == "budget_exhausted" => Some(Severity::Medium),
             _ => None,
         };
+        self.memory = Memory::Own;
         if let Some(severity) = severity {
             self.news = News::Some;
             let _ = self.trust.violation(severity, now);

@@ -82,9 +82,20 @@ pub struct Governed {
     pub subject: Option<Subject>,
     /// When it was quarantined.
     pub quarantined: Option<Timestamp>,
+    /// Whose doing a death at the memory limit is.
+    pub memory: Memory,
     pub(super) life: Life,
     /// Whether there is news for the store.
     pub news: News,
+}
+
+/// Who fills the memory of an agent up to its limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Memory {
+    /// The agent.
+    Own,
+    /// An experiment: that death says nothing about the agent.
+    Pressed,
 }
 
 /// Whether something is not stored yet.
@@ -154,6 +165,7 @@ impl Governed {
             attestation: None,
             subject: None,
             quarantined: None,
+            memory: Memory::Own,
             life: Life { permit: None, tasks: BTreeMap::new(), ended: 0, minute: now },
             news: News::Some,
         })
@@ -243,6 +255,16 @@ impl Governed {
     pub fn set_trust(&mut self, score: Score, now: Timestamp) -> Changed {
         self.news = News::Some;
         self.trust.set(score, now)
+    }
+
+    /// An experiment lets a lower score count: not news, because it is never stored.
+    pub fn lower_trust(&mut self, to: Score, now: Timestamp) -> Changed {
+        self.trust.lower(to, now)
+    }
+
+    /// The agent's own score counts again.
+    pub fn give_trust_back(&mut self, now: Timestamp) -> Changed {
+        self.trust.give_back(now)
     }
 
     /// Takes a decision back that could not be recorded.
@@ -443,6 +465,27 @@ mod tests {
         assert_eq!(governed.trust().score(at(1)), Score::VOUCHED);
         let _ = governed.died(&Death::MemoryLimit, ExitCounts::AsAnswer, at(1), Jitter::NONE);
         assert_eq!(governed.trust().score(at(1)).get(), 690);
+    }
+
+    #[test]
+    fn a_memory_limit_that_an_experiment_has_filled_costs_no_trust_once() {
+        let mut governed = governed();
+        governed.memory = Memory::Pressed;
+        let _ = governed.died(&Death::MemoryLimit, ExitCounts::AsAnswer, at(1), Jitter::NONE);
+        assert_eq!((governed.trust().score(at(1)), governed.trust().violations()), (Score::VOUCHED, 0));
+        assert_eq!(counts(&governed, "up", at(1)), (0, 1), "it was down all the same");
+        let _ = governed.died(&Death::MemoryLimit, ExitCounts::AsAnswer, at(2), Jitter::NONE);
+        assert_eq!(governed.trust().violations(), 1, "the next death is its own");
+    }
+
+    #[test]
+    fn a_lowered_score_reaches_no_store() {
+        let mut before = governed();
+        let _ = before.lower_trust(Score::new(100).unwrap(), at(1));
+        assert_eq!(before.trust().score(at(1)).get(), 100);
+        let parts = before.parts().into_iter().filter_map(|(kind, value)| Some((kind.to_owned(), value?)));
+        let after = Governed::load("a", &Parts(parts.collect()), at(2)).unwrap().unwrap();
+        assert_eq!(after.trust().score(at(2)), Score::VOUCHED);
     }
 
     #[test]

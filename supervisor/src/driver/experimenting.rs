@@ -1,0 +1,45 @@
+//! What an experiment asks of the loop itself: the parts of a fault that are no file of a cgroup.
+//!
+//! They live in memory and are never stored, so that they die with the supervisor: a crash leaves nothing of them to repair.
+
+use agt_sre::trust::Score;
+
+use super::Supervisor;
+use super::event::Refusal;
+use crate::govern::governed::Memory;
+
+/// An order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// Let a lower trust score count than the agent's own.
+    LowerTrust(Score),
+    /// Let its own count again.
+    GiveTrustBack,
+    /// From now on a death at the memory limit is the experiment's doing: it costs availability and no trust. Ends with that
+    /// death.
+    PressMemory,
+    /// From now on it is the agent's own again.
+    RelieveMemory,
+}
+
+impl Supervisor {
+    pub(super) fn experiment(&mut self, name: &str, order: Order) -> Result<(), Refusal> {
+        let now = self.governor.now();
+        let group = self.agents.get(name).and_then(|agent| agent.group.as_ref());
+        let has_killed = group.and_then(|group| group.usage().ok()?.oom_kills).is_some_and(|kills| kills > 0);
+        let Some(governed) = self.governor.get_mut(name) else { return Err(Refusal::Unknown(name.to_owned())) };
+        match order {
+            Order::LowerTrust(score) => {
+                let _ = governed.lower_trust(score, now);
+            }
+            Order::GiveTrustBack => {
+                let _ = governed.give_trust_back(now);
+            }
+            Order::PressMemory => governed.memory = Memory::Pressed,
+            // Where the kernel has killed, the death that follows may still be on its way here.
+            Order::RelieveMemory if has_killed => {}
+            Order::RelieveMemory => governed.memory = Memory::Own,
+        }
+        Ok(())
+    }
+}
