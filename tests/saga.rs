@@ -284,18 +284,36 @@ fn everything_wrong_with_a_saga_is_reported_at_its_line_and_nothing_starts() {
     }
 }
 
-#[test]
-fn a_saga_beside_a_running_supervisor_is_refused_and_can_still_be_listed() {
-    let rig = Rig::new();
+/// A supervisor that has nothing to do with the saga that is handed to it.
+fn busy(rig: &Rig) -> Supervisor {
     let agent = rig.agent("busy", &format!("ring: 2\n{}command: [sleep, '300']\n", effort()));
-    let supervisor = rig.start(&agent);
-    let outcome = run(&rig, &chain(&rig, None));
-    assert_eq!(outcome.code, 69, "{}", outcome.stderr);
-    assert!(outcome.stderr.contains("--state-dir"), "{}", outcome.stderr);
-    assert_eq!(saga(&rig, &["list"]).code, 0);
-    assert!(only(&rig).is_none() && effects(&rig).is_empty());
-    supervisor.signal(Signal::SIGINT);
-    supervisor.wait();
+    rig.start(&agent)
+}
+
+/// Ends a supervisor and lets go of what it printed.
+fn end(supervisor: Supervisor) -> Outcome {
+    supervisor.signal(Signal::SIGTERM);
+    supervisor.wait()
+}
+
+#[test]
+fn a_saga_beside_a_running_supervisor_is_driven_by_it_and_answers_where_it_was_started() {
+    let rig = Rig::new();
+    let supervisor = busy(&rig);
+    let forward = run(&rig, &chain(&rig, None));
+    assert_eq!(forward.code, 0, "{}", forward.stderr);
+    assert!(forward.stderr.contains("chain  five  done"), "{}", forward.stderr);
+    assert!(forward.stdout.contains("(chain): completed"), "{}", forward.stdout);
+    assert_completed(&rig, "handed over");
+    for step in STEPS {
+        std::fs::remove_dir(rig.work.join(format!("effect-{step}"))).unwrap();
+    }
+    let back = run(&rig, &chain(&rig, Some("four")));
+    assert_eq!(back.code, 1, "{}", back.stderr);
+    assert!(back.stderr.contains("turns back: step `four` failed") && effects(&rig).is_empty(), "{}", back.stderr);
+    // The supervisor and its agent had nothing to do with it.
+    assert!(rig.ps()["agents"].to_string().contains("\"state\":\"running\""), "{}", rig.ps());
+    end(supervisor);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::run::{StdioKind, wiring};
 use super::{Failure, Outcome};
-use crate::control::handoff::{End, Handed};
+use crate::control::handoff::{End, Handed, Refused};
 use crate::dirs::Dirs;
 use crate::driver::Talk;
 use crate::driver::definition::Definition;
@@ -56,7 +56,7 @@ async fn all(dirs: &Dirs, talk: Talk, definitions: Vec<(Definition, StdioKind)>)
                 }
                 death.exit_code()
             }
-            Ok(End::Refused { why, code }) => {
+            Ok(End::Refused(Refused { why, code })) => {
                 eprintln!("error: {name} was not started: {why}");
                 code
             }

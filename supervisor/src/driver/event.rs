@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 
 use super::definition::Definition;
 use super::observing::Observed;
+use super::sagas::SagaAsk;
 use super::scene::Scene;
 use super::status::AgentStatus;
 use super::streams::Wiring;
@@ -128,6 +129,8 @@ pub enum Request {
         /// The answer, once it is done.
         answer: oneshot::Sender<Result<Vec<AgentStatus>, Refusal>>,
     },
+    /// Something about sagas.
+    Saga(SagaAsk),
     /// Whoever started this supervisor waits for nothing more: it ends with its last agent.
     Settle,
     /// Ask the governor.

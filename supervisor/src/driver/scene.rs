@@ -10,6 +10,7 @@ use super::Supervisor;
 use super::event::Refusal;
 use crate::config::spec::{ChaosSpec, Environment};
 use crate::machine::lifecycle::State;
+use crate::sagas::ambush::Ambush;
 
 /// One agent, now.
 #[derive(Debug)]
@@ -26,6 +27,8 @@ pub struct Scene {
     pub environment: Environment,
     /// What the governor knows; `None` when it knows nothing of it.
     pub governed: Option<SceneGoverned>,
+    /// Where its steps can be waylaid, when it is a saga.
+    pub ambush: Option<Ambush>,
 }
 
 /// What the governor knows of it.
@@ -47,23 +50,17 @@ pub struct SceneGoverned {
 
 impl Supervisor {
     pub(super) fn scene(&self, name: &str) -> Result<Scene, Refusal> {
-        let Some(agent) = self.agents.get(name) else { return Err(Refusal::Unknown(name.to_owned())) };
-        let now = self.governor.now();
-        let governed = self.governor.get(name).map(|governed| SceneGoverned {
-            trust: governed.trust().score(now).get(),
-            violations: governed.trust().violations(),
-            slos: governed.slo_status(now),
-            breaker: governed.breaker_state(now),
-            quarantined: governed.quarantined.is_some(),
-            killed: governed.killed.is_some(),
-        });
+        let Some(agent) = self.agents.get(name) else {
+            return self.saga_scene(name).ok_or_else(|| Refusal::Unknown(name.to_owned()));
+        };
         Ok(Scene {
             state: agent.life.state().clone(),
             launches: agent.launches,
             group: agent.group.clone(),
             chaos: agent.definition.plan.chaos.clone(),
             environment: agent.definition.plan.environment,
-            governed,
+            governed: self.scene_governed(name),
+            ambush: None,
         })
     }
 }

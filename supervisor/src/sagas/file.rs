@@ -29,6 +29,9 @@ pub struct Context {
     /// The operator's file that was named, absolute.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operator: Option<PathBuf>,
+    /// Who started it: older journals don't say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<u32>,
     /// Whether steps start where their ring can't be enforced in full.
     #[serde(default)]
     pub enforcement: EnforcementSpec,
@@ -59,7 +62,7 @@ pub fn load(path: &Path, around: &Surroundings, operator: Option<&Path>) -> Resu
     let unreadable = |source| ConfigError::Unreadable { path: path.to_path_buf(), source };
     let file = around.cwd.join(path).canonicalize().map_err(unreadable)?;
     let operator = operator.map(|path| around.cwd.join(path));
-    let context = Context { file, operator, enforcement: value.enforcement };
+    let context = Context { file, operator, uid: Some(around.uid), enforcement: value.enforcement };
     let commands = commands(&plan, &context, around, Some((&document, value.steps.form)))?;
     Ok(Ready { plan, context, commands })
 }
