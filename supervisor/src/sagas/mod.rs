@@ -20,4 +20,5 @@ pub mod journal;
 pub mod live;
 pub mod output;
 pub mod progress;
+pub mod spec;
 pub mod steps;
