@@ -516,12 +516,15 @@ fn the_ends_of_steps_count_for_the_objectives_of_their_saga() {
     let slo: Value = serde_json::from_str(&slo.stdout).unwrap();
     let counts = |name: &str| {
         let slo = slo[0]["slos"].as_array().unwrap().iter().find(|slo| slo["slo"] == name).unwrap();
-        (slo["events"]["good"].as_u64().unwrap(), slo["events"]["bad"].as_u64().unwrap())
+        (slo["good"].as_u64().unwrap(), slo["bad"].as_u64().unwrap())
     };
     // Twice: one step and its undo went well, the other's two attempts did not, so that it failed as a whole.
     assert_eq!(counts("right"), (4, 4), "{slo}");
     assert_eq!(counts("quick"), (6, 0), "{slo}");
     assert_eq!(counts("given"), (2, 2), "{slo}");
+    let metrics = crate::metrics::scrape(&crate::metrics::address(&rig.ps()));
+    let bad = crate::metrics::value(&metrics, "agt_slo_events_total{agent=\"measured\",slo=\"right\",outcome=\"bad\"}");
+    assert!(bad.is_some_and(|bad| bad >= 2.0), "{metrics}");
     let trust = rig.output(["trust", "show", "measured", "--json"]);
     assert!(trust.stdout.contains("700"), "whoever started it by hand vouched for it: {}", trust.stdout);
     end(supervisor);
