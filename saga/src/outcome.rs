@@ -33,7 +33,7 @@ pub enum Ending {
         /// Why, in one of the kill switch's words where there is one.
         reason: String,
         /// Whether another try is allowed: not after the kill switch, which a retry must not defeat. Older journals don't say.
-        #[serde(default)]
+        #[serde(default, skip_serializing_if = "Again::is_yes")]
         again: Again,
     },
     /// Nothing ran at all, so no effect is possible: refused, not found, breaker open.
@@ -59,6 +59,12 @@ pub enum Again {
     Yes,
     /// No: the same would happen.
     No,
+}
+
+impl Again {
+    fn is_yes(&self) -> bool {
+        *self == Self::Yes
+    }
 }
 
 /// What a run gave.
