@@ -556,3 +556,84 @@ fn a_spent_budget_kills_the_steps_of_a_saga_and_keeps_the_next_from_beginning() 
     assert_eq!(rig.output(["revive", "spent", "--reason", "mended"]).code, 0);
     assert_eq!(run(&rig, &file).code, 1);
 }
+
+/// A saga that opted in, waits for `go`, and then runs `step`; the operator's file for it; an experiment on that step.
+fn waylaid(rig: &Rig, step: &str) -> [PathBuf; 3] {
+    let wait = "while ! test -e go; do sleep 0.05; done";
+    let text = format!(
+        "version: 1\nkind: saga\nname: waylaid\n{}chaos: {{opt_in: true, faults: [crash-at-step]}}\nsteps:\n  first:\n    \
+         command: [sh, -c, {}]\n    idempotent: true\n    compensate: {{command: [sh, -c, 'echo first undone >> log']}}\n  \
+         second:\n    needs: [first]\n{step}",
+        effort(),
+        quoted(wait)
+    );
+    let file = write(rig, &text);
+    let operator = rig.work.join("operator.yaml");
+    let granted = "version: 1\nkind: operator\nenvironment: dev\nagents:\n  waylaid: {file: saga.yaml, chaos: {opt_in: true, faults: \
+                   [crash-at-step]}}\n";
+    std::fs::write(&operator, granted).unwrap();
+    crate::docs::only_its_owner_writes(&operator);
+    let chaos = rig.work.join("chaos.yaml");
+    let experiment = "version: 1\nkind: chaos\nname: crash\nagent: waylaid\ntemplate: crash-at-step\nparameters: {step: second}\n\
+                      duration: 5s\nwindows: {baseline: 1s, observe: 2s, look_back: 500ms, every: 100ms}\nsteady_state:\n  - \
+                      {sli: availability, comparison: at-least, value: 0.9}\n  - {metric: saga_well, comparison: at-least, \
+                      value: 1}\n";
+    std::fs::write(&chaos, experiment).unwrap();
+    [file, operator, chaos]
+}
+
+/// Runs the experiment on a saga that `go`es once it is armed; its report, and the saga's end.
+fn waylay(rig: &Rig, [file, operator, chaos]: &[PathBuf; 3]) -> (Value, Outcome) {
+    let supervisor = busy(rig);
+    let mut command = rig.command(["saga".as_ref(), "run".as_ref(), file.as_os_str(), "--operator".as_ref()]);
+    let caller = Supervisor { child: Some(command.arg(operator).spawn().unwrap()) };
+    until("the first step runs", || rig.ps()["agents"].to_string().contains("/first"));
+    let mut command = rig.command(["chaos".as_ref(), "run".as_ref(), chaos.as_os_str(), "--json".as_ref()]);
+    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let experiment = Supervisor { child: Some(command.spawn().unwrap()) };
+    until("the crash is armed", || rig.output(["audit", "show"]).stdout.contains("chaos.inject"));
+    std::fs::write(rig.work.join("go"), "").unwrap();
+    let ended = caller.wait();
+    let outcome = experiment.wait();
+    let report = serde_json::from_str(&outcome.stdout).unwrap_or_else(|e| panic!("{e}: {}", outcome.stderr));
+    end(supervisor);
+    (report, ended)
+}
+
+const SECOND: &str = "    command: [sh, -c, 'echo started >> log; sleep 1; echo finished >> log']\n";
+
+#[test]
+fn a_step_that_crashes_as_it_starts_is_tried_again_and_the_experiment_sees_it() {
+    let rig = Rig::new();
+    let files = waylaid(&rig, &format!("{SECOND}    idempotent: true\n    retry: {{attempts: 3}}\n"));
+    let (report, ended) = waylay(&rig, &files);
+    assert_eq!(ended.code, 0, "{report:#}");
+    assert_eq!(report["verdict"], "pass", "{report:#}");
+    assert_eq!((&report["acted"], &report["restored"]), (&"yes".into(), &"yes".into()), "{report:#}");
+    assert_eq!(log(&rig).get("finished"), Some(&1), "{:?}", log(&rig));
+    let id = only(&rig).unwrap();
+    let history = shown(&rig, &id)["history"].to_string();
+    assert!(history.contains("second  runs (attempt 2)"), "{history}");
+}
+
+#[test]
+fn a_crash_that_leaves_the_saga_stuck_fails_the_experiment() {
+    let rig = Rig::new();
+    let files =
+        waylaid(&rig, &format!("{SECOND}    on_unknown: operator\n    compensate: {{command: [sh, -c, 'true']}}\n"));
+    let (report, ended) = waylay(&rig, &files);
+    assert_eq!(ended.code, 75, "{report:#}");
+    assert_eq!((&report["verdict"], &report["acted"]), (&"fail".into(), &"yes".into()), "{report:#}");
+    assert_eq!(log(&rig).get("finished"), None, "{:?}", log(&rig));
+}
+
+#[test]
+fn a_crash_that_never_came_is_inconclusive() {
+    let rig = Rig::new();
+    let files = waylaid(&rig, &format!("{SECOND}    idempotent: true\n"));
+    let chaos = std::fs::read_to_string(&files[2]).unwrap().replace("step: second", "step: third");
+    std::fs::write(&files[2], chaos).unwrap();
+    let (report, ended) = waylay(&rig, &files);
+    assert_eq!(ended.code, 0);
+    assert_eq!((&report["verdict"], &report["acted"]), (&"inconclusive".into(), &"no".into()), "{report:#}");
+}

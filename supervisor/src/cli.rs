@@ -66,7 +66,7 @@ pub enum Verb {
     Stop(ActArgs),
     /// End agents at once and verify that nothing is left; they stay dead until `revive`
     #[command(
-        after_help = "Examples:\n  agt-supervise kill researcher --reason \"loops\"\n  agt-supervise kill --all --yes"
+        after_help = "Examples:\n  agt-supervise kill researcher --reason \"loops\"\n  agt-supervise kill refund-1a2b3c4d/ship --reason \"charges twice\"\n  agt-supervise kill --all --yes"
     )]
     Kill(ActArgs),
     /// Let a killed agent live again

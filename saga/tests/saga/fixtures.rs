@@ -56,6 +56,13 @@ fn every_event() -> Vec<Event> {
             Value::Null,
             None,
         ),
+        finished(
+            forward,
+            Verdict::Unknown,
+            Ending::Killed { reason: "manual".into(), again: Again::No },
+            Value::Null,
+            None,
+        ),
         finished(forward, Verdict::Unusable, Ending::BadOutput { reason: "not JSON".into() }, Value::Null, None),
         finished(RunKind::Check, Verdict::Applied, Ending::Exited(0), json!({"applied": true}), None),
         finished(RunKind::Check, Verdict::NotApplied, Ending::Exited(0), json!({"applied": false}), None),

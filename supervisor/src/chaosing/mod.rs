@@ -5,6 +5,7 @@
 
 mod journal;
 mod places;
+mod saga_steps;
 mod target;
 
 use std::sync::{Arc, Mutex, PoisonError};

@@ -21,6 +21,7 @@ use agt_sre::engine::{AlertState, SloStatus};
 use agt_sre::sli::Sli;
 
 use super::places::{self, Quota};
+use super::saga_steps;
 use crate::config::spec;
 use crate::driver::Handle;
 use crate::driver::scene::{Scene, SceneGoverned};
@@ -176,7 +177,7 @@ fn lacks(need: Need, group: Option<&Group>) -> Option<String> {
         Need::CpuQuota => openable(Quota::of(tree).map(|quota| quota.file().clone())),
         Need::Prlimit => prlimit(places::procs(tree)?),
         Need::MemoryLimit => Some("this version doesn't press memory yet".to_owned()),
-        Need::SagaSteps => Some("sagas run under `saga run`, out of reach of this supervisor's experiments".to_owned()),
+        Need::SagaSteps => saga_steps::lacks(need, None),
         Need::TrustScores => Some("this version doesn't replace scores yet".to_owned()),
     }
 }
@@ -255,8 +256,12 @@ fn perform(act: &Act, group: &Group) -> Result<(), TargetError> {
 
 impl Target for AgentTarget {
     async fn missing(&self, needs: &[Need]) -> Vec<Missing> {
-        let group = self.scene().await.ok().and_then(|scene| scene.group);
-        let lacking = |need: &Need| Some(Missing { need: *need, reason: lacks(*need, group.as_deref())? });
+        let scene = self.scene().await.ok();
+        let saga = scene.as_ref().and_then(|scene| scene.saga.as_ref());
+        let group = scene.as_ref().and_then(|scene| scene.group.as_deref());
+        let of_saga = |need: Need| saga.is_some() || need == Need::SagaSteps;
+        let reason = |need: Need| if of_saga(need) { saga_steps::lacks(need, saga) } else { lacks(need, group) };
+        let lacking = |need: &Need| Some(Missing { need: *need, reason: reason(*need)? });
         needs.iter().filter_map(lacking).collect()
     }
 
@@ -280,7 +285,12 @@ impl Target for AgentTarget {
         now.process = Some(process);
         let slos = scene.governed.as_ref().map_or(&[][..], |governed| &governed.slos);
         let healthy = matches!(scene.state, State::Running { unhealthy: 0, .. });
-        let look = Look { at: Instant::now(), up: healthy && now.frozen != Some(true), totals: totals(slos) };
+        let mut up = healthy && now.frozen != Some(true);
+        if let Some(saga) = &scene.saga {
+            saga_steps::look_at(&self.agent, saga, &mut now);
+            up = saga_steps::is_well(saga) == Some(true);
+        }
+        let look = Look { at: Instant::now(), up, totals: totals(slos) };
         now.slis = self.slis(look, look_back, slos);
         now.metrics.insert("alive".to_owned(), Some(f64::from(u8::from(process == Process::Alive))));
         if let Some(governed) = &scene.governed {
@@ -293,6 +303,9 @@ impl Target for AgentTarget {
     }
 
     async fn prepare(&self, acts: &[Act]) -> Result<Vec<UndoEntry>, TargetError> {
+        if let Some(entries) = saga_steps::way_back(&self.scene().await?, acts)? {
+            return Ok(entries);
+        }
         let group = self.group().await?;
         let mut entries = Vec::new();
         // The last thing done is the first put back.
@@ -303,6 +316,9 @@ impl Target for AgentTarget {
     }
 
     async fn perform(&self, acts: &[Act]) -> Result<(), TargetError> {
+        if saga_steps::perform(&self.agent, &self.scene().await?, acts)?.is_some() {
+            return Ok(());
+        }
         let group = self.group().await?;
         acts.iter().try_for_each(|act| perform(act, &group))
     }
@@ -310,7 +326,8 @@ impl Target for AgentTarget {
     async fn undo(&self, undo: &Undo) -> Result<(), TargetError> {
         let doing = "undoing the fault";
         let boot = kernel::boot_id().map_err(|e| failed(doing, e))?;
-        let outcomes = replay::apply(undo, &boot);
+        let undo = saga_steps::undo(self.scene().await.ok().as_ref(), undo);
+        let outcomes = replay::apply(&undo, &boot);
         let left: Vec<_> = outcomes.iter().filter(|outcome| !Outcome::is_settled(outcome)).collect();
         if left.is_empty() { Ok(()) } else { Err(failed(doing, format!("{left:?}"))) }
     }

@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 
 use super::event::{Refusal, Request};
 use super::governing::{self, refusal};
-use super::scene::{Scene, SceneGoverned};
+use super::scene::{SagaScene, Scene, SceneGoverned};
 use super::{Handle, Supervisor};
 use crate::config::AgentPlan;
 use crate::config::spec::Switch;
@@ -46,6 +46,8 @@ pub enum SagaAsk {
     Evidence {
         /// The saga's name.
         saga: String,
+        /// Where it stands now, in the engine's word.
+        word: &'static str,
         /// For its indicators.
         samples: Vec<Sample>,
         /// What it did wrong, for its trust.
@@ -136,6 +138,7 @@ pub(super) struct Hosting {
 struct Known {
     plan: AgentPlan,
     subject: Subject,
+    word: Option<String>,
 }
 
 impl Hosting {
@@ -165,7 +168,13 @@ impl Supervisor {
             SagaAsk::Ring { saga, ceiling, answer } => {
                 let _ = answer.send(self.saga_ring(&saga, ceiling));
             }
-            SagaAsk::Evidence { saga, samples, violation } => {
+            SagaAsk::Evidence { saga, word, samples, violation } => {
+                if let Some(known) = self.hosting.known.get_mut(&saga) {
+                    known.word = Some(word.to_owned());
+                }
+                if samples.is_empty() && violation.is_none() {
+                    return;
+                }
                 let now = self.governor.now();
                 if let Some(governed) = self.governor.get_mut(&saga) {
                     governed.observe_saga(&samples, violation, now);
@@ -192,7 +201,7 @@ impl Supervisor {
             self.not_killed(&name)?;
             self.breaker_closed(&name)?;
         }
-        self.hosting.known.insert(name, Known { plan, subject });
+        self.hosting.known.insert(name, Known { plan, subject, word: None });
         Ok(())
     }
 
@@ -268,7 +277,11 @@ impl Supervisor {
             chaos: known.plan.chaos.clone(),
             environment: known.plan.environment,
             governed: self.scene_governed(name),
-            ambush: self.hosting.steps.as_ref().map(|steps| steps.ambush().clone()),
+            saga: self
+                .hosting
+                .steps
+                .as_ref()
+                .map(|steps| SagaScene { ambush: steps.ambush().clone(), word: known.word.clone() }),
         })
     }
 
@@ -306,10 +319,8 @@ impl Handle {
         hears.await.map_err(|_| Refusal::Ending)
     }
 
-    /// Tells what the ends of a saga's steps say; a supervisor that has ended hears no more.
-    pub fn saga_evidence(&self, saga: &str, samples: Vec<Sample>, violation: Option<Severity>) {
-        if !samples.is_empty() || violation.is_some() {
-            self.send(Request::Saga(SagaAsk::Evidence { saga: saga.to_owned(), samples, violation }));
-        }
+    /// Tells where a saga stands and what the ends of its steps say; a supervisor that has ended hears no more.
+    pub fn saga_evidence(&self, saga: &str, word: &'static str, samples: Vec<Sample>, violation: Option<Severity>) {
+        self.send(Request::Saga(SagaAsk::Evidence { saga: saga.to_owned(), word, samples, violation }));
     }
 }

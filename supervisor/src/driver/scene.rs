@@ -27,8 +27,17 @@ pub struct Scene {
     pub environment: Environment,
     /// What the governor knows; `None` when it knows nothing of it.
     pub governed: Option<SceneGoverned>,
-    /// Where its steps can be waylaid, when it is a saga.
-    pub ambush: Option<Ambush>,
+    /// When it is a saga: what is particular to one.
+    pub saga: Option<SagaScene>,
+}
+
+/// A saga's name under experiment.
+#[derive(Debug)]
+pub struct SagaScene {
+    /// Where its steps can be waylaid.
+    pub ambush: Ambush,
+    /// Where the saga of this name that moved last stands, in the engine's word; `None` before any moved here.
+    pub word: Option<String>,
 }
 
 /// What the governor knows of it.
@@ -60,7 +69,7 @@ impl Supervisor {
             chaos: agent.definition.plan.chaos.clone(),
             environment: agent.definition.plan.environment,
             governed: self.scene_governed(name),
-            ambush: None,
+            saga: None,
         })
     }
 }

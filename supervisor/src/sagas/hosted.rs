@@ -155,7 +155,7 @@ impl Audience {
         let Some(heard) = map.get_mut(seen.state.id()) else { return };
         let name = seen.state.plan().name();
         let said = heard.witness.hear(seen.records);
-        handle.saga_evidence(name, said.samples, said.violation);
+        handle.saga_evidence(name, seen.state.word(), said.samples, said.violation);
         let lines = |color| seen.records.iter().filter_map(move |record| progress::line(name, record, color));
         match &heard.listener {
             Listener::Stderr(color) => lines(*color).for_each(|line| eprintln!("{line}")),
