@@ -244,7 +244,7 @@ pub struct LogsArgs {
 /// A verb that does something to agents.
 #[derive(Debug, Args)]
 pub struct ActArgs {
-    /// The agent's name
+    /// The agent's name, or a step of a saga as `ps` names it
     #[arg(required_unless_present = "all", conflicts_with = "all")]
     pub agent: Option<String>,
     /// Every agent
