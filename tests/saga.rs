@@ -351,7 +351,7 @@ fn waiting(rig: &Rig, name: &str, mark: &str, keys: &str) -> PathBuf {
         rig,
         &format!(
             "version: 1\nkind: saga\nname: {name}\n{}steps:\n  before:\n    command: [sh, -c, {}]\n    idempotent: true\n    \
-             compensate: {{command: [sh, -c, {}]}}\n  one:\n    command: [sh, -c, {}]\n    needs: [before]\n    {keys}\n",
+             compensate: {{command: [sh, -c, {}]}}\n  one:\n    command: [sh, -c, {}]\n    timeout: 60s\n    needs: [before]\n    {keys}\n",
             effort(),
             quoted(ACT),
             quoted(UNDO),
