@@ -221,7 +221,7 @@ fn an_abort_undoes_at_once() {
         return;
     }
     let scene = Scene::new();
-    scene.hang_for("10min");
+    scene.hang_for("10m");
     let _supervisor = scene.start();
     let client = scene.begin();
     scene.until_frozen();
@@ -242,7 +242,7 @@ fn nothing_is_left_when_the_supervisor_dies_in_the_middle() {
         return;
     }
     let scene = Scene::new();
-    scene.hang_for("10min");
+    scene.hang_for("10m");
     let supervisor = scene.start();
     let client = scene.begin();
     scene.until_frozen();

@@ -352,3 +352,55 @@ fn a_misspelt_key_anywhere_in_an_example_starts_nothing() {
     }
     assert!(tried > 100, "only {tried} misspellings were tried");
 }
+
+/// Groups whose keys people choose: there a misspelling is another name.
+const FREE: [&str; 5] = ["steps", "inputs", "env", "agents", "rings"];
+
+/// Whether the key that begins a line is one that people choose: by the nearest line above that is indented less.
+fn is_free(text: &str, number: usize, from: usize) -> bool {
+    let lines: Vec<&str> = text.lines().collect();
+    let indent = |line: &str| line.len() - line.trim_start().len();
+    let own = indent(lines[number]);
+    let parent = lines[..number].iter().rev().find(|line| !line.trim().is_empty() && indent(line) < own);
+    from == own && parent.is_some_and(|line| FREE.contains(&line.trim().trim_end_matches(':')))
+}
+
+#[test]
+fn a_misspelt_key_in_a_saga_an_experiment_or_an_operators_file_starts_nothing() {
+    let rig = Rig::new();
+    checkout(&rig);
+    let mut tried = 0;
+    for (name, verb) in [
+        ("saga.yaml", vec!["saga", "run"]),
+        ("chaos.yaml", vec!["chaos", "run"]),
+        ("operator.yaml", vec!["run", "agent.yaml", "--operator"]),
+    ] {
+        for file in files(name) {
+            let text = fs::read_to_string(&file).unwrap();
+            let folder = rig.work.join("examples").join(file.parent().unwrap().file_name().unwrap());
+            let copy = folder.join(name);
+            for (number, from, to) in keys(&text) {
+                let line = text.lines().nth(number).unwrap();
+                let word = &line[from..to];
+                for misspelt in misspellings(word).into_iter().filter(|_| !is_free(&text, number, from)) {
+                    let changed = format!("{}{misspelt}{}", &line[..from], &line[to..]);
+                    let lines = text.lines().enumerate().map(|(at, line)| if at == number { &changed } else { line });
+                    fs::write(&copy, lines.collect::<Vec<&str>>().join("\n")).unwrap();
+                    only_its_owner_writes(&copy);
+                    let mut command = rig.command(verb.iter().copied().chain([name]));
+                    let outcome = Outcome::from(command.current_dir(&folder).output().unwrap());
+                    let shown = format!("{}: `{changed}`: {}", file.display(), outcome.stderr);
+                    assert_eq!(outcome.code, 64, "{shown}");
+                    assert!(!rig.state.exists(), "something was begun: {shown}");
+                    assert!(outcome.stderr.contains(&misspelt), "the message does not name it: {shown}");
+                    let suggests =
+                        outcome.stderr.contains("did you mean") && outcome.stderr.contains(&format!("`{word}`"));
+                    assert!(suggests, "no right suggestion: {shown}");
+                    tried += 1;
+                }
+            }
+            fs::write(&copy, text).unwrap();
+        }
+    }
+    assert!(tried > 300, "only {tried} misspellings were tried");
+}

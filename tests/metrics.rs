@@ -61,7 +61,7 @@ fn start(rig: &Rig, files: &[&Path]) -> (Supervisor, String) {
     (supervisor, address)
 }
 
-fn address(ps: &Value) -> String {
+pub fn address(ps: &Value) -> String {
     let url = ps["supervisor"]["metrics"].as_str().unwrap_or_else(|| panic!("no address in {ps}"));
     url.strip_prefix("http://").unwrap().strip_suffix("/metrics").unwrap().to_owned()
 }
@@ -72,7 +72,7 @@ pub fn scrape(address: &str) -> String {
     text
 }
 
-fn value(text: &str, series: &str) -> Option<f64> {
+pub fn value(text: &str, series: &str) -> Option<f64> {
     text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
 }
 

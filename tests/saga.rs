@@ -270,13 +270,24 @@ fn everything_wrong_with_a_saga_is_reported_at_its_line_and_nothing_starts() {
         ("steps: {one: {command: [no-such-program-at-all]}}", 127, "step `one`"),
         ("steps: {one: {command: [sh], ring: 0}}", 77, "can't run in"),
         ("steps: {one: {command: [sh], workdir: /etc}}", 77, "/etc"),
+        ("timeout: 5M\nsteps: {one: {command: [sh], effects: none}}", 64, "unknown time unit `M`"),
+        ("steps: {one: {command: [sh], effects: none, timeout: 5M}}", 64, "unknown time unit `M`"),
+        ("steps: {one: {command: [sh], retry: {backoff: {max: 30}}}}", 64, "has no unit"),
+        ("slos: [{name: a, sli: correctness, objective: 90%, period: 5M}]\nsteps: {}", 64, "unknown time unit `M`"),
+        (
+            "slos: [{name: a, sli: correctness, objective: 100%}]\nsteps: {one: {command: [sh], effects: none}}",
+            64,
+            "slos[0]",
+        ),
+        ("chaos: {opt_in: true}\nsteps: {one: {command: [sh], effects: none}}", 77, "needs an operator's line"),
     ];
     for (steps, code, word) in cases {
         let file = write(&rig, &format!("version: 1\nkind: saga\nname: wrong\n{steps}\n"));
         let outcome = run(&rig, &file);
         assert_eq!(outcome.code, code, "{steps}: {}", outcome.stderr);
         assert!(
-            outcome.stderr.contains(word) && outcome.stderr.contains("saga.yaml:4:"),
+            outcome.stderr.contains(word)
+                && ["4", "5"].iter().any(|line| outcome.stderr.contains(&format!("saga.yaml:{line}:"))),
             "{steps}: {}",
             outcome.stderr
         );
@@ -284,18 +295,36 @@ fn everything_wrong_with_a_saga_is_reported_at_its_line_and_nothing_starts() {
     }
 }
 
-#[test]
-fn a_saga_beside_a_running_supervisor_is_refused_and_can_still_be_listed() {
-    let rig = Rig::new();
+/// A supervisor that has nothing to do with the saga that is handed to it.
+fn busy(rig: &Rig) -> Supervisor {
     let agent = rig.agent("busy", &format!("ring: 2\n{}command: [sleep, '300']\n", effort()));
-    let supervisor = rig.start(&agent);
-    let outcome = run(&rig, &chain(&rig, None));
-    assert_eq!(outcome.code, 69, "{}", outcome.stderr);
-    assert!(outcome.stderr.contains("--state-dir"), "{}", outcome.stderr);
-    assert_eq!(saga(&rig, &["list"]).code, 0);
-    assert!(only(&rig).is_none() && effects(&rig).is_empty());
-    supervisor.signal(Signal::SIGINT);
-    supervisor.wait();
+    rig.start(&agent)
+}
+
+/// Ends a supervisor and lets go of what it printed.
+fn end(supervisor: Supervisor) -> Outcome {
+    supervisor.signal(Signal::SIGTERM);
+    supervisor.wait()
+}
+
+#[test]
+fn a_saga_beside_a_running_supervisor_is_driven_by_it_and_answers_where_it_was_started() {
+    let rig = Rig::new();
+    let supervisor = busy(&rig);
+    let forward = run(&rig, &chain(&rig, None));
+    assert_eq!(forward.code, 0, "{}", forward.stderr);
+    assert!(forward.stderr.contains("chain  five  done"), "{}", forward.stderr);
+    assert!(forward.stdout.contains("(chain): completed"), "{}", forward.stdout);
+    assert_completed(&rig, "handed over");
+    for step in STEPS {
+        std::fs::remove_dir(rig.work.join(format!("effect-{step}"))).unwrap();
+    }
+    let back = run(&rig, &chain(&rig, Some("four")));
+    assert_eq!(back.code, 1, "{}", back.stderr);
+    assert!(back.stderr.contains("turns back: step `four` failed") && effects(&rig).is_empty(), "{}", back.stderr);
+    // The supervisor and its agent had nothing to do with it.
+    assert!(rig.ps()["agents"].to_string().contains("\"state\":\"running\""), "{}", rig.ps());
+    end(supervisor);
 }
 
 #[test]
@@ -313,4 +342,298 @@ fn the_refund_example_is_undone_in_plain_sight_twice_over() {
         let count = |sign: &str| ledger.lines().filter(|line| line.starts_with(sign)).count();
         assert_eq!((count("+ "), count("- ")), (2 * time, 2 * time), "{ledger}");
     }
+}
+
+/// A saga of one step that waits until `go` is there, with a mark in its command line.
+fn waiting(rig: &Rig, name: &str, mark: &str, keys: &str) -> PathBuf {
+    let script = format!("test -e go && exit 0; echo started >> log; sh -c 'sleep 300; : {mark}'");
+    write(
+        rig,
+        &format!(
+            "version: 1\nkind: saga\nname: {name}\n{}steps:\n  before:\n    command: [sh, -c, {}]\n    idempotent: true\n    \
+             compensate: {{command: [sh, -c, {}]}}\n  one:\n    command: [sh, -c, {}]\n    timeout: 60s\n    needs: [before]\n    {keys}\n",
+            effort(),
+            quoted(ACT),
+            quoted(UNDO),
+            quoted(&script)
+        ),
+    )
+}
+
+const UNDONE_BY: &str = "compensate: {command: [sh, -c, 'echo undone >> log']}";
+
+#[test]
+fn ctrl_c_of_a_handed_over_saga_stops_it_alone_and_it_can_be_taken_up_again() {
+    let rig = Rig::new();
+    let supervisor = busy(&rig);
+    let mark = unique("agt-saga-handed");
+    let file = waiting(&rig, "handed", &mark, "idempotent: true");
+    let caller = started(&rig, &file, "started");
+    caller.signal(Signal::SIGINT);
+    assert_eq!(caller.wait().code, 75);
+    assert!(processes_with(&mark).is_empty(), "what ran was not ended");
+    let id = only(&rig).unwrap();
+    assert_eq!(shown(&rig, &id)["finished"], false);
+    assert!(rig.ps()["agents"].to_string().contains("busy"));
+    std::fs::write(rig.work.join("go"), "").unwrap();
+    let resumed = saga(&rig, &["resume", &id]);
+    assert_eq!(resumed.code, 0, "{}", resumed.stderr);
+    end(supervisor);
+}
+
+#[test]
+fn a_saga_whose_serve_was_killed_is_finished_by_the_next_serve_without_asking() {
+    let rig = Rig::new();
+    let folder = rig.work.join("agents");
+    std::fs::create_dir(&folder).unwrap();
+    let agent = format!("version: 1\nname: busy\nring: 2\n{}command: [sleep, '300']\n", effort());
+    std::fs::write(folder.join("busy.yaml"), agent).unwrap();
+    let serve = || {
+        let mut command = rig.command([std::ffi::OsStr::new("serve"), folder.as_os_str()]);
+        command.args(["--metrics", "off"]).stderr(std::process::Stdio::piped());
+        Supervisor { child: Some(command.spawn().unwrap()) }
+    };
+    let first = serve();
+    until("it serves", || rig.output(["ps"]).code == 0);
+    let mark = unique("agt-saga-served");
+    let caller = started(&rig, &waiting(&rig, "served", &mark, "idempotent: true"), "started");
+    assert!(!processes_with(&mark).is_empty());
+    first.signal(Signal::SIGKILL);
+    first.wait();
+    let caller = caller.wait();
+    assert_eq!(caller.code, 69, "{}", caller.stderr);
+    let id = only(&rig).unwrap();
+    std::fs::write(rig.work.join("go"), "").unwrap();
+    let second = serve();
+    until("the next serve has finished it", || shown(&rig, &id)["state"] == "completed");
+    assert!(processes_with(&mark).is_empty(), "a step outlived its supervisor");
+    let shown = shown(&rig, &id)["history"].to_string();
+    assert!(shown.contains("was running when the supervisor died"), "{shown}");
+    assert_eq!(log(&rig).get("forward before new"), Some(&1), "{:?}", log(&rig));
+    let said = end(second).stderr;
+    assert!(said.contains(&format!("saga {id} is taken up where it stood")), "{said}");
+}
+
+#[test]
+fn a_stuck_saga_stays_stuck_at_a_start_and_is_named() {
+    let rig = Rig::new();
+    let file = write(
+        &rig,
+        &format!(
+            "version: 1\nkind: saga\nname: stuck\n{}steps:\n  one: {{command: [sh, -c, 'kill -9 $$'], on_unknown: operator, \
+             compensate: {{command: [sh, -c, 'true']}}}}\n",
+            effort()
+        ),
+    );
+    assert_eq!(run(&rig, &file).code, 75);
+    let id = only(&rig).unwrap();
+    let supervisor = busy(&rig);
+    // A word given while the supervisor is there goes through it.
+    let resolved = saga(&rig, &["resolve", &id, "one", "--applied", "--reason", "looked"]);
+    assert_eq!(resolved.code, 0, "{}", resolved.stderr);
+    let resumed = saga(&rig, &["resume", &id]);
+    assert_eq!(resumed.code, 0, "{}", resumed.stderr);
+    let said = end(supervisor).stderr;
+    assert!(said.contains(&format!("saga {id} is stuck and waits for an operator")), "{said}");
+}
+
+#[test]
+fn a_killed_step_is_not_tried_again_and_its_saga_is_undone() {
+    for (name, all) in [("struck", false), ("all-struck", true)] {
+        let rig = Rig::new();
+        let mark = unique("agt-saga-struck");
+        // Idempotent and with tries left: everything that would make it run again.
+        let keys = format!("idempotent: true\n    retry: {{attempts: 5}}\n    {UNDONE_BY}");
+        let caller = started(&rig, &waiting(&rig, name, &mark, &keys), "started");
+        let id = only(&rig).unwrap();
+        let step = format!("{id}/one");
+        let ps = rig.ps();
+        let shown_step = ps["agents"].as_array().unwrap().iter().find(|agent| agent["name"] == step.as_str());
+        assert_eq!(shown_step.unwrap()["state"], "running", "{ps}");
+        let whom = if all { "--all" } else { step.as_str() };
+        let killed = rig.output(["kill", whom, "--reason", "it spends"]);
+        assert_eq!(killed.code, 0, "{}", killed.stderr);
+        assert!(killed.stderr.contains(&format!("{step}  killed")), "{}", killed.stderr);
+        assert!(processes_with(&mark).is_empty(), "the kill returned before the tree was empty");
+        let outcome = caller.wait();
+        assert_eq!(outcome.code, 1, "a killed step's saga is compensated");
+        let log = log(&rig);
+        assert_eq!(log.get("started"), Some(&1), "it was tried again: {log:?}");
+        assert_eq!((log.get("undone"), log.get("compensate before new")), (Some(&1), Some(&1)), "{log:?}");
+        let history = shown(&rig, &id)["history"].to_string();
+        assert!(history.contains("kill switch (it spends)"), "{history}");
+    }
+}
+
+#[test]
+fn an_act_that_a_step_does_not_know_says_what_it_does_know() {
+    let rig = Rig::new();
+    let supervisor = busy(&rig);
+    let nobody = rig.output(["kill", "no-saga/no-step", "--reason", "x"]);
+    assert_eq!(nobody.code, 1, "{}", nobody.stderr);
+    assert!(nobody.stderr.contains("no step of that name runs"), "{}", nobody.stderr);
+    let frozen = rig.output(["freeze", "no-saga/no-step"]);
+    assert_eq!(frozen.code, 1, "{}", frozen.stderr);
+    assert!(frozen.stderr.contains("it can be killed, and its saga cancelled"), "{}", frozen.stderr);
+    end(supervisor);
+}
+
+#[test]
+fn extension_keys_are_ignored_in_a_saga_as_in_an_agent() {
+    let rig = Rig::new();
+    let file = write(
+        &rig,
+        &format!(
+            "version: 1\nkind: saga\nname: noted\n{}x-owner: me\nsteps:\n  one: {{command: [sh, -c, 'true'], effects: none, \
+             x-why: because, retry: {{attempts: 2, x-note: 1}}}}\n",
+            effort()
+        ),
+    );
+    let outcome = run(&rig, &file);
+    assert_eq!(outcome.code, 0, "{}", outcome.stderr);
+}
+
+#[test]
+fn the_ends_of_steps_count_for_the_objectives_of_their_saga() {
+    let rig = Rig::new();
+    let slos = "slos:\n  - {name: right, sli: correctness, objective: 50%, period: 1h, minimum_events: 1}\n  \
+                - {name: quick, sli: latency, objective: 50%, threshold: 1h, period: 1h, minimum_events: 1}\n  \
+                - {name: given, sli: delegation, objective: 50%, period: 1h, minimum_events: 1}\n";
+    let retry = "retry: {attempts: 2, backoff: {initial: 1ms, max: 1ms}}";
+    let text = format!(
+        "version: 1\nkind: saga\nname: measured\n{}{slos}steps:\n  one:\n    command: [sh, -c, 'true']\n    compensate: \
+         {{command: [sh, -c, 'true']}}\n  two: {{command: [sh, -c, 'exit 1'], needs: [one], idempotent: true, {retry}, \
+         compensate: {{command: [sh, -c, 'true']}}}}\n",
+        effort()
+    );
+    let file = write(&rig, &text);
+    // In a supervisor of its own, and in one that is there.
+    assert_eq!(run(&rig, &file).code, 1);
+    let supervisor = busy(&rig);
+    assert_eq!(run(&rig, &file).code, 1);
+    let slo = rig.output(["slo", "measured", "--json"]);
+    assert_eq!(slo.code, 0, "{}", slo.stderr);
+    let slo: Value = serde_json::from_str(&slo.stdout).unwrap();
+    let counts = |name: &str| {
+        let slo = slo[0]["slos"].as_array().unwrap().iter().find(|slo| slo["slo"] == name).unwrap();
+        (slo["good"].as_u64().unwrap(), slo["bad"].as_u64().unwrap())
+    };
+    // Twice: one step and its undo went well, the other's two attempts did not, so that it failed as a whole.
+    assert_eq!(counts("right"), (4, 4), "{slo}");
+    assert_eq!(counts("quick"), (6, 0), "{slo}");
+    assert_eq!(counts("given"), (2, 2), "{slo}");
+    let metrics = crate::metrics::scrape(&crate::metrics::address(&rig.ps()));
+    let bad = crate::metrics::value(&metrics, "agt_slo_events_total{agent=\"measured\",slo=\"right\",outcome=\"bad\"}");
+    assert!(bad.is_some_and(|bad| bad >= 2.0), "{metrics}");
+    let trust = rig.output(["trust", "show", "measured", "--json"]);
+    assert!(trust.stdout.contains("700"), "whoever started it by hand vouched for it: {}", trust.stdout);
+    end(supervisor);
+}
+
+#[test]
+fn a_spent_budget_kills_the_steps_of_a_saga_and_keeps_the_next_from_beginning() {
+    let rig = Rig::new();
+    let mark = unique("agt-saga-spent");
+    let slos = "slos: [{name: right, sli: correctness, objective: 90%, period: 1h, minimum_events: 2, remedies: [{on: exhausted, \
+                action: kill}]}]\n";
+    let slow = format!("sh -c 'sleep 300; : {mark}'");
+    let file = write(
+        &rig,
+        &format!(
+            "version: 1\nkind: saga\nname: spent\n{}{slos}steps:\n  fails: {{command: [sh, -c, 'exit 1'], effects: none, retry: \
+             {{attempts: 3, backoff: {{initial: 1ms, max: 1ms}}}}}}\n  slow: {{command: [sh, -c, {}], effects: none}}\n",
+            effort(),
+            quoted(&slow)
+        ),
+    );
+    let outcome = run(&rig, &file);
+    assert_eq!(outcome.code, 1, "{}", outcome.stderr);
+    assert!(processes_with(&mark).is_empty());
+    assert!(outcome.stderr.contains("kill switch (budget_exhausted)"), "{}", outcome.stderr);
+    let refused = run(&rig, &file);
+    assert_eq!(refused.code, 76, "{}", refused.stderr);
+    assert!(refused.stderr.contains("agt-supervise revive spent"), "{}", refused.stderr);
+    assert_eq!(rig.output(["revive", "spent", "--reason", "mended"]).code, 0);
+    assert_eq!(run(&rig, &file).code, 1);
+}
+
+/// A saga that opted in, waits for `go`, and then runs `step`; the operator's file for it; an experiment on that step.
+fn waylaid(rig: &Rig, step: &str) -> [PathBuf; 3] {
+    let wait = "while ! test -e go; do sleep 0.05; done";
+    let text = format!(
+        "version: 1\nkind: saga\nname: waylaid\n{}chaos: {{opt_in: true, faults: [crash-at-step]}}\nsteps:\n  first:\n    \
+         command: [sh, -c, {}]\n    idempotent: true\n    compensate: {{command: [sh, -c, 'echo first undone >> log']}}\n  \
+         second:\n    needs: [first]\n{step}",
+        effort(),
+        quoted(wait)
+    );
+    let file = write(rig, &text);
+    let operator = rig.work.join("operator.yaml");
+    let granted = "version: 1\nkind: operator\nenvironment: dev\nagents:\n  waylaid: {file: saga.yaml, chaos: {opt_in: true, faults: \
+                   [crash-at-step]}}\n";
+    std::fs::write(&operator, granted).unwrap();
+    crate::docs::only_its_owner_writes(&operator);
+    let chaos = rig.work.join("chaos.yaml");
+    let experiment = "version: 1\nkind: chaos\nname: crash\nagent: waylaid\ntemplate: crash-at-step\nparameters: {step: second}\n\
+                      duration: 5s\nwindows: {baseline: 1s, observe: 2s, look_back: 500ms, every: 100ms}\nsteady_state:\n  - \
+                      {sli: availability, comparison: at-least, value: 0.9}\n  - {metric: saga_well, comparison: at-least, \
+                      value: 1}\n";
+    std::fs::write(&chaos, experiment).unwrap();
+    [file, operator, chaos]
+}
+
+/// Runs the experiment on a saga that `go`es once it is armed; its report, and the saga's end.
+fn waylay(rig: &Rig, [file, operator, chaos]: &[PathBuf; 3]) -> (Value, Outcome) {
+    let supervisor = busy(rig);
+    let mut command = rig.command(["saga".as_ref(), "run".as_ref(), file.as_os_str(), "--operator".as_ref()]);
+    let caller = Supervisor { child: Some(command.arg(operator).spawn().unwrap()) };
+    until("the first step runs", || rig.ps()["agents"].to_string().contains("/first"));
+    let mut command = rig.command(["chaos".as_ref(), "run".as_ref(), chaos.as_os_str(), "--json".as_ref()]);
+    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let experiment = Supervisor { child: Some(command.spawn().unwrap()) };
+    until("the crash is armed", || rig.output(["audit", "show"]).stdout.contains("chaos.inject"));
+    std::fs::write(rig.work.join("go"), "").unwrap();
+    let ended = caller.wait();
+    let outcome = experiment.wait();
+    let report = serde_json::from_str(&outcome.stdout).unwrap_or_else(|e| panic!("{e}: {}", outcome.stderr));
+    end(supervisor);
+    (report, ended)
+}
+
+const SECOND: &str = "    command: [sh, -c, 'echo started >> log; sleep 1; echo finished >> log']\n";
+
+#[test]
+fn a_step_that_crashes_as_it_starts_is_tried_again_and_the_experiment_sees_it() {
+    let rig = Rig::new();
+    let files = waylaid(&rig, &format!("{SECOND}    idempotent: true\n    retry: {{attempts: 3}}\n"));
+    let (report, ended) = waylay(&rig, &files);
+    assert_eq!(ended.code, 0, "{report:#}");
+    assert_eq!(report["verdict"], "pass", "{report:#}");
+    assert_eq!((&report["acted"], &report["restored"]), (&"yes".into(), &"yes".into()), "{report:#}");
+    assert_eq!(log(&rig).get("finished"), Some(&1), "{:?}", log(&rig));
+    let id = only(&rig).unwrap();
+    let history = shown(&rig, &id)["history"].to_string();
+    assert!(history.contains("second  runs (attempt 2)"), "{history}");
+}
+
+#[test]
+fn a_crash_that_leaves_the_saga_stuck_fails_the_experiment() {
+    let rig = Rig::new();
+    let files =
+        waylaid(&rig, &format!("{SECOND}    on_unknown: operator\n    compensate: {{command: [sh, -c, 'true']}}\n"));
+    let (report, ended) = waylay(&rig, &files);
+    assert_eq!(ended.code, 75, "{report:#}");
+    assert_eq!((&report["verdict"], &report["acted"]), (&"fail".into(), &"yes".into()), "{report:#}");
+    assert_eq!(log(&rig).get("finished"), None, "{:?}", log(&rig));
+}
+
+#[test]
+fn a_crash_that_never_came_is_inconclusive() {
+    let rig = Rig::new();
+    let files = waylaid(&rig, &format!("{SECOND}    idempotent: true\n"));
+    let chaos = std::fs::read_to_string(&files[2]).unwrap().replace("step: second", "step: third");
+    std::fs::write(&files[2], chaos).unwrap();
+    let (report, ended) = waylay(&rig, &files);
+    assert_eq!(ended.code, 0);
+    assert_eq!((&report["verdict"], &report["acted"]), (&"inconclusive".into(), &"no".into()), "{report:#}");
 }

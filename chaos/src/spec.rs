@@ -32,7 +32,7 @@ pub struct Spec {
     pub parameters: Parameters,
     /// How long the faulty phase lasts: `30s`.
     #[serde(with = "humantime_serde")]
-    #[schemars(with = "String")]
+    #[schemars(with = "String", extend("x-check" = "duration"))]
     pub duration: Duration,
     /// How the fault is spread over the faulty phase.
     pub bursts: Bursts,
@@ -113,7 +113,7 @@ pub struct Bursts {
     pub count: u32,
     /// How long each lasts; left out: the whole phase for one burst, else half of an equal share.
     #[serde(with = "humantime_serde", skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<String>", extend("x-check" = "duration"))]
     pub length: Option<Duration>,
 }
 
@@ -129,20 +129,20 @@ impl Default for Bursts {
 pub struct Windows {
     /// How long is watched before the fault.
     #[serde(with = "humantime_serde")]
-    #[schemars(with = "String")]
+    #[schemars(with = "String", extend("x-check" = "duration"))]
     pub baseline: Duration,
     /// How long is watched after the fault is undone.
     #[serde(with = "humantime_serde")]
-    #[schemars(with = "String")]
+    #[schemars(with = "String", extend("x-check" = "duration"))]
     pub observe: Duration,
     /// How far back one reading of an SLI looks. A phase's value is the mean of the readings that don't reach into the
     /// phase before it.
     #[serde(with = "humantime_serde")]
-    #[schemars(with = "String")]
+    #[schemars(with = "String", extend("x-check" = "duration"))]
     pub look_back: Duration,
     /// How often a reading is taken.
     #[serde(with = "humantime_serde")]
-    #[schemars(with = "String")]
+    #[schemars(with = "String", extend("x-check" = "duration"))]
     pub every: Duration,
 }
 
@@ -196,11 +196,11 @@ pub enum Comparison {
 pub struct Expect {
     /// From the first injection until an incident is open.
     #[serde(with = "humantime_serde", skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<String>", extend("x-check" = "duration"))]
     pub detect_within: Option<Duration>,
     /// From the last undo until the steady state holds again.
     #[serde(with = "humantime_serde", skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<String>", extend("x-check" = "duration"))]
     pub recover_within: Option<Duration>,
 }
 

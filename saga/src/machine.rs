@@ -23,7 +23,7 @@
 //!                          |    |                            \--not applied--> Faulted
 //!                          |    |  \--operator: Parked      \--inconclusive--> Faulted(check): Retry or Parked
 //!                          |    v
-//!                          |  compensate: Unwinding, then as below
+//!                          |  compensate, or ended by the kill switch: Unwinding, then as below
 //!                          |                                        * past the pivot, where there is no way back
 //! one step, backward (phase Unwinding; everything built on it settled, nothing runs forward)
 //!   Done, Spoiled, Unknown --Started--> InFlight(compensate) --ok--> Undone

@@ -32,6 +32,9 @@ pub enum Ending {
     Killed {
         /// Why, in one of the kill switch's words where there is one.
         reason: String,
+        /// Whether another try is allowed: not after the kill switch, which a retry must not defeat. Older journals don't say.
+        #[serde(default, skip_serializing_if = "Again::is_yes")]
+        again: Again,
     },
     /// Nothing ran at all, so no effect is possible: refused, not found, breaker open.
     NotStarted {
@@ -48,13 +51,20 @@ pub enum Ending {
 }
 
 /// Whether trying again can help.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Again {
     /// Perhaps, within the retry budget.
+    #[default]
     Yes,
     /// No: the same would happen.
     No,
+}
+
+impl Again {
+    fn is_yes(&self) -> bool {
+        *self == Self::Yes
+    }
 }
 
 /// What a run gave.
@@ -71,6 +81,12 @@ pub struct StepOutcome {
 }
 
 impl StepOutcome {
+    /// Whether the kill switch ended it: no retry, whatever the budget says.
+    #[must_use]
+    pub fn is_struck(&self) -> bool {
+        matches!(self.ending, Ending::Killed { again: Again::No, .. })
+    }
+
     /// A clean end with exit code 0 and `output`.
     #[must_use]
     pub fn ok(output: Value) -> Self {

@@ -31,7 +31,7 @@ pub struct SagaSpec {
     /// The longest the whole saga may take before it is undone ("10m"); none when absent. Past the pivot it has no
     /// effect: from there the saga only goes forward.
     #[serde(with = "humantime_serde")]
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<String>", extend("x-check" = "duration"))]
     pub timeout: Option<Duration>,
     /// The steps: a list of steps with a `name` each, or a map from name to step.
     pub steps: StepsSpec,
@@ -69,7 +69,7 @@ pub struct StepSpec {
     pub inputs: BTreeMap<String, Value>,
     /// The longest one attempt may take ("30s"); 5 minutes when absent.
     #[serde(with = "humantime_serde")]
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<String>", extend("x-check" = "duration"))]
     pub timeout: Option<Duration>,
     /// How often and how soon a failed attempt is repeated; not at all when absent (after the pivot: 10 attempts).
     pub retry: Option<RetrySpec>,
@@ -127,11 +127,11 @@ impl Default for RetrySpec {
 pub struct BackoffSpec {
     /// The bound of the first wait ("1s").
     #[serde(with = "humantime_serde")]
-    #[schemars(with = "String")]
+    #[schemars(with = "String", extend("x-check" = "duration"))]
     pub initial: Duration,
     /// No wait is longer ("30s").
     #[serde(with = "humantime_serde")]
-    #[schemars(with = "String")]
+    #[schemars(with = "String", extend("x-check" = "duration"))]
     pub max: Duration,
 }
 
@@ -151,7 +151,7 @@ pub struct CompensateSpec {
     pub ring: Option<u8>,
     /// The longest one attempt may take; 5 minutes when absent.
     #[serde(with = "humantime_serde")]
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<String>", extend("x-check" = "duration"))]
     pub timeout: Option<Duration>,
     /// Its own retries; 5 attempts when absent.
     pub retry: Option<RetrySpec>,
@@ -277,7 +277,7 @@ struct CheckLong {
     command: Vec<String>,
     /// The longest one attempt may take; 30 seconds when absent.
     #[serde(with = "humantime_serde")]
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<String>", extend("x-check" = "duration"))]
     timeout: Option<Duration>,
 }
 

@@ -66,7 +66,7 @@ pub enum Verb {
     Stop(ActArgs),
     /// End agents at once and verify that nothing is left; they stay dead until `revive`
     #[command(
-        after_help = "Examples:\n  agt-supervise kill researcher --reason \"loops\"\n  agt-supervise kill --all --yes"
+        after_help = "Examples:\n  agt-supervise kill researcher --reason \"loops\"\n  agt-supervise kill refund-1a2b3c4d/ship --reason \"charges twice\"\n  agt-supervise kill --all --yes"
     )]
     Kill(ActArgs),
     /// Let a killed agent live again
@@ -244,7 +244,7 @@ pub struct LogsArgs {
 /// A verb that does something to agents.
 #[derive(Debug, Args)]
 pub struct ActArgs {
-    /// The agent's name
+    /// The agent's name, or a step of a saga as `ps` names it
     #[arg(required_unless_present = "all", conflicts_with = "all")]
     pub agent: Option<String>,
     /// Every agent

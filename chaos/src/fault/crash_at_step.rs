@@ -1,7 +1,7 @@
 //! The agent is killed at the moment a named saga step starts: does the saga finish or undo itself?
 //!
-//! The crash is armed in the supervisor's memory and carried out by its own kill, so that it falls exactly between the
-//! step's journaled intent and its outcome. Nothing of it sticks: a dead supervisor has disarmed it.
+//! The target is a saga's name; what is killed is the step's process tree, by the supervisor's own kill. The crash is armed
+//! in the supervisor's memory, so that it falls exactly between the step's journaled intent and its outcome. Nothing of it sticks: a dead supervisor has disarmed it.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,8 +12,8 @@ use crate::target::{Act, Need, Observation};
 
 /// See [`super::FaultKind::CrashAtStep`].
 pub const ABOUT: About = About {
-    does: "kills the agent when the named saga step starts",
-    undo: "disarmed; a killed agent comes back by its own restart rule or by the saga's recovery",
+    does: "kills the process tree of the named step when it starts next in a saga of this name",
+    undo: "disarmed; the killed step is tried again or undone by the saga's own rules",
     sign: "the count of crashes carried out has grown",
     needs: &[Need::SagaSteps],
     risk: Risk::Kill,

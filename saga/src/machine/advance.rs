@@ -110,6 +110,13 @@ impl State {
 
     fn settlement(&self, at: usize) -> Settlement {
         let step = &self.plan.steps()[at];
+        let struck = self.slots[at].tally(RunKind::Forward).struck;
+        if self.goes_forward() && struck && self.past_pivot() {
+            return Settlement::Ask;
+        }
+        if self.goes_forward() && struck && self.plan.pivot() != Some(at) {
+            return Settlement::TurnRound;
+        }
         if self.goes_forward() {
             match step.on_unknown {
                 OnUnknown::Check => return Settlement::Check,
@@ -197,7 +204,7 @@ impl State {
 
     fn budget_left(&self, at: usize, kind: RunKind) -> bool {
         let tally = self.slots[at].tally(kind);
-        tally.failures < self.work(at, kind).retry.attempts && tally.lost < LOST_MAX
+        tally.failures < self.work(at, kind).retry.attempts && tally.lost < LOST_MAX && !tally.struck
     }
 
     fn exhausted(&self, at: usize, kind: RunKind) -> String {
@@ -208,6 +215,7 @@ impl State {
             RunKind::Compensate => "its compensation",
         };
         match tally.lost {
+            _ if tally.struck => format!("{what} was killed, and what is killed is not tried again"),
             0 => format!("{what} failed {} of {} times", tally.failures, self.work(at, kind).retry.attempts),
             lost => format!("{what} failed {} times and was cut off by a crash {lost} times", tally.failures),
         }

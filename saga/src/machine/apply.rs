@@ -189,6 +189,7 @@ impl State {
     fn finished(&mut self, finished: &Finished) -> Result<(), String> {
         let kind = finished.run.kind;
         let slot = self.flying(&finished.run)?;
+        slot.tally_mut(kind).struck |= finished.outcome.is_struck();
         let faulted = |again| Stage::Faulted { kind, again };
         slot.stage = match (kind, finished.verdict) {
             (RunKind::Forward, Verdict::Ok) => {

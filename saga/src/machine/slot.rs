@@ -74,6 +74,8 @@ pub(super) struct Tally {
     pub(super) failures: u32,
     /// Attempts that a crash of the supervisor cut off since the budget began. They don't use it up.
     pub(super) lost: u32,
+    /// The kill switch ended an attempt of the present budget: none is left then, whatever the count says.
+    pub(super) struck: bool,
 }
 
 impl Slot {

@@ -1,5 +1,6 @@
 //! The pure machine under inputs in any order: what must hold for every saga, whatever the world does to it.
 
+use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
@@ -39,6 +40,8 @@ enum End {
     Failed,
     ForGood,
     NoAnswer,
+    /// The kill switch.
+    Struck,
     BadOutput,
     Applied,
     NotApplied,
@@ -51,6 +54,7 @@ fn outcome(end: End) -> StepOutcome {
         End::Failed => StepOutcome::ended(Ending::Exited(1)),
         End::ForGood => StepOutcome::ended(Ending::NotStarted { reason: "no such program".into(), again: Again::No }),
         End::NoAnswer => StepOutcome::ended(Ending::Signalled(9)),
+        End::Struck => StepOutcome::ended(Ending::Killed { reason: "kill switch (manual)".into(), again: Again::No }),
         End::BadOutput => StepOutcome::ended(Ending::BadOutput { reason: "not JSON".into() }),
         End::Applied => StepOutcome::ok(json!({"applied": true, "outputs": {"of": "it"}})),
         End::NotApplied => StepOutcome::ok(json!({"applied": false})),
@@ -64,6 +68,7 @@ fn ends() -> impl Strategy<Value = End> {
         3 => Just(End::Failed),
         1 => Just(End::ForGood),
         2 => Just(End::NoAnswer),
+        1 => Just(End::Struck),
         1 => Just(End::BadOutput),
         1 => Just(End::Applied),
         1 => Just(End::NotApplied),
@@ -138,6 +143,7 @@ impl Held {
         }
         self.records.extend(turn.records);
         self.check();
+        self.check_struck();
     }
 
     fn check(&self) {
@@ -156,6 +162,24 @@ impl Held {
         for (step, slot) in self.state.steps() {
             assert!(undone(&step.name) <= 1, "{} was undone twice", step.name);
             assert!(!matches!(slot.stage(), Stage::Faulted { .. }), "{} was left undecided", step.name);
+        }
+    }
+
+    /// What the kill switch ended begins again only when an operator says so.
+    fn check_struck(&self) {
+        let mut struck: BTreeSet<(&str, &str)> = BTreeSet::new();
+        for record in &self.records {
+            match &record.event {
+                Event::Finished(done) if done.outcome.is_struck() => {
+                    struck.insert((&done.run.step, done.run.kind.as_str()));
+                }
+                Event::Resolved(resolved) => struck.retain(|(step, _)| *step != resolved.step),
+                Event::Started(run) => {
+                    let again = struck.contains(&(run.step.as_str(), run.kind.as_str()));
+                    assert!(!again, "{run:?} was killed and tried again: {:#?}", self.records);
+                }
+                _ => {}
+            }
         }
     }
 
@@ -278,4 +302,44 @@ fn a_clock_that_was_set_back_delays_no_retry_beyond_its_longest_wait() {
     held.now_ms = due_ms - 10_001;
     held.input(vec![Input::Wake]);
     assert_eq!(held.state.in_flight().len(), 1, "it waits for the clock to come back");
+}
+
+/// One idempotent step with tries left, before `more`.
+fn killed_in(more: Value) -> Held {
+    let mut steps = vec![json!({"name": "a", "command": ["x"], "idempotent": true, "retry": {"attempts": 5},
+        "compensate": {"command": ["u"], "retry": {"attempts": 5}}})];
+    steps.extend(more.as_array().unwrap().iter().cloned());
+    let spec = json!({"version": 1, "kind": "saga", "name": "s", "steps": steps});
+    let plan = agt_saga::lint::plan(&serde_json::from_value(spec).unwrap()).unwrap();
+    Held::begin(&Case { plan, scripts: Default::default() })
+}
+
+#[test]
+fn a_killed_step_is_undone_without_another_try_and_a_killed_undo_waits_for_an_operator() {
+    let mut held = killed_in(json!([]));
+    held.play(&Move::FinishAll(End::Struck));
+    assert_eq!(held.state.in_flight()[0].kind, RunKind::Compensate, "{:#?}", held.records);
+    held.play(&Move::FinishAll(End::Struck));
+    assert_eq!(held.state.rest(), Some(Rest::Stuck));
+    held.input(vec![command(Order::Resolve { step: "a".into(), resolution: Resolution::Retry })]);
+    held.play(&Move::FinishAll(End::Ok));
+    assert!(matches!(held.state.rest(), Some(Rest::Ended(_))), "{:#?}", held.state);
+}
+
+#[test]
+fn a_step_killed_past_the_pivot_waits_for_an_operator_for_there_is_no_way_back() {
+    let after = json!({"name": "c", "command": ["x"], "needs": ["b"], "idempotent": true, "retry": {"attempts": 5}});
+    let mut held =
+        killed_in(json!([{"name": "b", "command": ["x"], "needs": ["a"], "pivot": true, "idempotent": true}, after]));
+    held.play(&Move::FinishAll(End::Ok));
+    held.play(&Move::FinishAll(End::Ok));
+    held.play(&Move::FinishAll(End::Struck));
+    assert_eq!(held.state.rest(), Some(Rest::Stuck), "{:#?}", held.records);
+    assert_eq!(held.state.parked(), ["c"]);
+}
+
+#[test]
+fn a_journal_that_does_not_say_whether_a_kill_may_be_tried_again_is_read_as_before() {
+    let old: Ending = serde_json::from_value(json!({"killed": {"reason": "manual"}})).unwrap();
+    assert_eq!(old, Ending::Killed { reason: "manual".into(), again: Again::Yes });
 }

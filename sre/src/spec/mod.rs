@@ -49,7 +49,7 @@ pub struct SloSpec {
     pub objective: Share,
     /// The rolling period of the error budget. Default `30d`.
     #[serde(default, with = "humantime_serde", skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<String>", extend("x-check" = "duration"))]
     pub period: Option<Duration>,
     /// The worst value that is still good: a duration for latency (`2s`), US dollars for cost (`0.05`), the least
     /// number for throughput. Other indicators have none.
@@ -103,7 +103,7 @@ pub struct TripsSpec {
     pub high: u32,
     /// ...within this time.
     #[serde(with = "humantime_serde")]
-    #[schemars(with = "String")]
+    #[schemars(with = "String", extend("x-check" = "duration"))]
     pub window: Duration,
 }
 

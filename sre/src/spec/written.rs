@@ -125,7 +125,10 @@ impl JsonSchema for Limit {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "description": "Latency: a duration such as 2s. Cost: US dollars such as 0.05. Throughput: the least number.",
-            "anyOf": [{ "type": "number", "exclusiveMinimum": 0 }, { "type": "string" }],
+            "anyOf": [
+                { "type": "number", "exclusiveMinimum": 0 },
+                { "type": "string", "x-check": "duration" },
+            ],
         })
     }
 }

@@ -52,7 +52,7 @@ pub(super) fn lacks(need: Need, group: Option<&Group>) -> Option<String> {
             let Some(memory) = MemoryGroup::of(tree) else { return openable(None) };
             memory.limit_files().into_iter().chain([memory.procs()]).find_map(|file| openable(Some(file)))
         }
-        Need::SagaSteps => Some("sagas run under `saga run`, out of reach of this supervisor's experiments".to_owned()),
+        Need::SagaSteps => super::saga_steps::lacks(need, None),
         Need::TrustScores => None,
     }
 }

@@ -8,6 +8,7 @@ mod happenings;
 mod journal;
 mod memory;
 mod places;
+mod saga_steps;
 mod seeing;
 mod target;
 

@@ -21,6 +21,7 @@ use super::acts::{self, failed, refused};
 use super::happenings::{Happenings, Moment};
 use super::memory::MemoryGroup;
 use super::places;
+use super::saga_steps;
 use super::seeing::{self, Look, Looks};
 use crate::driver::Handle;
 use crate::driver::experimenting::Order;
@@ -188,10 +189,12 @@ fn group_of(scene: &Scene) -> Result<&Arc<Group>, TargetError> {
 impl Target for AgentTarget {
     async fn missing(&self, needs: &[Need]) -> Vec<Missing> {
         let scene = self.scene().await.ok();
+        let saga = scene.as_ref().and_then(|scene| scene.saga.as_ref());
         let group = scene.as_ref().and_then(|scene| scene.group.clone());
-        let knows_trust = scene.is_some_and(|scene| scene.governed.is_some());
+        let knows_trust = scene.as_ref().is_some_and(|scene| scene.governed.is_some());
         let lacking = |need: &Need| {
             let reason = match need {
+                need if saga.is_some() || *need == Need::SagaSteps => saga_steps::lacks(*need, saga),
                 Need::TrustScores if knows_trust => None,
                 Need::TrustScores => Some("nothing is known of its trust".to_owned()),
                 need => acts::lacks(*need, group.as_deref()),
@@ -222,7 +225,11 @@ impl Target for AgentTarget {
         now.process = Some(process);
         let slos = scene.governed.as_ref().map_or(&[][..], |governed| &governed.slos);
         let healthy = matches!(scene.state, State::Running { unhealthy: 0, .. });
-        let up = healthy && now.frozen != Some(true);
+        let mut up = healthy && now.frozen != Some(true);
+        if let Some(saga) = &scene.saga {
+            saga_steps::look_at(&self.agent, saga, &mut now);
+            up = saga_steps::is_well(saga) == Some(true);
+        }
         let look = Look { at: Instant::now(), up, totals: seeing::totals(slos) };
         now.slis = lock(&self.looks).slis(look, look_back, slos.iter().map(|slo| slo.sli));
         now.metrics.insert("alive".to_owned(), Some(f64::from(u8::from(process == Process::Alive))));
@@ -242,6 +249,9 @@ impl Target for AgentTarget {
 
     async fn prepare(&self, acts: &[Act]) -> Result<Vec<UndoEntry>, TargetError> {
         let scene = self.scene().await?;
+        if let Some(entries) = saga_steps::way_back(&scene, acts)? {
+            return Ok(entries);
+        }
         let mut prepared = Prepared { life: scene.launches, ..Prepared::default() };
         let mut entries = Vec::new();
         // The last thing done is the first put back.
@@ -262,6 +272,9 @@ impl Target for AgentTarget {
 
     async fn perform(&self, acts: &[Act]) -> Result<(), TargetError> {
         let scene = self.scene().await?;
+        if saga_steps::perform(&self.agent, &scene, acts)?.is_some() {
+            return Ok(());
+        }
         if acts.iter().any(needs_group) && lock(&self.prepared).life != scene.launches {
             return Err(refused("it was started anew since the way back was written down"));
         }
@@ -295,6 +308,7 @@ impl Target for AgentTarget {
             prepared.ending = Ending::Yes;
             was_killed
         };
+        let undo = &saga_steps::undo(self.scene().await.ok().as_ref(), undo);
         let outcomes = replay::apply(undo, &boot);
         let mut left = Vec::new();
         for (entry, outcome) in undo.entries.iter().zip(outcomes) {

@@ -136,14 +136,19 @@ fn agent_of(group: &str) -> Option<String> {
 
 fn done(agent: &AgentStatus, act: ActWord) -> String {
     let name = &agent.name;
+    // What a step's end leads to is its saga's business; there is nothing to revive.
+    let after = match name.split_once('/') {
+        Some((saga, _)) => format!("Its saga turns back: `agt-supervise saga show {saga}`"),
+        None => format!("`agt-supervise revive {name}` lets it live again"),
+    };
     match act {
         ActWord::Kill => match &agent.kill {
             Some(kill) if kill.verified_empty => format!(
-                "{name}  killed: {} processes in {:.1} ms, verified empty. `agt-supervise revive {name}` lets it live again",
+                "{name}  killed: {} processes in {:.1} ms, verified empty. {after}",
                 kill.processes,
                 f64::from(u32::try_from(kill.took_us).unwrap_or(u32::MAX)) / 1000.0
             ),
-            _ => format!("{name}  killed. `agt-supervise revive {name}` lets it live again"),
+            _ => format!("{name}  killed. {after}"),
         },
         ActWord::Stop => format!("{name}  stopped"),
         ActWord::Revive => format!("{name}  lives again"),

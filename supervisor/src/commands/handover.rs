@@ -7,7 +7,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::run::{StdioKind, wiring};
 use super::{Failure, Outcome};
 use crate::control::client;
-use crate::control::handoff::{End, Handed};
+use crate::control::handoff::{End, Handed, Refused};
 use crate::control::protocol::{About, SUPERVISOR};
 use crate::dirs::Dirs;
 use crate::driver::Talk;
@@ -88,7 +88,7 @@ async fn all(dirs: &Dirs, talk: Talk, definitions: Vec<(Definition, StdioKind)>)
                 }
                 death.exit_code()
             }
-            Ok(End::Refused { why, code }) => {
+            Ok(End::Refused(Refused { why, code })) => {
                 eprintln!("error: {name} was not started: {why}");
                 code
             }

@@ -14,6 +14,7 @@ pub mod run;
 pub mod saga;
 pub mod show;
 pub mod slo;
+mod supervise;
 pub mod trust;
 
 use std::path::PathBuf;

@@ -3,37 +3,25 @@
 use std::io::IsTerminal;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use agt_rings::launch::Streams;
 use agt_rings::ring::Ring;
 use agt_rings::spec::Terminal;
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::check::{config_failure, surroundings};
+use super::supervise::{Task, supervise};
 use super::{Failure, Outcome, dirs};
-use crate::chaosing::{self, Chaos};
 use crate::cli::{Global, RunArgs, ServeArgs, StdioChoice};
 use crate::config::spec::{Stdio, Switch};
 use crate::config::{self, AgentPlan, Overrides, Surroundings};
-use crate::control::handoff::{Door, refusal_code};
-use crate::control::protocol::About;
-use crate::control::server::{Operators, Socket};
-use crate::dirs::Dirs;
 use crate::driver::definition::Definition;
-use crate::driver::event::{Act, Request};
-use crate::driver::ground::Ground;
 use crate::driver::status_file::StatusFile;
 use crate::driver::streams::Wiring;
-use crate::driver::{Handle, Mode, Supervisor, Talk};
+use crate::driver::{Mode, Talk};
 use crate::exit;
 use crate::govern::governor::Vouching;
-use crate::govern::kill_mark;
+use crate::store::StoreError;
 use crate::store::lock::StateLock;
-use crate::store::{Options, Store, StoreError};
-use crate::telemetry::Telemetry;
-use crate::telemetry::endpoint::{Bound, Choice, Endpoint};
-use crate::telemetry::scrape::Scraper;
 
 /// Starts agents and stays until they have ended.
 ///
@@ -82,7 +70,8 @@ pub fn run(global: &Global, args: RunArgs) -> Outcome {
         }
         Err(e) => return Err(e.into()),
     };
-    supervise(&dirs, lock, Mode::UntilLast, talk, args.metrics.choice(), definitions)
+    let task = Task { mode: Mode::UntilLast, talk, metrics: args.metrics.choice(), around, definitions, errand: None };
+    supervise(&dirs, lock, task)
 }
 
 /// Starts the agents of a folder and stays.
@@ -94,7 +83,8 @@ pub fn serve(global: &Global, args: &ServeArgs) -> Outcome {
     let around = surroundings(&dirs)?;
     let definitions = load_folder(&args.folder, &around, args.operator.as_deref())?;
     let lock = StateLock::acquire(&dirs.state)?;
-    supervise(&dirs, lock, Mode::Service, Talk::Normal, args.metrics.choice(), definitions)
+    let (mode, talk, metrics) = (Mode::Service, Talk::Normal, args.metrics.choice());
+    supervise(&dirs, lock, Task { mode, talk, metrics, around, definitions, errand: None })
 }
 
 fn status_file(path: &Path) -> Result<StatusFile, Failure> {
@@ -181,150 +171,4 @@ pub(super) fn wiring(kind: StdioKind) -> std::io::Result<Wiring> {
         StdioKind::Prefixed => Wiring::Prefixed,
         StdioKind::Log => Wiring::Log,
     })
-}
-
-fn supervise(
-    dirs: &Dirs,
-    lock: StateLock,
-    mode: Mode,
-    talk: Talk,
-    metrics: Choice,
-    definitions: Vec<(Definition, StdioKind)>,
-) -> Outcome {
-    let Bound { endpoint, warning } = Endpoint::bind(metrics).map_err(|e| {
-        Failure::of(exit::CANT_CREATE, &e)
-            .help("name another address with --metrics, or `--metrics off`; nothing was started")
-    })?;
-    if let Some(warning) = warning.filter(|_| talk == Talk::Normal) {
-        eprintln!("warning: {warning}");
-    }
-    raise_open_files();
-    let made = |path: &Path| {
-        std::fs::create_dir_all(path).map_err(|e| Failure::new(exit::CANT_CREATE, format!("{}: {e}", path.display())))
-    };
-    made(&dirs.runtime)?;
-    made(&dirs.logs())?;
-    let ground = Ground::lay(&dirs.state, &dirs.cgroup_record())?;
-    if let Some(swept) = ground.swept.filter(|swept| swept.processes > 0) {
-        eprintln!("note: ended {} processes that an earlier supervisor left behind", swept.processes);
-    }
-    let store = Store::open_locked(lock, Options::default())?;
-    if mode == Mode::Service {
-        crate::sagas::host::name_unfinished(dirs);
-    }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .map_err(|e| Failure::of(exit::BUG, &e))?;
-    let code = runtime.block_on(live(dirs, ground, store, mode, talk, endpoint, definitions));
-    // Blocking reads of our own standard input would hold the runtime's end up.
-    runtime.shutdown_background();
-    code
-}
-
-/// Every agent and every connection of one costs descriptors, and the soft limit of a login is 1024. Agents get a limit of
-/// their own at launch.
-fn raise_open_files() {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
-        // Staying at the soft limit is no reason not to start.
-        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
-    }
-}
-
-async fn live(
-    dirs: &Dirs,
-    ground: Ground,
-    store: Store,
-    mode: Mode,
-    talk: Talk,
-    endpoint: Option<Endpoint>,
-    definitions: Vec<(Definition, StdioKind)>,
-) -> Outcome {
-    let operators = Operators::default();
-    let socket = Socket::bind(&dirs.operator_socket(), &operators).map_err(|e| Failure::of(exit::CANT_CREATE, &e))?;
-    let marks = kill_mark::take_up(&store, &dirs.state).await.map_err(|e| Failure::from(&e))?;
-    for name in marks.iter().flat_map(|mark| &mark.agents) {
-        eprintln!("note: {name} was killed by `kill --all` and stays dead until `agt-supervise revive {name}`");
-    }
-    chaosing::recover(&store).await.map_err(|e| Failure::of(e.exit_code(), &e))?;
-    let telemetry = Telemetry::new();
-    let (supervisor, handle) = Supervisor::new(mode, dirs.clone(), ground, store.clone(), talk);
-    let supervisor = supervisor.counting_into(telemetry.clone());
-    let chaos = Chaos::new(handle.clone(), store.clone());
-    let url = endpoint.as_ref().map(Endpoint::url);
-    let scraped = endpoint.map(|endpoint| tokio::spawn(endpoint.serve(Scraper::new(telemetry, handle.clone(), store))));
-    let about = About { pid: std::process::id(), version: env!("CARGO_PKG_VERSION").to_owned(), metrics: url };
-    let door = Door::open(&dirs.handoff_socket(), handle.clone()).map_err(|e| Failure::of(exit::CANT_CREATE, &e))?;
-    let served = tokio::spawn(socket.serve(handle.clone(), operators, about, chaos));
-    let own = Arc::new(Mutex::new(definitions.iter().map(|(definition, _)| definition.name().to_owned()).collect()));
-    let signals = tokio::spawn(heed_signals(handle.clone(), Arc::clone(&own), mode));
-    let looped = tokio::spawn(supervisor.run());
-    let mut waits = Vec::new();
-    for (definition, kind) in definitions {
-        let name = definition.name().to_owned();
-        let wiring = wiring(kind).map_err(|e| Failure::of(exit::BUG, &e))?;
-        waits.push((name, handle.add(definition, wiring)));
-    }
-    let mut code = 0;
-    for (name, wait) in waits {
-        let ended = match wait.await {
-            Ok(Ok(death)) => death.exit_code(),
-            Ok(Err(refusal)) => {
-                eprintln!("error: {name} was not started: {refusal}");
-                refusal_code(&refusal)
-            }
-            Err(_) => exit::BUG,
-        };
-        own.lock().unwrap_or_else(PoisonError::into_inner).retain(|left: &String| *left != name);
-        code = if code == 0 { ended } else { code };
-    }
-    if mode == Mode::UntilLast {
-        handle.send(Request::Settle);
-    }
-    if let Err(e) = looped.await {
-        eprintln!("error: the supervisor's loop ended badly: {e}");
-        code = exit::BUG;
-    }
-    drop(door);
-    served.abort();
-    signals.abort();
-    scraped.iter().for_each(tokio::task::JoinHandle::abort);
-    // Wait for the abort, so that the socket's file is gone when we are.
-    let _ = served.await;
-    Ok(code)
-}
-
-/// TERM stops everything in order. INT and HUP come from a terminal and stop the agents that were started there, or, when those
-/// are dead, everything. The second signal kills.
-async fn heed_signals(handle: Handle, own: Arc<Mutex<Vec<String>>>, mode: Mode) {
-    let kinds = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()];
-    let [Ok(mut term), Ok(mut int), Ok(mut hup)] = kinds.map(signal) else {
-        eprintln!("error: signals can't be heard: stop this supervisor with `agt-supervise stop --all`");
-        return;
-    };
-    let uid = nix::unistd::geteuid().as_raw();
-    let mut first = true;
-    loop {
-        let (heard, all) = tokio::select! {
-            heard = term.recv() => (heard, true),
-            heard = int.recv() => (heard, false),
-            heard = hup.recv() => (heard, false),
-        };
-        if heard.is_none() {
-            return;
-        }
-        if first && std::io::stderr().is_terminal() {
-            eprintln!("\nstopping; once more to kill");
-        }
-        let left = own.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if all || left.is_empty() || mode == Mode::Service {
-            handle.send(if first { Request::Shutdown } else { Request::ShutdownNow });
-        } else {
-            let act = if first { Act::Stop } else { Act::Kill };
-            left.iter().for_each(|name| handle.wish(name, act, uid));
-        }
-        first = false;
-    }
 }

@@ -2,25 +2,35 @@
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use agt_saga::driver::SagaError;
 use agt_saga::id::SagaId;
-use agt_saga::journal::{JournalError, Scope};
-use agt_saga::machine::{Command, Order, Rest};
-use agt_saga::record::{Authority, Resolution};
+use agt_saga::journal::Scope;
+use agt_saga::machine::{Rest, State};
+use agt_saga::record::Resolution;
 use clap::{ArgGroup, Args, Subcommand};
 use comfy_table::{Table, presets};
 use serde_json::Value;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::check::{color, config_failure, surroundings};
+use super::supervise::{Errand, Task, supervise};
 use super::{Failure, Outcome, dirs, print};
 use crate::cli::Global;
+use crate::config::Surroundings;
+use crate::control::client;
+use crate::control::handoff::Refused;
+use crate::control::sagas::{HandedSaga, Word};
+use crate::control::steps::{OrderBody, OrderWord, Ordered, SAGA_ORDER};
 use crate::dirs::Dirs;
+use crate::driver::{Mode, Talk};
 use crate::exit;
 use crate::sagas::file::{self, Commands, Context};
-use crate::sagas::host::{self, Driven, Host, HostError, Show};
+use crate::sagas::host::{self, HostError};
+use crate::sagas::hosted::{Driven, From, Listener, Submission};
 use crate::sagas::progress;
-use crate::store::StoreError;
+use crate::store::{StateLock, StoreError};
+use crate::telemetry::endpoint::Choice;
 
 /// What can be done with sagas.
 #[derive(Debug, Subcommand)]
@@ -136,10 +146,10 @@ pub fn saga(global: &Global, verb: SagaVerb) -> Outcome {
                 (_, _, true) => Resolution::Retry,
                 _ => Resolution::Skip,
             };
-            order(global, &dirs, &args.id, Order::Resolve { step: args.step, resolution }, args.reason)
+            order(global, &dirs, &args.id, OrderWord::Resolve { step: args.step, resolution }, args.reason)
         }
-        SagaVerb::Cancel(args) => order(global, &dirs, &args.id, Order::Cancel, args.reason),
-        SagaVerb::Abandon(args) => order(global, &dirs, &args.id, Order::Abandon, args.reason),
+        SagaVerb::Cancel(args) => order(global, &dirs, &args.id, OrderWord::Cancel, args.reason),
+        SagaVerb::Abandon(args) => order(global, &dirs, &args.id, OrderWord::Abandon, args.reason),
     }
 }
 
@@ -151,55 +161,69 @@ fn given_output(text: Option<&str>) -> Result<Value, Failure> {
 fn run(global: &Global, dirs: &Dirs, args: &RunArgs) -> Outcome {
     let around = surroundings(dirs)?;
     let ready = file::load(&args.file, &around, args.operator.as_deref()).map_err(|e| config_failure(&e))?;
-    host::name_unfinished(dirs);
-    let id = SagaId::new(format!("{}-{:08x}", ready.plan.name(), rand::random::<u32>()));
-    let context = serde_json::to_value(&ready.context).map_err(|e| Failure::of(exit::BUG, &e))?;
-    let plan = ready.plan;
-    let name = id.clone();
-    driven(global, dirs, ready.commands, args.crash_at, id, async move |host| {
-        eprintln!("saga {name} begins");
-        host.drive(host.driver.run(plan, name, context)).await
-    })
+    let name = ready.plan.name().to_owned();
+    let id = SagaId::new(format!("{name}-{:08x}", rand::random::<u32>()));
+    let from = From::TheBeginning(Box::new(ready.plan), ready.context);
+    let submission = Submission { id, commands: ready.commands, from };
+    driven(global, dirs, around, Wanted { name, submission, crash_at: args.crash_at })
 }
 
 fn resume(global: &Global, dirs: &Dirs, args: &ResumeArgs) -> Outcome {
-    let commands = commands(dirs, &args.id)?;
-    let id = SagaId::new(args.id.as_str());
-    let name = id.clone();
-    driven(global, dirs, commands, args.crash_at, id, async move |host| host.drive(host.driver.resume(&name)).await)
+    let around = surroundings(dirs)?;
+    let (state, _) = known(dirs, &args.id)?;
+    let commands = commands(&state, &around)?;
+    let (name, id) = (state.plan().name().to_owned(), SagaId::new(args.id.as_str()));
+    let submission = Submission { id, commands, from: From::ItsJournal };
+    driven(global, dirs, around, Wanted { name, submission, crash_at: args.crash_at })
 }
 
 /// The commands of a saga in the journal, resolved again.
-fn commands(dirs: &Dirs, id: &str) -> Result<Commands, Failure> {
-    let (state, _) = known(dirs, id)?;
-    let context: Context = serde_json::from_value(state.context().clone())
-        .map_err(|e| Failure::new(exit::DATA, format!("saga {id}: what was stored with it can't be read: {e}")))?;
+fn commands(state: &State, around: &Surroundings) -> Result<Commands, Failure> {
+    let context: Context = serde_json::from_value(state.context().clone()).map_err(|e| {
+        let text = format!("saga {}: what was stored with it can't be read: {e}", state.id());
+        Failure::new(exit::DATA, text)
+    })?;
     if matches!(state.rest(), Some(Rest::Ended(_))) {
         return Ok(Commands::new());
     }
-    file::commands(state.plan(), &context, &surroundings(dirs)?, None).map_err(|e| config_failure(&e))
+    file::commands(state.plan(), &context, around, None).map_err(|e| config_failure(&e))
+}
+
+/// A saga that is to be driven, here or by the supervisor that is there.
+struct Wanted {
+    /// The saga's name.
+    name: String,
+    submission: Submission,
+    crash_at: Option<u64>,
 }
 
 /// Drives a saga and shows where it came to rest.
-fn driven(
-    global: &Global,
-    dirs: &Dirs,
-    commands: Commands,
-    crash_at: Option<u64>,
-    id: SagaId,
-    drive: impl AsyncFnOnce(&Host) -> Result<Driven, HostError>,
-) -> Outcome {
-    let runtime = runtime()?;
-    let shown = if global.json && !std::io::stderr().is_terminal() { Show::Nothing } else { Show::Lines(color()) };
-    let driven = runtime.block_on(async {
-        let host = Host::open(dirs, commands, uid(), shown, crash_at).map_err(failure)?;
-        let driven = drive(&host).await;
-        host.close().await;
-        driven.map_err(failure)
-    })?;
+fn driven(global: &Global, dirs: &Dirs, around: Surroundings, wanted: Wanted) -> Outcome {
+    let quiet = global.json && !std::io::stderr().is_terminal();
+    let id = wanted.submission.id.clone();
+    let begins = matches!(wanted.submission.from, From::TheBeginning(..));
+    let say = |id: &SagaId| {
+        host::name_unfinished(dirs, id.as_str());
+        if begins {
+            eprintln!("saga {id} begins");
+        }
+    };
+    let driven = match StateLock::acquire(&dirs.state) {
+        Ok(lock) => {
+            say(&id);
+            drive_here(dirs, lock, around, wanted, quiet)?
+        }
+        Err(StoreError::Locked { .. }) => {
+            if begins {
+                eprintln!("saga {id} begins");
+            }
+            hand_over(dirs, wanted, quiet)?
+        }
+        Err(e) => return Err(e.into()),
+    };
     show(global, dirs, id.as_str())?;
     match driven {
-        Driven::Rests(rest) => Ok(rest.exit_code()),
+        Driven::Rests { code } => Ok(code),
         Driven::Stopped => {
             eprintln!("stopped; `agt-supervise saga resume {id}` takes it up again");
             Ok(exit::TRY_AGAIN)
@@ -207,24 +231,104 @@ fn driven(
     }
 }
 
-fn order(global: &Global, dirs: &Dirs, id: &str, order: Order, reason: String) -> Outcome {
-    let (before, _) = known(dirs, id)?;
-    let authority = Authority { by: format!("uid {}", uid()), reason };
-    runtime()?.block_on(async {
-        let host = Host::open(dirs, Commands::new(), uid(), Show::Nothing, None).map_err(failure)?;
-        let given = host.driver.command(before.id(), Command { order, authority }).await;
-        host.close().await;
-        given.map_err(|e| failure(e.into()))
+/// Nobody is there: a supervisor that ends with the saga, so that it can be seen, killed and measured like any other.
+fn drive_here(
+    dirs: &Dirs,
+    lock: StateLock,
+    around: Surroundings,
+    wanted: Wanted,
+    quiet: bool,
+) -> Result<Driven, Failure> {
+    let (tell, told) = std::sync::mpsc::channel();
+    let listener = if quiet { Listener::Nobody } else { Listener::Stderr(color()) };
+    let errand = Errand {
+        submission: wanted.submission,
+        name: wanted.name,
+        listener,
+        crash_at: wanted.crash_at,
+        // Nobody waits any more only when this process is ending.
+        ended: Box::new(move |ended| drop(tell.send(ended))),
+    };
+    let task = Task {
+        mode: Mode::UntilLast,
+        talk: Talk::Normal,
+        // It would be gone before anybody scraped it.
+        metrics: Choice::Off,
+        around,
+        definitions: Vec::new(),
+        errand: Some(errand),
+    };
+    let code = supervise(dirs, lock, task)?;
+    match told.try_recv() {
+        Ok(Ok(driven)) => Ok(driven),
+        Ok(Err(error)) => Err(Failure::of(error.exit_code(), &error)),
+        Err(_) => Err(Failure::new(code.max(1), "the saga's supervisor ended without it")),
+    }
+}
+
+/// A supervisor is there: the saga goes to it, its lines and its end come back.
+fn hand_over(dirs: &Dirs, wanted: Wanted, quiet: bool) -> Result<Driven, Failure> {
+    let runtime = runtime()?;
+    let handed = HandedSaga::over(&dirs.handoff_socket(), &wanted.name, wanted.submission, color()).map_err(|e| {
+        Failure::new(
+            exit::UNAVAILABLE,
+            format!("the supervisor of {} can't take sagas over: {e}", dirs.state.display()),
+        )
+        .help("wait until it has started or ended, or give the saga a folder of its own with --state-dir")
+    })?;
+    let handed = Arc::new(handed);
+    let stops = Arc::clone(&handed);
+    let _signals = runtime.spawn(async move {
+        let kinds = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()];
+        let [Ok(mut term), Ok(mut int), Ok(mut hup)] = kinds.map(signal) else { return };
+        loop {
+            tokio::select! {
+                _ = term.recv() => {}
+                _ = int.recv() => {}
+                _ = hup.recv() => {}
+            }
+            stops.stop();
+        }
+    });
+    let end = loop {
+        match handed.next() {
+            Ok(Word::Line(line)) if !quiet => eprintln!("{line}"),
+            Ok(Word::Line(_)) => {}
+            Ok(Word::Over(driven)) => break Ok(driven),
+            Ok(Word::Refused(Refused { why, code })) => break Err(Failure::new(code, why)),
+            Err(e) => {
+                break Err(Failure::new(exit::UNAVAILABLE, e.to_string())
+                    .help("the next supervisor here takes the saga up again; `agt-supervise saga list` names it"));
+            }
+        }
+    };
+    runtime.shutdown_background();
+    end
+}
+
+fn order(global: &Global, dirs: &Dirs, id: &str, order: OrderWord, reason: String) -> Outcome {
+    known(dirs, id)?;
+    let body = OrderBody { saga: id.to_owned(), order, reason };
+    let driven = runtime()?.block_on(async {
+        let (saga, command) = body.clone().command(uid());
+        match host::command(dirs, &saga, command).await {
+            Ok(()) => Ok(false),
+            Err(HostError::Store(StoreError::Locked { .. })) => {
+                let ordered: Ordered = client::post(&dirs.operator_socket(), SAGA_ORDER, &body).await?;
+                Ok(ordered.driven)
+            }
+            Err(e) => Err(failure(e)),
+        }
     })?;
     let (state, _) = known(dirs, id)?;
     show(global, dirs, id)?;
-    if !matches!(state.rest(), Some(Rest::Ended(_))) {
+    if !driven && !matches!(state.rest(), Some(Rest::Ended(_))) {
         eprintln!("`agt-supervise saga resume {id}` goes on with it");
     }
     Ok(0)
 }
 
-fn known(dirs: &Dirs, id: &str) -> Result<(agt_saga::machine::State, Vec<agt_saga::record::Record>), Failure> {
+fn known(dirs: &Dirs, id: &str) -> Result<(State, Vec<agt_saga::record::Record>), Failure> {
     let found = host::read(dirs, id).map_err(failure)?;
     found.ok_or_else(|| Failure::usage(format!("there is no saga `{id}`")).help("`agt-supervise saga list` names them"))
 }
@@ -270,28 +374,7 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
 
 fn failure(error: HostError) -> Failure {
     match error {
-        HostError::Store(StoreError::Locked { pid, .. }) => {
-            let holder = pid.map_or(String::new(), |pid| format!(" (pid {pid})"));
-            Failure::new(exit::UNAVAILABLE, format!("another supervisor{holder} works with this state directory"))
-                .help("wait for its end, or give the saga a folder of its own with --state-dir")
-        }
         HostError::Store(e) => e.into(),
-        HostError::Ground(e) => e.into(),
-        HostError::Folder { .. } => Failure::of(exit::CANT_CREATE, &error),
-        HostError::Signals(_) => Failure::of(exit::BUG, &error),
-        HostError::Saga(saga) => Failure::of(saga_code(&saga), &saga),
-    }
-}
-
-fn saga_code(error: &SagaError) -> u8 {
-    match error {
-        SagaError::Journal { source: JournalError::Store(source), .. } => {
-            source.downcast_ref::<StoreError>().map_or(exit::CANT_CREATE, StoreError::exit_code)
-        }
-        SagaError::Replay { .. } => exit::DATA,
-        SagaError::Refused { .. } => exit::USAGE,
-        SagaError::TreesNotEmpty { .. } | SagaError::NotEnded { .. } => exit::UNAVAILABLE,
-        SagaError::Journal { .. } | SagaError::AlreadyDriven { .. } => exit::TRY_AGAIN,
-        SagaError::Illegal { .. } | SagaError::Stopped { .. } => exit::BUG,
+        HostError::Saga(saga) => Failure::of(host::saga_code(&saga), &saga),
     }
 }

@@ -101,19 +101,21 @@ pub fn agent_from_command(
 }
 
 /// Resolves a spec that was made from another file of ours (a step of a saga): `source` is that file, resolved, and its
-/// folder is the one that relative paths are relative to. Problems have no place: the caller knows the line.
+/// folder is the one that relative paths are relative to. Without a document problems have no place: the caller knows the
+/// line; with one they stand where the keys of the same names do in it.
 ///
 /// # Errors
 /// As [`load_agent`].
 pub fn agent_from_spec(
     spec: &AgentSpec,
     source: &Path,
+    document: Option<&Document>,
     around: &Surroundings,
     operator: Option<&Path>,
 ) -> Result<AgentPlan, ConfigError> {
     let operator = find_operator(operator, around)?;
     let folder = source.parent().unwrap_or(Path::new("/"));
-    let origin = Origin { document: None, source, folder };
+    let origin = Origin { document, source, folder };
     resolve::resolve(spec, origin, around, operator.as_ref(), &Overrides::default())
 }
 

@@ -19,6 +19,7 @@ use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, getsockopt, listen, socket, sockopt,
 };
 use serde::{Deserialize, Serialize};
+use tokio::runtime::Handle as Runtime;
 
 use crate::config::AgentPlan;
 use crate::config::spec::Switch;
@@ -30,6 +31,7 @@ use crate::driver::streams::Wiring;
 use crate::exit;
 use crate::govern::governor::Vouching;
 use crate::machine::lifecycle::Death;
+use crate::sagas::hosted::Sagas;
 
 /// `run`s that hand over at once; more wait.
 const BACKLOG: i32 = 16;
@@ -57,12 +59,16 @@ pub enum End {
     /// The agent died for good.
     Dead(Death),
     /// It was never started.
-    Refused {
-        /// Why.
-        why: String,
-        /// The exit code for it.
-        code: u8,
-    },
+    Refused(Refused),
+}
+
+/// Why something was not taken over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// Why.
+    pub why: String,
+    /// The exit code for it.
+    pub code: u8,
 }
 
 /// The listening side; its file goes when it is dropped.
@@ -94,12 +100,12 @@ impl Talks {
 }
 
 impl Door {
-    /// Opens the door and serves it on a thread of its own for as long as the process lives. The caller holds the state
+    /// Opens the door, from within a runtime's context, and serves it on a thread of its own for as long as the process lives. The caller holds the state
     /// directory's lock, so a file that is there was left by a dead supervisor.
     ///
     /// # Errors
     /// What bind(2) says.
-    pub fn open(path: &Path, handle: Handle) -> io::Result<Door> {
+    pub fn open(path: &Path, handle: Handle, sagas: Sagas) -> io::Result<Door> {
         match std::fs::remove_file(path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
             _ => {}
@@ -109,8 +115,9 @@ impl Door {
         listen(&listening, Backlog::new(BACKLOG)?)?;
         let talks = Talks::default();
         std::thread::Builder::new().name("handoff".to_owned()).spawn({
-            let talks = talks.clone();
-            move || serve(&listening, &handle, &talks)
+            let (talks, runtime) = (talks.clone(), Runtime::current());
+            let hosts = Hosts { handle, sagas, runtime };
+            move || serve(&listening, &hosts, &talks)
         })?;
         Ok(Door { path: path.to_owned(), talks })
     }
@@ -124,15 +131,23 @@ impl Drop for Door {
     }
 }
 
-fn serve(listening: &OwnedFd, handle: &Handle, talks: &Talks) {
+/// Who takes in what comes.
+#[derive(Debug, Clone)]
+struct Hosts {
+    handle: Handle,
+    sagas: Sagas,
+    runtime: Runtime,
+}
+
+fn serve(listening: &OwnedFd, hosts: &Hosts, talks: &Talks) {
     loop {
         match rustix::net::accept_with(listening, rustix::net::SocketFlags::CLOEXEC) {
             Ok(connection) => {
-                let (handle, talk) = (handle.clone(), talks.clone());
+                let (hosts, talk) = (hosts.clone(), talks.clone());
                 talks.change(1);
                 let spawned = std::thread::Builder::new().name("handed-over".to_owned()).spawn(move || {
-                    if let Err(e) = one(Arc::new(connection), &handle) {
-                        eprintln!("error: an agent could not be taken over: {e}");
+                    if let Err(e) = one(Arc::new(connection), &hosts) {
+                        eprintln!("error: an agent or a saga could not be taken over: {e}");
                     }
                     talk.change(-1);
                 });
@@ -150,18 +165,22 @@ fn serve(listening: &OwnedFd, handle: &Handle, talks: &Talks) {
     }
 }
 
-fn one(connection: Arc<OwnedFd>, handle: &Handle) -> io::Result<()> {
+fn one(connection: Arc<OwnedFd>, hosts: &Hosts) -> io::Result<()> {
+    let handle = &hosts.handle;
     let peer = getsockopt(&*connection, sockopt::PeerCredentials)?;
     let ours = nix::unistd::geteuid().as_raw();
     let answer = |end: &End| fdpass::send(connection.as_fd(), &serde_json::to_vec(end)?, &[]);
     if peer.uid() != ours && peer.uid() != 0 {
-        return answer(&End::Refused {
-            why: "this supervisor belongs to another user".to_owned(),
-            code: exit::REFUSED,
-        });
+        let why = "this supervisor belongs to another user".to_owned();
+        return answer(&End::Refused(Refused { why, code: exit::REFUSED }));
     }
-    let Some((_, fds)) = fdpass::receive(connection.as_fd())? else { return Ok(()) };
+    let Some((word, fds)) = fdpass::receive(connection.as_fd())? else { return Ok(()) };
     let mut fds = fds.into_iter();
+    if word == super::sagas::WORD {
+        let payload =
+            fds.next().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "a descriptor is missing"))?;
+        return super::sagas::take(&connection, File::from(payload), &hosts.sagas, &hosts.runtime);
+    }
     let (Some(payload), Some(stdin), Some(stdout), Some(stderr)) = (fds.next(), fds.next(), fds.next(), fds.next())
     else {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "descriptors are missing"));
@@ -182,8 +201,8 @@ fn one(connection: Arc<OwnedFd>, handle: &Handle) -> io::Result<()> {
     std::thread::Builder::new().name("wishes".to_owned()).spawn(move || hear(&from, &name, peer.uid(), &wishes))?;
     let end = match death.blocking_recv() {
         Ok(Ok(death)) => End::Dead(death),
-        Ok(Err(refusal)) => End::Refused { code: refusal_code(&refusal), why: refusal.to_string() },
-        Err(_) => End::Refused { why: "the supervisor is ending".to_owned(), code: exit::UNAVAILABLE },
+        Ok(Err(refusal)) => End::Refused(Refused { code: refusal_code(&refusal), why: refusal.to_string() }),
+        Err(_) => End::Refused(Refused { why: "the supervisor is ending".to_owned(), code: exit::UNAVAILABLE }),
     };
     answer(&end)
 }

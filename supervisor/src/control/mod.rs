@@ -5,4 +5,6 @@
 pub mod client;
 pub mod handoff;
 pub mod protocol;
+pub mod sagas;
 pub mod server;
+pub mod steps;

@@ -16,11 +16,17 @@ use serde::Deserialize;
 use tokio::net::UnixListener;
 
 use super::protocol::{ACT, AGENTS, About, ActBody, Agents, Problem, SUPERVISOR};
+use super::steps::{self, OrderBody, Ordered, SAGA_ORDER};
 use crate::chaosing::{AbortBody, CHAOS_ABORT, CHAOS_RUN, Chaos};
 use crate::driver::Handle;
 use crate::driver::event::Refusal;
+use crate::driver::launching::in_full;
+use crate::driver::status::AgentStatus;
 use crate::exit;
 use crate::govern::ask::{Ask, GOVERN};
+use crate::sagas::host::saga_code;
+use crate::sagas::hosted::Sagas;
+use crate::store::Store;
 
 /// Who may use the socket besides uid 0 and the supervisor's own uid.
 #[derive(Debug, Clone, Default)]
@@ -37,6 +43,23 @@ struct Shared {
     operators: Arc<Operators>,
     about: Arc<About>,
     chaos: Chaos,
+    sagas: Sagas,
+    store: Store,
+}
+
+/// Who answers what is asked.
+#[derive(Debug)]
+pub struct Answers {
+    /// The loop.
+    pub handle: Handle,
+    /// About the supervisor.
+    pub about: About,
+    /// Experiments.
+    pub chaos: Chaos,
+    /// Sagas.
+    pub sagas: Sagas,
+    /// For the audit log.
+    pub store: Store,
 }
 
 /// Who is at the other end, by the kernel's word (SO_PEERCRED).
@@ -87,9 +110,10 @@ impl Socket {
     ///
     /// # Errors
     /// What accept(2) says, when it can't go on.
-    pub async fn serve(mut self, handle: Handle, operators: Operators, about: About, chaos: Chaos) -> io::Result<()> {
+    pub async fn serve(mut self, operators: Operators, answers: Answers) -> io::Result<()> {
         let Some(listener) = self.listener.take() else { return Ok(()) };
-        let shared = Shared { handle, operators: Arc::new(operators), about: Arc::new(about), chaos };
+        let Answers { handle, about, chaos, sagas, store } = answers;
+        let shared = Shared { handle, operators: Arc::new(operators), about: Arc::new(about), chaos, sagas, store };
         let router = Router::new()
             .route(AGENTS, get(agents))
             .route(ACT, post(act))
@@ -97,6 +121,7 @@ impl Socket {
             .route(GOVERN, post(govern))
             .route(CHAOS_RUN, post(chaos_run))
             .route(CHAOS_ABORT, post(chaos_abort))
+            .route(SAGA_ORDER, post(saga_order))
             .with_state(shared);
         axum::serve(listener, router.into_make_service_with_connect_info::<Peer>()).await
     }
@@ -157,7 +182,12 @@ async fn agents(
     if let Err(response) = check(&shared, peer) {
         return *response;
     }
-    match shared.handle.status(which.agent).await {
+    let steps = steps::statuses(&shared.sagas, which.agent.as_deref());
+    let answer = match &which.agent {
+        Some(_) if !steps.is_empty() => Ok(Vec::new()),
+        _ => shared.handle.status(which.agent).await,
+    };
+    match answer.map(|agents| [agents, steps].concat()) {
         Ok(agents) => Json(Agents { agents, supervisor: Some(shared.about.as_ref().clone()) }).into_response(),
         Err(refusal) => refused(&refusal),
     }
@@ -172,9 +202,43 @@ async fn act(
         Ok(uid) => uid,
         Err(response) => return *response,
     };
-    match shared.handle.act(body.agent, body.act.into(), by, body.reason).await {
+    match act_on(&shared, body, by).await {
         Ok(agents) => Json(Agents { agents, supervisor: Some(shared.about.as_ref().clone()) }).into_response(),
         Err(refusal) => refused(&refusal),
+    }
+}
+
+/// Steps first: ending them waits for nobody.
+async fn act_on(shared: &Shared, body: ActBody, by: u32) -> Result<Vec<AgentStatus>, Refusal> {
+    let act = body.act.into();
+    let name = body.agent.as_deref();
+    if name.is_some_and(|name| !steps::means_saga(&shared.sagas, name)) {
+        return shared.handle.act(body.agent, act, by, body.reason).await;
+    }
+    let steps = steps::act(&shared.sagas, &shared.store, name, act, by, &body.reason);
+    match &body.agent {
+        Some(_) => steps.await,
+        None => {
+            // Side by side: neither a hanging loop nor a step that dies slowly keeps the other alive.
+            let (steps, agents) = tokio::join!(steps, shared.handle.act(None, act, by, body.reason.clone()));
+            Ok([agents?, steps?].concat())
+        }
+    }
+}
+
+async fn saga_order(
+    State(shared): State<Shared>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Json(body): Json<OrderBody>,
+) -> Response {
+    let by = match check(&shared, peer) {
+        Ok(uid) => uid,
+        Err(response) => return *response,
+    };
+    let (id, command) = body.command(by);
+    match shared.sagas.command(&id, command).await {
+        Ok(()) => Json(Ordered { driven: shared.sagas.driven().contains(&id) }).into_response(),
+        Err(error) => problem(StatusCode::CONFLICT, in_full(&error), saga_code(&error)),
     }
 }
 

@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use super::definition::Definition;
 use super::experimenting::Order;
 use super::observing::Observed;
+use super::sagas::SagaAsk;
 use super::scene::Scene;
 use super::status::AgentStatus;
 use super::streams::Wiring;
@@ -142,6 +143,8 @@ pub enum Request {
         /// The answer, once it is done.
         answer: oneshot::Sender<Result<Vec<AgentStatus>, Refusal>>,
     },
+    /// Something about sagas.
+    Saga(SagaAsk),
     /// Whoever started this supervisor waits for nothing more: it ends with its last agent.
     Settle,
     /// Ask the governor.

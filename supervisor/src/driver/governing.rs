@@ -42,7 +42,7 @@ const STORE_EVERY: u64 = 2;
 const QUARANTINE_MOST: Duration = Duration::from_secs(300);
 
 const REMEDY: Action = Action::new("remedy");
-const DEMOTE: Action = Action::new("demote");
+pub(super) const DEMOTE: Action = Action::new("demote");
 const BREAKER_OPEN: Action = Action::new("breaker.open");
 
 /// Wakes the loop once a second. A loop that is late gets one tick, not those it missed.
@@ -82,7 +82,7 @@ pub(super) fn launch_code(refusal: &Refusal) -> u8 {
     }
 }
 
-fn refusal(error: GovernError) -> Refusal {
+pub(super) fn refusal(error: GovernError) -> Refusal {
     let in_full = |error: &dyn std::error::Error| super::launching::in_full(error);
     match error {
         GovernError::Unknown(name) => Refusal::Unknown(name),
@@ -106,13 +106,11 @@ impl Supervisor {
         for slo in dropped {
             eprintln!("warning: {name}: its SLO {slo} is gone from its file, and what it had counted with it");
         }
-        if let Some(killed) = self.governor.get(name).and_then(|governed| governed.killed.as_ref()) {
-            return Err(Refusal::Killed { name: name.to_owned(), reason: killed.reason.clone() });
-        }
+        self.not_killed(name)?;
         self.breaker_closed(name)
     }
 
-    fn breaker_closed(&self, name: &str) -> Result<(), Refusal> {
+    pub(super) fn breaker_closed(&self, name: &str) -> Result<(), Refusal> {
         let Some(wait) = self.governor.refuses_for(name) else { return Ok(()) };
         let retry_after_s = (wait < Duration::MAX).then(|| wait.as_secs().max(1));
         Err(Refusal::BreakerOpen { name: name.to_owned(), retry_after_s })
@@ -250,7 +248,7 @@ impl Supervisor {
                     "warning: {name} can't be throttled yet: requests are counted by the gateway. Give the SLO another remedy."
                 ),
                 remedy::Action::Demote => self.demote(name, verdict).await,
-                remedy::Action::Break => self.open_breaker(name, verdict),
+                remedy::Action::Break => self.open_breaker(name, verdict.slo.as_str()),
                 remedy::Action::Quarantine => self.quarantine(name, verdict).await,
                 remedy::Action::Kill => {
                     gone = true;
@@ -262,7 +260,7 @@ impl Supervisor {
     }
 
     /// Says each cause once, with everything that it calls for; records each remedy.
-    fn tell(&self, name: &str, verdicts: &[Verdict]) {
+    pub(super) fn tell(&self, name: &str, verdicts: &[Verdict]) {
         let same = |a: &Verdict, b: &Verdict| a.slo == b.slo && a.reason == b.reason;
         for (index, verdict) in verdicts.iter().enumerate() {
             if !verdicts[..index].iter().any(|earlier| same(earlier, verdict)) {
@@ -307,13 +305,13 @@ impl Supervisor {
         }
     }
 
-    fn open_breaker(&mut self, name: &str, verdict: &Verdict) {
+    pub(super) fn open_breaker(&mut self, name: &str, slo: &str) {
         let now = self.governor.now();
         match self.governor.trip(name, rand::random()) {
             Ok(Some(until)) => {
                 let wait = until.since(now).as_secs();
                 eprintln!("warning: {name}: its circuit breaker is open for {wait} s: no new work, no start");
-                self.note_taking(name, BREAKER_OPEN, verdict.slo.as_str());
+                self.note_taking(name, BREAKER_OPEN, slo);
             }
             Ok(None) => {}
             Err((open, of)) => eprintln!(

@@ -19,6 +19,7 @@ pub mod logfile;
 mod marked;
 pub mod observing;
 pub mod records;
+pub mod sagas;
 pub mod scene;
 pub mod status;
 pub mod status_file;
@@ -77,6 +78,7 @@ pub struct Supervisor {
     talk: Talk,
     telemetry: Telemetry,
     ticks: u64,
+    hosting: sagas::Hosting,
 }
 
 /// Whether the supervisor itself writes what happens to its standard error.
@@ -104,13 +106,13 @@ enum Settled {
 impl Supervisor {
     /// Makes a supervisor on laid ground.
     #[must_use]
-    pub fn new(mode: Mode, dirs: Dirs, ground: Ground, store: Store, talk: Talk) -> (Supervisor, Handle) {
+    pub fn new(mode: Mode, dirs: Dirs, ground: Arc<Ground>, store: Store, talk: Talk) -> (Supervisor, Handle) {
         let (events, inbox) = mpsc::unbounded_channel();
         let handle = Handle { events: events.clone() };
         let supervisor = Supervisor {
             mode,
             dirs,
-            ground: Arc::new(ground),
+            ground,
             governor: Governor::new(store.clone()),
             store,
             agents: BTreeMap::new(),
@@ -122,6 +124,7 @@ impl Supervisor {
             talk,
             telemetry: Telemetry::new(),
             ticks: 0,
+            hosting: sagas::Hosting::default(),
         };
         (supervisor, handle)
     }
@@ -139,7 +142,7 @@ impl Supervisor {
         watching::watch(&self.ground, self.events.clone());
         while let Some(event) = self.inbox.recv().await {
             self.handle(event).await;
-            let idle = self.agents.values().all(Agent::is_dead);
+            let idle = self.agents.values().all(Agent::is_dead) && self.hosting.is_empty();
             let over = self.ending == Ending::Yes || (self.mode == Mode::UntilLast && self.settled == Settled::Yes);
             if idle && over {
                 break;
@@ -213,6 +216,7 @@ impl Supervisor {
             Request::Act { agent, act, by, reason, answer } => {
                 self.act(agent.as_deref(), act, by, reason, answer).await
             }
+            Request::Saga(ask) => self.saga(ask).await,
             Request::Settle => self.settled = Settled::Yes,
             Request::Govern { ask, by, answer } => {
                 let _ = answer.send(self.govern(ask, by).await);
@@ -220,6 +224,10 @@ impl Supervisor {
             Request::Shutdown => self.end_all(lifecycle::Event::Stop).await,
             Request::ShutdownNow => self.end_all(lifecycle::Event::Kill { reason: "manual".to_owned() }).await,
         }
+    }
+
+    fn is_ending(&self) -> bool {
+        self.ending == Ending::Yes
     }
 
     async fn end_all(&mut self, event: lifecycle::Event) {

@@ -32,7 +32,7 @@ impl Supervisor {
     pub(super) fn observe(&self) -> Observed {
         let names: Vec<String> = self.agents.keys().cloned().collect();
         let now = self.governor.now();
-        let governed = names.iter().filter_map(|name| {
+        let governed = names.iter().chain(self.hosting.names()).filter_map(|name| {
             let governed = self.governor.get(name)?;
             Some(GovernedNumbers {
                 agent: name.clone(),

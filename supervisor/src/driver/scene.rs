@@ -11,6 +11,7 @@ use super::Supervisor;
 use super::event::Refusal;
 use crate::config::spec::{ChaosSpec, Environment};
 use crate::machine::lifecycle::{Death, State};
+use crate::sagas::ambush::Ambush;
 
 /// One agent, now.
 #[derive(Debug)]
@@ -31,6 +32,17 @@ pub struct Scene {
     pub environment: Environment,
     /// What the governor knows; `None` when it knows nothing of it.
     pub governed: Option<SceneGoverned>,
+    /// When it is a saga: what is particular to one.
+    pub saga: Option<SagaScene>,
+}
+
+/// A saga's name under experiment.
+#[derive(Debug)]
+pub struct SagaScene {
+    /// Where its steps can be waylaid.
+    pub ambush: Ambush,
+    /// Where the saga of this name that moved last stands, in the engine's word; `None` before any moved here.
+    pub word: Option<String>,
 }
 
 /// What the governor knows of it.
@@ -56,21 +68,9 @@ pub struct SceneGoverned {
 
 impl Supervisor {
     pub(super) fn scene(&self, name: &str) -> Result<Scene, Refusal> {
-        let Some(agent) = self.agents.get(name) else { return Err(Refusal::Unknown(name.to_owned())) };
-        let now = self.governor.now();
-        let governed = self.governor.get(name).map(|governed| SceneGoverned {
-            trust: governed.trust().score(now).get(),
-            trust_lowered: governed.trust().own_score(now).is_some(),
-            ring: governed.subject.as_ref().and_then(|subject| {
-                let (choice, _) = self.governor.choose(name, agent.definition.plan.ceiling, subject)?;
-                Some(choice.ring)
-            }),
-            violations: governed.trust().violations(),
-            slos: governed.slo_status(now),
-            breaker: governed.breaker_state(now),
-            quarantined: governed.quarantined.is_some(),
-            killed: governed.killed.is_some(),
-        });
+        let Some(agent) = self.agents.get(name) else {
+            return self.saga_scene(name).ok_or_else(|| Refusal::Unknown(name.to_owned()));
+        };
         Ok(Scene {
             state: agent.life.state().clone(),
             launches: agent.launches,
@@ -79,7 +79,8 @@ impl Supervisor {
             group: agent.group.clone(),
             chaos: agent.definition.plan.chaos.clone(),
             environment: agent.definition.plan.environment,
-            governed,
+            governed: self.scene_governed(name),
+            saga: None,
         })
     }
 }

@@ -64,6 +64,17 @@ impl Governed {
         }
     }
 
+    /// What the ends of a saga's steps say: the supervisor's own evidence.
+    pub fn observe_saga(&mut self, samples: &[Sample], violation: Option<Severity>, now: Timestamp) {
+        for sample in samples {
+            let _ = self.record(sample, now);
+        }
+        if let Some(severity) = violation {
+            self.news = News::Some;
+            let _ = self.trust.violation(severity, now);
+        }
+    }
+
     /// It died. Failures cost availability; limits that it ran into and kills cost trust.
     pub fn died(&mut self, death: &Death, counts: ExitCounts, now: Timestamp, jitter: Jitter) -> Option<Timestamp> {
         self.life.tasks.clear();

@@ -10,8 +10,10 @@ use agt_rings::Ring;
 use agt_saga::id::RunKind;
 use agt_saga::lint::{self, Segment};
 use agt_saga::plan::{Plan, Work};
-use agt_saga::spec::{EnforcementSpec, SagaSpec, StepsForm};
+use agt_saga::spec::{EnforcementSpec, StepsForm};
 use serde::{Deserialize, Serialize};
+
+pub use super::spec::{Ours, SagaFile};
 
 use crate::config::tree::KeyPath;
 use crate::config::{
@@ -22,16 +24,22 @@ use crate::config::{
 const RING_DEFAULT: u8 = 2;
 
 /// What is journaled with a saga and needed to run its commands after a crash.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Context {
     /// The saga's file, links resolved: relative paths are relative to its folder.
     pub file: PathBuf,
     /// The operator's file that was named, absolute.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operator: Option<PathBuf>,
+    /// Who started it: older journals don't say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<u32>,
     /// Whether steps start where their ring can't be enforced in full.
     #[serde(default)]
     pub enforcement: EnforcementSpec,
+    /// What of its file the engine has no use for.
+    #[serde(flatten)]
+    pub ours: Ours,
 }
 
 /// Every command of a saga, resolved.
@@ -53,13 +61,14 @@ pub struct Ready {
 /// # Errors
 /// All that is wrong with it.
 pub fn load(path: &Path, around: &Surroundings, operator: Option<&Path>) -> Result<Ready, ConfigError> {
-    let Loaded { value, mut document } = config::load_typed::<SagaSpec>(&around.cwd.join(path), Kind::Saga)?;
+    let Loaded { value, mut document } = config::load_typed::<SagaFile>(&around.cwd.join(path), Kind::Saga)?;
     document.shown = path.to_path_buf();
+    let (value, ours) = value.parts();
     let plan = lint::plan(&value).map_err(|problems| document.error(drawn(&document, &problems)))?;
     let unreadable = |source| ConfigError::Unreadable { path: path.to_path_buf(), source };
     let file = around.cwd.join(path).canonicalize().map_err(unreadable)?;
     let operator = operator.map(|path| around.cwd.join(path));
-    let context = Context { file, operator, enforcement: value.enforcement };
+    let context = Context { file, operator, uid: Some(around.uid), enforcement: value.enforcement, ours };
     let commands = commands(&plan, &context, around, Some((&document, value.steps.form)))?;
     Ok(Ready { plan, context, commands })
 }
@@ -75,7 +84,7 @@ pub fn commands(
     place: Option<(&Document, StepsForm)>,
 ) -> Result<Commands, ConfigError> {
     let mut commands = Commands::new();
-    let mut problems = Vec::new();
+    let (ours, mut problems) = ours(plan, context, around, place.map(|(document, _)| document));
     for (index, step) in plan.steps().iter().enumerate() {
         let works = [
             (RunKind::Forward, Some(&step.forward)),
@@ -85,7 +94,11 @@ pub fn commands(
         for (kind, work) in works {
             let Some(work) = work else { continue };
             match command(plan, work, context, around) {
-                Ok(agent) => drop(commands.insert((step.name.clone(), kind), agent)),
+                Ok(mut agent) => {
+                    agent.slos.clone_from(&ours.slos);
+                    agent.chaos.clone_from(&ours.chaos);
+                    commands.insert((step.name.clone(), kind), agent);
+                }
                 Err(error) => problems.extend(placed(&error, place, index, &step.name, kind)?),
             }
         }
@@ -97,8 +110,33 @@ pub fn commands(
     }
 }
 
+/// What holds for all of its commands, and what is wrong with it at its own lines: found by resolving one command with and
+/// without it. A saga that is taken up again goes on without what an operator allows no more.
+fn ours(plan: &Plan, context: &Context, around: &Surroundings, document: Option<&Document>) -> (Ours, Vec<Problem>) {
+    let ours = context.ours.clone();
+    let Some(first) = plan.steps().first().filter(|_| ours != Ours::default()) else { return (ours, Vec::new()) };
+    let problems = |ours: &Ours| -> Vec<Problem> {
+        let Ok(mut spec) = spec(plan, &first.forward, context) else { return Vec::new() };
+        spec.slos.clone_from(&ours.slos);
+        spec.chaos.clone_from(&ours.chaos);
+        let plan = config::agent_from_spec(&spec, &context.file, document, around, context.operator.as_deref());
+        plan.err().and_then(|e| e.report().map(|report| report.problems.clone())).unwrap_or_default()
+    };
+    let without = problems(&Ours::default());
+    let is_new = |problem: &Problem| without.iter().all(|other| other.message != problem.message);
+    let found: Vec<Problem> = problems(&ours).into_iter().filter(is_new).collect();
+    match (found.is_empty(), document) {
+        (true, _) | (false, Some(_)) => (ours, found),
+        (false, None) => (Ours { chaos: config::spec::ChaosSpec::default(), ..ours }, Vec::new()),
+    }
+}
+
 /// One command as the agent that it is.
 fn command(plan: &Plan, work: &Work, context: &Context, around: &Surroundings) -> Result<AgentPlan, ConfigError> {
+    config::agent_from_spec(&spec(plan, work, context)?, &context.file, None, around, context.operator.as_deref())
+}
+
+fn spec(plan: &Plan, work: &Work, context: &Context) -> Result<AgentSpec, ConfigError> {
     let alone = |problem| ConfigError::from_report(config::Report::new(Path::new(""), "".into(), vec![problem]));
     let ring = ring(plan, work).map_err(|problem| alone(*problem))?;
     let words = Command::from_words(work.command.clone());
@@ -111,7 +149,7 @@ fn command(plan: &Plan, work: &Work, context: &Context, around: &Surroundings) -
         EnforcementSpec::Required => config::spec::EnforcementSpec::Required,
         EnforcementSpec::BestEffort => config::spec::EnforcementSpec::BestEffort,
     };
-    config::agent_from_spec(&spec, &context.file, around, context.operator.as_deref())
+    Ok(spec)
 }
 
 /// The ring of a command: what it asks for, never above the saga's ceiling.

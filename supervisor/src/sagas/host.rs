@@ -1,86 +1,32 @@
-//! What stands around a saga's driver: lock, ground, store, signals.
+//! What can be known of sagas, and said to them, without a supervisor.
 //!
-//! In this order: the lock (nobody else drives this journal), the sweep (nothing of an earlier supervisor runs), then the
-//! store and the driver. At the end the same backwards.
+//! Reading goes beside a running supervisor or without one. An operator's word needs the lock: it becomes durable in the
+//! journal, and whoever takes the saga up acts on it.
 
-use std::path::PathBuf;
-use std::sync::Arc;
-
-use agt_saga::driver::{Driver, Progress, SagaError, Settings};
-use agt_saga::id::SagaId;
-use agt_saga::journal::{Entry, Scope, Summary};
-use agt_saga::machine::{Rest, State};
+use agt_saga::driver::{Driver, SagaError, Settings, Steps, StepsError};
+use agt_saga::id::{RunId, SagaId};
+use agt_saga::journal::{Entry, JournalError, Scope, Summary};
+use agt_saga::machine::{Command, Fate, State, StepRun};
+use agt_saga::outcome::{Again, Ending, StepOutcome};
 use agt_saga::record::Record;
 use agt_saga::replay::{records, replay};
 use sha2::{Digest, Sha256};
-use tokio::signal::unix::{SignalKind, signal};
+use std::sync::Arc;
 
-use super::crash::CrashAt;
-use super::file::Commands;
 use super::journal::AuditedJournal;
-use super::progress;
-use super::steps::ProcessSteps;
-use crate::config::Color;
 use crate::dirs::Dirs;
-use crate::driver::ground::{Ground, GroundError};
+use crate::exit;
 use crate::store::{DATABASE_FILE, Options, Reader, StateLock, Store, StoreError};
 
-/// The driver as the program has it.
-pub type SagaDriver = Driver<AuditedJournal, ProcessSteps>;
-
-/// Why a saga could not be driven to where it rests.
+/// Why a saga could not be read or told something.
 #[derive(Debug, thiserror::Error)]
 pub enum HostError {
     /// No lock, no store.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// No ground.
-    #[error(transparent)]
-    Ground(#[from] GroundError),
     /// The engine gave up.
     #[error(transparent)]
     Saga(#[from] SagaError),
-    /// A folder can't be made.
-    #[error("{path} can't be made")]
-    Folder {
-        /// The folder.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// Signals can't be heard.
-    #[error("signals can't be heard")]
-    Signals(#[source] std::io::Error),
-}
-
-/// How the lines of progress are shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Show {
-    /// On standard error.
-    Lines(Color),
-    /// Not at all.
-    Nothing,
-}
-
-/// What drives sagas in this process.
-#[derive(Debug)]
-pub struct Host {
-    /// The engine.
-    pub driver: SagaDriver,
-    steps: Arc<ProcessSteps>,
-    store: Store,
-    ground: Arc<Ground>,
-    dirs: Dirs,
-}
-
-/// How driving ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Driven {
-    /// Where nothing more happens by itself.
-    Rests(Rest),
-    /// Where a signal stopped us; the saga can be taken up again.
-    Stopped,
 }
 
 /// The hash of a plan's text: SHA-256 in hex.
@@ -89,83 +35,41 @@ pub fn digest(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-impl Host {
-    /// Takes the lock, sweeps, opens the store. Must be called within a runtime's context.
-    ///
-    /// # Errors
-    /// [`HostError`].
-    pub fn open(
-        dirs: &Dirs,
-        commands: Commands,
-        uid: u32,
-        show: Show,
-        crash_at: Option<u64>,
-    ) -> Result<Host, HostError> {
-        let lock = StateLock::acquire(&dirs.state)?;
-        let logs = dirs.logs();
-        std::fs::create_dir_all(&logs).map_err(|source| HostError::Folder { path: logs.clone(), source })?;
-        let ground = Arc::new(Ground::lay(&dirs.state, &dirs.cgroup_record())?);
-        let store = Store::open_locked(lock, Options::default())?;
-        let steps = Arc::new(ProcessSteps::new(Arc::clone(&ground), commands, logs));
-        let mut settings = Settings::new(digest);
-        settings.observer = match show {
-            Show::Nothing => None,
-            Show::Lines(color) => Some(Arc::new(move |seen: &Progress<'_>| {
-                let saga = seen.state.plan().name();
-                seen.records
-                    .iter()
-                    .filter_map(|record| progress::line(saga, record, color))
-                    .for_each(|line| eprintln!("{line}"));
-            })),
-        };
-        settings.hook = crash_at.map(|number| Arc::new(CrashAt::new(number)) as Arc<_>);
-        let driver = Driver::new(AuditedJournal::new(store.clone(), uid), Arc::clone(&steps), settings);
-        Ok(Host { driver, steps, store, ground, dirs: dirs.clone() })
+/// Steps where there is no supervisor: none runs, and none can be begun.
+#[derive(Debug)]
+struct NoSteps;
+
+impl Steps for NoSteps {
+    async fn run(&self, _: StepRun) -> StepOutcome {
+        let reason = "no supervisor is running".to_owned();
+        StepOutcome::ended(Ending::NotStarted { reason, again: Again::No })
     }
 
-    /// Drives one saga until it rests or a signal stops us: then what runs is ended, its outcome unrecorded.
-    ///
-    /// # Errors
-    /// [`HostError`].
-    pub async fn drive(&self, driving: impl Future<Output = Result<Rest, SagaError>>) -> Result<Driven, HostError> {
-        let listen = |kind| signal(kind).map_err(HostError::Signals);
-        let (mut term, mut int, mut hup) =
-            (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?, listen(SignalKind::hangup())?);
-        let mut driving = std::pin::pin!(driving);
-        tokio::select! {
-            rest = &mut driving => return Ok(Driven::Rests(rest?)),
-            _ = term.recv() => {}
-            _ = int.recv() => {}
-            _ = hup.recv() => {}
-        }
-        tokio::select! {
-            rest = &mut driving => Ok(Driven::Rests(rest?)),
-            gone = self.steps.let_go() => {
-                if let Err(e) = gone {
-                    eprintln!("error: what ran could not be ended; the next start will: {e}");
-                }
-                Ok(Driven::Stopped)
-            }
-        }
+    async fn cancel(&self, _: &RunId) -> Result<(), StepsError> {
+        Ok(())
     }
 
-    /// Gives everything back.
-    pub async fn close(self) {
-        let Host { driver, steps, store, ground, dirs } = self;
-        drop(driver);
-        drop(steps);
-        if let Ok(ground) = Arc::try_unwrap(ground)
-            && let Err(e) = ground.clear(&dirs.cgroup_record())
-        {
-            eprintln!("warning: our cgroups could not be removed: {e}");
-        }
-        if let Err(e) = store.close().await {
-            eprintln!("error: the state store could not be closed in order: {e}");
-        }
+    async fn verify_empty(&self, _: &SagaId, _: &[RunId]) -> Result<Vec<Fate>, StepsError> {
+        Err("no supervisor is running".into())
     }
 }
 
-/// A saga as its journal has it, read beside a running supervisor or without one. `None`: there is no such saga.
+/// Gives an operator's word to a saga that nobody drives; durable when this returns.
+///
+/// # Errors
+/// [`StoreError::Locked`] when a supervisor is there; a word that makes no sense.
+pub async fn command(dirs: &Dirs, id: &SagaId, command: Command) -> Result<(), HostError> {
+    let lock = StateLock::acquire(&dirs.state)?;
+    let store = Store::open_locked(lock, Options::default())?;
+    let journal = AuditedJournal::new(store.clone(), nix::unistd::getuid().as_raw());
+    let driver = Driver::new(journal, Arc::new(NoSteps), Settings::new(digest));
+    let given = driver.command(id, command).await;
+    drop(driver);
+    store.close().await?;
+    Ok(given?)
+}
+
+/// A saga as its journal has it. `None`: there is no such saga.
 ///
 /// # Errors
 /// A store that can't be read, a history that makes no saga.
@@ -192,10 +96,26 @@ pub fn list(dirs: &Dirs, scope: Scope) -> Result<Vec<Summary>, HostError> {
     Ok(Reader::open(&dirs.state)?.sagas(scope)?)
 }
 
-/// Says which sagas of this store wait to be taken up: at a start, before anything else is.
-pub fn name_unfinished(dirs: &Dirs) {
+/// Says which sagas of this store wait to be taken up: where somebody asked for one saga, and the others are not their
+/// business.
+pub fn name_unfinished(dirs: &Dirs, but: &str) {
     // A list that can't be read is the store's trouble, which opening it reports.
-    for waiting in list(dirs, Scope::Unfinished).unwrap_or_default() {
+    for waiting in list(dirs, Scope::Unfinished).unwrap_or_default().iter().filter(|waiting| waiting.id != but) {
         eprintln!("note: saga {} is {}: `agt-supervise saga resume {0}` takes it up", waiting.id, waiting.state);
+    }
+}
+
+/// The exit code for what the engine says.
+#[must_use]
+pub fn saga_code(error: &SagaError) -> u8 {
+    match error {
+        SagaError::Journal { source: JournalError::Store(source), .. } => {
+            source.downcast_ref::<StoreError>().map_or(exit::CANT_CREATE, StoreError::exit_code)
+        }
+        SagaError::Replay { .. } => exit::DATA,
+        SagaError::Refused { .. } => exit::USAGE,
+        SagaError::TreesNotEmpty { .. } | SagaError::NotEnded { .. } => exit::UNAVAILABLE,
+        SagaError::Journal { .. } | SagaError::AlreadyDriven { .. } => exit::TRY_AGAIN,
+        SagaError::Illegal { .. } | SagaError::Stopped { .. } => exit::BUG,
     }
 }

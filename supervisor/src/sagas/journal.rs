@@ -18,7 +18,7 @@ const STEP_END: Action = Action::new("saga.step_end");
 const ORDER: Action = Action::new("saga.order");
 const END: Action = Action::new("saga.end");
 
-/// The journal of one supervisor, acting for one user.
+/// The journal of one supervisor.
 #[derive(Debug, Clone)]
 pub struct AuditedJournal {
     store: Store,
@@ -27,10 +27,15 @@ pub struct AuditedJournal {
 }
 
 impl AuditedJournal {
-    /// A journal in `store`; records say that `uid` started what is started.
+    /// A journal in `store`; where neither order nor saga says whose they are, records name `uid`.
     #[must_use]
     pub fn new(store: Store, uid: u32) -> AuditedJournal {
         AuditedJournal { plain: SqliteJournal::new(store.clone()), store, uid }
+    }
+
+    /// The uid of whoever gave an order: the server wrote it there from the kernel's word.
+    fn by(&self, authority: &Authority) -> u32 {
+        authority.by.strip_prefix("uid ").and_then(|uid| uid.parse().ok()).unwrap_or(self.uid)
     }
 
     /// What of a journal record the audit log keeps as well; waits and the like are none of its business.
@@ -40,12 +45,14 @@ impl AuditedJournal {
             record.agent(summary.name.as_str()).detail("saga", summary.id.as_str())
         };
         let order = |authority: &Authority, word: &str| {
-            let record = new(Actor::Operator(self.uid), ORDER, Outcome::Allowed).detail("order", word);
+            let record = new(Actor::Operator(self.by(authority)), ORDER, Outcome::Allowed).detail("order", word);
             record.reason(authority.reason.as_str())
         };
         Some(match &record.event {
             Event::Created(created) => {
-                new(Actor::Uid(self.uid), START, Outcome::Allowed).detail("plan", created.plan_hash.as_str())
+                let uid = created.context.get("uid").and_then(serde_json::Value::as_u64);
+                let uid = uid.and_then(|uid| u32::try_from(uid).ok()).unwrap_or(self.uid);
+                new(Actor::Uid(uid), START, Outcome::Allowed).detail("plan", created.plan_hash.as_str())
             }
             Event::Started(run) => {
                 let action = match run.kind {
@@ -65,7 +72,7 @@ impl AuditedJournal {
             Event::Resolved(resolved) => order(&resolved.authority, "resolve").detail("step", resolved.step.as_str()),
             Event::Halted(agt_saga::record::Because::Cancelled(authority)) => order(authority, "cancel"),
             Event::Ended(ended) => {
-                let actor = ended.authority.as_ref().map_or(Actor::Supervisor, |_| Actor::Operator(self.uid));
+                let actor = ended.authority.as_ref().map_or(Actor::Supervisor, |by| Actor::Operator(self.by(by)));
                 let reason = ended.authority.as_ref().map_or("", |authority| authority.reason.as_str());
                 new(actor, END, Outcome::Noted).reason(reason).detail("state", ended.state.as_str())
             }

@@ -24,7 +24,7 @@ pub fn ending(ending: &Ending) -> String {
         Ending::Signalled(signal) => format!("ended by signal {signal}"),
         Ending::TimedOut => "ran into its time limit and was ended".to_owned(),
         Ending::Cancelled => "cancelled and ended".to_owned(),
-        Ending::Killed { reason } => format!("killed: {reason}"),
+        Ending::Killed { reason, .. } => format!("killed: {reason}"),
         Ending::NotStarted { reason, .. } => format!("not started: {reason}"),
         Ending::BadOutput { reason } => format!("done, but {reason}"),
     }

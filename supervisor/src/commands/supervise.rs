@@ -1,0 +1,235 @@
+//! The supervisor's own life in this process: ground, store, loop, sockets, signals, and back again.
+//!
+//! In this order: the lock (nobody else works with this state directory), the sweep (nothing of an earlier supervisor runs),
+//! the store, the loop and whoever reaches it. At the end the same backwards.
+
+use std::io::IsTerminal;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use super::run::{StdioKind, wiring};
+use super::{Failure, Outcome};
+use crate::chaosing::{self, Chaos};
+use crate::config::Surroundings;
+use crate::control::handoff::{Door, refusal_code};
+use crate::control::protocol::About;
+use crate::control::server::{Answers, Operators, Socket};
+use crate::dirs::Dirs;
+use crate::driver::definition::Definition;
+use crate::driver::event::{Act, Request};
+use crate::driver::ground::Ground;
+use crate::driver::{Handle, Mode, Supervisor, Talk};
+use crate::exit;
+use crate::govern::kill_mark;
+use crate::sagas::hosted::{DriveError, Driven, Listener, Sagas, Submission};
+use crate::store::lock::StateLock;
+use crate::store::{Options, Store};
+use crate::telemetry::Telemetry;
+use crate::telemetry::endpoint::{Bound, Choice, Endpoint};
+use crate::telemetry::scrape::Scraper;
+
+/// What a supervisor is started for.
+pub(super) struct Task {
+    pub(super) mode: Mode,
+    pub(super) talk: Talk,
+    pub(super) metrics: Choice,
+    pub(super) around: Surroundings,
+    pub(super) definitions: Vec<(Definition, StdioKind)>,
+    /// One saga that somebody asked for. Without one, all that are unfinished are taken up.
+    pub(super) errand: Option<Errand>,
+}
+
+/// A saga that somebody asked for by hand: the supervisor ends with it.
+pub(super) struct Errand {
+    pub(super) submission: Submission,
+    /// The saga's name.
+    pub(super) name: String,
+    pub(super) listener: Listener,
+    /// For tests.
+    pub(super) crash_at: Option<u64>,
+    /// Told how it ended.
+    pub(super) ended: Box<dyn FnOnce(Result<Driven, DriveError>) + Send>,
+}
+
+/// Becomes the supervisor of this state directory until its work is done.
+///
+/// # Errors
+/// A metrics address that is taken, no ground, no store, no sockets. Nothing was started then.
+pub(super) fn supervise(dirs: &Dirs, lock: StateLock, task: Task) -> Outcome {
+    let Bound { endpoint, warning } = Endpoint::bind(task.metrics).map_err(|e| {
+        Failure::of(exit::CANT_CREATE, &e)
+            .help("name another address with --metrics, or `--metrics off`; nothing was started")
+    })?;
+    if let Some(warning) = warning.filter(|_| task.talk == Talk::Normal) {
+        eprintln!("warning: {warning}");
+    }
+    raise_open_files();
+    let made = |path: &Path| {
+        std::fs::create_dir_all(path).map_err(|e| Failure::new(exit::CANT_CREATE, format!("{}: {e}", path.display())))
+    };
+    made(&dirs.runtime)?;
+    made(&dirs.logs())?;
+    let ground = Ground::lay(&dirs.state, &dirs.cgroup_record())?;
+    if let Some(swept) = ground.swept.filter(|swept| swept.processes > 0) {
+        eprintln!("note: ended {} processes that an earlier supervisor left behind", swept.processes);
+    }
+    let store = Store::open_locked(lock, Options::default())?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::of(exit::BUG, &e))?;
+    let code = runtime.block_on(live(dirs, Arc::new(ground), store, endpoint, task));
+    // Blocking reads of our own standard input would hold the runtime's end up.
+    runtime.shutdown_background();
+    code
+}
+
+/// Every agent and every connection of one costs descriptors, and the soft limit of a login is 1024. Agents get a limit of
+/// their own at launch.
+fn raise_open_files() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        // Staying at the soft limit is no reason not to start.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}
+
+async fn live(dirs: &Dirs, ground: Arc<Ground>, store: Store, endpoint: Option<Endpoint>, task: Task) -> Outcome {
+    let Task { mode, talk, around, definitions, errand, .. } = task;
+    let operators = Operators::default();
+    let socket = Socket::bind(&dirs.operator_socket(), &operators).map_err(|e| Failure::of(exit::CANT_CREATE, &e))?;
+    let marks = kill_mark::take_up(&store, &dirs.state).await.map_err(|e| Failure::from(&e))?;
+    for name in marks.iter().flat_map(|mark| &mark.agents) {
+        eprintln!("note: {name} was killed by `kill --all` and stays dead until `agt-supervise revive {name}`");
+    }
+    chaosing::recover(&store).await.map_err(|e| Failure::of(e.exit_code(), &e))?;
+    let telemetry = Telemetry::new();
+    let (supervisor, handle) = Supervisor::new(mode, dirs.clone(), Arc::clone(&ground), store.clone(), talk);
+    let crash_at = errand.as_ref().and_then(|errand| errand.crash_at);
+    let sagas = Sagas::new(handle.clone(), store.clone(), &ground, dirs, crash_at);
+    // The loop alone holds the ground, and takes it away at its end.
+    drop(ground);
+    let supervisor = supervisor.counting_into(telemetry.clone()).hosting(sagas.guests(), Arc::clone(sagas.steps()));
+    let chaos = Chaos::new(handle.clone(), store.clone());
+    let url = endpoint.as_ref().map(Endpoint::url);
+    let scraper = Scraper::new(telemetry, handle.clone(), store.clone());
+    let scraped = endpoint.map(|endpoint| tokio::spawn(endpoint.serve(scraper)));
+    let about = About { pid: std::process::id(), version: env!("CARGO_PKG_VERSION").to_owned(), metrics: url };
+    let door = Door::open(&dirs.handoff_socket(), handle.clone(), sagas.clone());
+    let door = door.map_err(|e| Failure::of(exit::CANT_CREATE, &e))?;
+    let answers = Answers { handle: handle.clone(), about, chaos, sagas: sagas.clone(), store };
+    let served = tokio::spawn(socket.serve(operators, answers));
+    let (stop, stopped) = watch::channel(false);
+    let own = Arc::new(Own { agents: Mutex::default(), stop });
+    let signals = tokio::spawn(heed_signals(handle.clone(), Arc::clone(&own), sagas.clone(), mode));
+    let looped = tokio::spawn(supervisor.run());
+    let errand = match errand {
+        Some(errand) => Some(tokio::spawn(run_errand(sagas, errand, stopped))),
+        None => {
+            // Nobody listens: a signal is about something else.
+            drop(stopped);
+            sagas.resume_unfinished(dirs, &around);
+            None
+        }
+    };
+    let mut code = run_agents(&handle, &own, definitions).await?;
+    if let Some(errand) = errand
+        && let Err(e) = errand.await
+    {
+        eprintln!("error: the saga's task ended badly: {e}");
+        code = exit::BUG;
+    }
+    if mode == Mode::UntilLast {
+        handle.send(Request::Settle);
+    }
+    if let Err(e) = looped.await {
+        eprintln!("error: the supervisor's loop ended badly: {e}");
+        code = exit::BUG;
+    }
+    drop(door);
+    served.abort();
+    signals.abort();
+    scraped.iter().for_each(tokio::task::JoinHandle::abort);
+    // Wait for the abort, so that the socket's file is gone when we are.
+    let _ = served.await;
+    Ok(code)
+}
+
+/// Starts the agents and waits until they are dead for good; the first code that is not 0.
+async fn run_agents(handle: &Handle, own: &Own, definitions: Vec<(Definition, StdioKind)>) -> Outcome {
+    let mut waits = Vec::new();
+    for (definition, kind) in definitions {
+        let name = definition.name().to_owned();
+        let wiring = wiring(kind).map_err(|e| Failure::of(exit::BUG, &e))?;
+        own.agents.lock().unwrap_or_else(PoisonError::into_inner).push(name.clone());
+        waits.push((name, handle.add(definition, wiring)));
+    }
+    let mut code = 0;
+    for (name, wait) in waits {
+        let ended = match wait.await {
+            Ok(Ok(death)) => death.exit_code(),
+            Ok(Err(refusal)) => {
+                eprintln!("error: {name} was not started: {refusal}");
+                refusal_code(&refusal)
+            }
+            Err(_) => exit::BUG,
+        };
+        own.agents.lock().unwrap_or_else(PoisonError::into_inner).retain(|left| *left != name);
+        code = if code == 0 { ended } else { code };
+    }
+    Ok(code)
+}
+
+async fn run_errand(sagas: Sagas, errand: Errand, stopped: watch::Receiver<bool>) {
+    let seat = sagas.seat(&errand.name);
+    let ended = sagas.drive(errand.submission, errand.listener, stopped, seat).await;
+    (errand.ended)(ended);
+}
+
+/// What was started from this terminal.
+struct Own {
+    agents: Mutex<Vec<String>>,
+    /// Stops the saga in order; nobody hears when there is none, or when it has ended.
+    stop: watch::Sender<bool>,
+}
+
+/// TERM stops everything in order. INT and HUP come from a terminal and stop what was started there, or, when that is over,
+/// everything. The second signal kills.
+async fn heed_signals(handle: Handle, own: Arc<Own>, sagas: Sagas, mode: Mode) {
+    let kinds = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()];
+    let [Ok(mut term), Ok(mut int), Ok(mut hup)] = kinds.map(signal) else {
+        eprintln!("error: signals can't be heard: stop this supervisor with `agt-supervise stop --all`");
+        return;
+    };
+    let uid = nix::unistd::geteuid().as_raw();
+    let mut first = true;
+    loop {
+        let (heard, all) = tokio::select! {
+            heard = term.recv() => (heard, true),
+            heard = int.recv() => (heard, false),
+            heard = hup.recv() => (heard, false),
+        };
+        if heard.is_none() {
+            return;
+        }
+        if first && std::io::stderr().is_terminal() {
+            eprintln!("\nstopping; once more to kill");
+        }
+        let left = own.agents.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        // A saga's receiver lives as long as it is driven.
+        let saga = own.stop.receiver_count() > 0;
+        own.stop.send_replace(true);
+        if all || (left.is_empty() && !saga) || mode == Mode::Service {
+            sagas.close();
+            handle.send(if first { Request::Shutdown } else { Request::ShutdownNow });
+        } else {
+            let act = if first { Act::Stop } else { Act::Kill };
+            left.iter().for_each(|name| handle.wish(name, act, uid));
+        }
+        first = false;
+    }
+}
