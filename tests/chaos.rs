@@ -46,11 +46,9 @@ impl Scene {
         command.arg(self.folder.join("operator.yaml")).arg(self.folder.join("agent.yaml"));
         command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
         let supervisor = Supervisor { child: Some(command.spawn().unwrap()) };
-        if self.is_quiet {
-            until("the agent runs", || self.rig.output(["ps", "--json"]).stdout.contains("\"state\": \"running\""));
-        } else {
-            until("the agent ticks", || self.ticks() > 0);
-        }
+        // It may tick before its supervisor has heard that it runs, and no experiment begins on an agent that doesn't.
+        until("the agent runs", || self.rig.output(["ps", "--json"]).stdout.contains("\"state\": \"running\""));
+        until("the agent ticks", || self.is_quiet || self.ticks() > 0);
         supervisor
     }
 
@@ -105,7 +103,11 @@ impl Scene {
     }
 
     pub fn until_frozen(&self) {
-        until("the agent is frozen", || self.is_frozen());
+        until("the agent is frozen", || {
+            let ended = self.rig.output(["chaos", "report"]);
+            assert_ne!(ended.code, 0, "the experiment has ended already: {}", ended.stdout);
+            self.is_frozen()
+        });
     }
 
     /// Two looks further apart than several ticks.
