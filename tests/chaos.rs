@@ -23,7 +23,8 @@ impl Scene {
         copy(&example("06-chaos-hang"), &folder);
         only_its_owner_writes(&folder.join("operator.yaml"));
         let scene = Scene { rig, folder, mark: unique("chaos-ticker"), is_quiet: false };
-        let script = format!("n=0; while true; do n=$((n+1)); echo $n > ticks; sleep 0.05; done # {}", scene.mark);
+        // Appended to: a freeze between truncating and writing would look like an agent that never ticked.
+        let script = format!("while true; do echo >> ticks; sleep 0.05; done # {}", scene.mark);
         scene.edit(
             "agent.yaml",
             "command: [sh, ticker.sh]",
@@ -66,8 +67,7 @@ impl Scene {
     }
 
     pub fn ticks(&self) -> u64 {
-        let text = std::fs::read_to_string(self.folder.join("ticks")).unwrap_or_default();
-        text.trim().parse().unwrap_or(0)
+        std::fs::metadata(self.folder.join("ticks")).map_or(0, |file| file.len())
     }
 
     /// The example's experiment with another fault, given as lines of YAML.
