@@ -23,7 +23,8 @@ impl Scene {
         copy(&example("06-chaos-hang"), &folder);
         only_its_owner_writes(&folder.join("operator.yaml"));
         let scene = Scene { rig, folder, mark: unique("chaos-ticker"), is_quiet: false };
-        let script = format!("n=0; while true; do n=$((n+1)); echo $n > ticks; sleep 0.05; done # {}", scene.mark);
+        // Appended to: a freeze between truncating and writing would look like an agent that never ticked.
+        let script = format!("while true; do echo >> ticks; sleep 0.05; done # {}", scene.mark);
         scene.edit(
             "agent.yaml",
             "command: [sh, ticker.sh]",
@@ -46,11 +47,9 @@ impl Scene {
         command.arg(self.folder.join("operator.yaml")).arg(self.folder.join("agent.yaml"));
         command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
         let supervisor = Supervisor { child: Some(command.spawn().unwrap()) };
-        if self.is_quiet {
-            until("the agent runs", || self.rig.output(["ps", "--json"]).stdout.contains("\"state\": \"running\""));
-        } else {
-            until("the agent ticks", || self.ticks() > 0);
-        }
+        // It may tick before its supervisor has heard that it runs, and no experiment begins on an agent that doesn't.
+        until("the agent runs", || self.rig.output(["ps", "--json"]).stdout.contains("\"state\": \"running\""));
+        until("the agent ticks", || self.is_quiet || self.ticks() > 0);
         supervisor
     }
 
@@ -68,8 +67,7 @@ impl Scene {
     }
 
     pub fn ticks(&self) -> u64 {
-        let text = std::fs::read_to_string(self.folder.join("ticks")).unwrap_or_default();
-        text.trim().parse().unwrap_or(0)
+        std::fs::metadata(self.folder.join("ticks")).map_or(0, |file| file.len())
     }
 
     /// The example's experiment with another fault, given as lines of YAML.
@@ -105,7 +103,11 @@ impl Scene {
     }
 
     pub fn until_frozen(&self) {
-        until("the agent is frozen", || self.is_frozen());
+        until("the agent is frozen", || {
+            let ended = self.rig.output(["chaos", "report"]);
+            assert_ne!(ended.code, 0, "the experiment has ended already: {}", ended.stdout);
+            self.is_frozen()
+        });
     }
 
     /// Two looks further apart than several ticks.
