@@ -43,9 +43,7 @@ fn capability_set(key: &str) -> Capabilities {
 fn held_capabilities(privilege: Privilege) -> Capabilities {
     match privilege {
         Privilege::User { .. } => Capabilities::NONE,
-        Privilege::Root => {
-            Capabilities::from_mask(capability_set("CapPrm:").mask() & capability_set("CapBnd:").mask())
-        }
+        Privilege::Root => Capabilities::from_mask(capability_set("CapPrm:").mask() & capability_set("CapBnd:").mask()),
     }
 }
 

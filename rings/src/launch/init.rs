@@ -153,7 +153,9 @@ fn settle(given: &mut Given, plan: &Plan) -> Result<(), Failure> {
     for number in 0..3 {
         replace_with_nothing(number).map_err(failed("let go of the launcher's streams"))?;
     }
-    process::drop_bounding_set_but(Capabilities::NONE).or_else(ignore_eperm).map_err(failed("empty the init's bounding set"))?;
+    process::drop_bounding_set_but(Capabilities::NONE)
+        .or_else(ignore_eperm)
+        .map_err(failed("empty the init's bounding set"))?;
     // Without a PID namespace it ends the tree by signals, and the tree has another uid than it.
     let ends_others = plan.ids.is_some() && plan.namespaces & libc::CLONE_NEWPID == 0;
     let keep = Capabilities::from_mask(if ends_others { 1 << process::CAP_KILL } else { 0 });

@@ -18,7 +18,8 @@ impl Plan {
         match &mut self.root {
             Root::Built { mounts, .. } => {
                 let control = PathBuf::from(CONTROL);
-                let covered = |mount: &Mount| matches!(mount, Mount::Bind { target, .. } if control.starts_with(target));
+                let covered =
+                    |mount: &Mount| matches!(mount, Mount::Bind { target, .. } if control.starts_with(target));
                 if mounts.iter().any(covered) {
                     return None;
                 }

@@ -9,9 +9,9 @@ use crate::cli::{ActArgs, Global};
 use crate::control::client::{self, ClientError};
 use crate::control::protocol::{ACT, ActBody, ActWord, Agents};
 use crate::dirs::Dirs;
-use crate::driver::status::AgentStatus;
 use crate::driver::launching::in_full;
 use crate::driver::records::wall_ms;
+use crate::driver::status::AgentStatus;
 use crate::exit;
 use crate::govern::kill_mark::{self, KillMark};
 

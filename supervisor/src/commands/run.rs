@@ -84,7 +84,9 @@ pub fn run(global: &Global, args: RunArgs) -> Outcome {
         .collect();
     let lock = match StateLock::acquire(&dirs.state) {
         Ok(lock) => lock,
-        Err(StoreError::Locked { .. }) => return super::handover::hand_over(&dirs, talk, definitions, args.metrics.metrics),
+        Err(StoreError::Locked { .. }) => {
+            return super::handover::hand_over(&dirs, talk, definitions, args.metrics.metrics);
+        }
         Err(e) => return Err(e.into()),
     };
     supervise(&dirs, lock, Mode::UntilLast, talk, args.metrics.choice(), definitions)

@@ -138,7 +138,8 @@ pub fn waiting(state: &Path) -> Result<Vec<(PathBuf, KillMark)>, MarkError> {
     paths.sort();
     let read = |path: PathBuf| {
         let bytes = fs::read(&path).map_err(|e| at(&path, e))?;
-        let mark = serde_json::from_slice(&bytes).map_err(|source| MarkError::Damaged { path: path.clone(), source })?;
+        let mark =
+            serde_json::from_slice(&bytes).map_err(|source| MarkError::Damaged { path: path.clone(), source })?;
         Ok((path, mark))
     };
     paths.into_iter().map(read).collect()
