@@ -158,6 +158,36 @@ fn a_supervisor_that_runs_on_restarts_nobody_who_was_killed_meanwhile() {
 }
 
 #[test]
+fn a_mark_that_appears_ends_whom_it_names_and_nobody_else() {
+    let rig = Rig::new();
+    let folder = rig.dir.path().join("agents");
+    std::fs::create_dir(&folder).unwrap();
+    for name in ["one", "two"] {
+        let policy = "restart: {policy: always}";
+        let file = rig.agent(name, &format!("ring: 2\n{}{policy}\ncommand: [sleep, '1000']\n", effort()));
+        std::fs::rename(&file, folder.join(file.file_name().unwrap())).unwrap();
+    }
+    let supervisor = rig.start(&folder);
+    let state = |name: &str| {
+        let agents = rig.ps()["agents"].as_array().unwrap().clone();
+        agents.iter().find(|agent| agent["name"] == name).unwrap()["state"].as_str().unwrap().to_owned()
+    };
+    until("both run", || state("one") == "running" && state("two") == "running");
+    let marks = rig.state.join("killed");
+    std::fs::create_dir(&marks).unwrap();
+    std::fs::write(rig.dir.path().join("mark"), r#"{"agents": ["one"], "reason": "test", "by": 7, "at_ms": 5}"#)
+        .unwrap();
+    std::fs::rename(rig.dir.path().join("mark"), marks.join("5-1.json")).unwrap();
+    until("the named one is ended", || state("one") == "ended");
+    assert_eq!(state("two"), "running");
+    until("the mark is taken up", || !marks.exists());
+    assert_eq!(rig.output(["stop", "--all", "--reason", "test", "--yes"]).code, 0);
+    supervisor.wait();
+    let audit = rig.output(["audit", "show", "--agent", "one"]);
+    assert!(audit.stdout.contains("operator:7"), "{}", audit.stdout);
+}
+
+#[test]
 fn the_launcher_and_the_init_have_names() {
     let rig = Rig::new();
     let file = rig.agent("named", &format!("ring: 2\n{}command: [sleep, '1000']\n", effort()));

@@ -17,7 +17,10 @@ fn run(rig: &Rig, capabilities: &str, rest: &str) -> Outcome {
     };
     // Known after its first start, which is in a lower ring.
     start();
-    for args in [&["trust", "set", "chief", "960", "--reason", "test"][..], &["attest", "chief", "--reason", "test"]] {
+    for args in [
+        &["trust", "set", "chief", "960", "--reason", "test"][..],
+        &["attest", "chief", "--reason", "test", "--ttl", "1h"],
+    ] {
         let outcome = rig.output(args);
         assert_eq!(outcome.code, 0, "{}", outcome.stderr);
     }
@@ -90,7 +93,7 @@ fn a_capability_that_the_supervisor_does_not_hold_refuses_the_launch_by_name() {
         command.current_dir(&rig.work).stdin(std::process::Stdio::null()).output().unwrap().into()
     };
     start();
-    assert_eq!(rig.output(["attest", "chief", "--reason", "test"]).code, 0);
+    assert_eq!(rig.output(["attest", "chief", "--reason", "test", "--ttl", "1h"]).code, 0);
     let refused = start();
     assert_eq!(refused.code, 69, "{}", refused.stderr);
     assert!(refused.stderr.contains("sys_boot") && refused.stderr.contains("help:"), "{}", refused.stderr);
@@ -103,7 +106,7 @@ fn r0_speaks_on_its_control_socket_and_sees_nothing_else_of_the_supervisor() {
     }
     let rig = Rig::new();
     let script = format!(
-        "import os, socket\ns = socket.socket(socket.AF_UNIX)\nos.chdir(os.path.dirname(os.environ['AGT_SOCKET']))\ns.connect('agent.sock')\ns.sendall(b'{{\"kind\": \"start\", \"task\": \"t\"}}\\n')\nprint('heard' if b'ok' in s.recv(4096) else 'deaf')\nfor path in ({0:?}, {0:?} + '/agents', {0:?} + '/state.db', {0:?} + '/operator.sock'):\n    try: print('LEAK', os.listdir(path) if os.path.isdir(path) else open(path).read(1))\n    except OSError as e: print(type(e).__name__)\ntry: open('x', 'w'); print('LEAK')\nexcept OSError as e: print(e.errno)\n",
+        "import os, socket\ns = socket.socket(socket.AF_UNIX)\nos.chdir(os.path.dirname(os.environ['AGT_SOCKET']))\ns.connect('agent.sock')\ns.sendall(b'{{\"task\": \"start\", \"id\": \"t1\"}}\\n')\nprint('heard' if b'ok' in s.recv(4096) else 'deaf')\nfor path in ({0:?}, {0:?} + '/agents', {0:?} + '/state.db', {0:?} + '/operator.sock'):\n    try: print('LEAK', os.listdir(path) if os.path.isdir(path) else open(path).read(1))\n    except OSError as e: print(type(e).__name__)\ntry: open('x', 'w'); print('LEAK')\nexcept OSError as e: print(e.errno)\n",
         rig.state.display().to_string()
     );
     let outcome = run(&rig, "[]", &format!("command: [python3, -c, {}]\n", quoted(&script)));
