@@ -55,8 +55,8 @@ fn r0_has_exactly_the_capabilities_that_its_operator_names() {
 }
 
 #[test]
-fn capabilities_reach_an_agent_of_another_uid_and_stay_with_r0() {
-    if !needs_root("capabilities_reach_an_agent_of_another_uid_and_stay_with_r0") {
+fn capabilities_stay_with_r0() {
+    if !needs_root("capabilities_stay_with_r0") {
         return;
     }
     let rig = Rig::new();
