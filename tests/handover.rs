@@ -91,3 +91,24 @@ fn the_first_supervisor_stays_for_agents_that_were_handed_to_it() {
     assert_eq!(second.wait().code, 143);
     supervisor.wait();
 }
+
+#[test]
+fn a_handed_over_run_says_where_the_metrics_really_are() {
+    let rig = Rig::new();
+    let supervisor = first(&rig);
+    let status: serde_json::Value = serde_json::from_str(&rig.output(["status", "first", "--json"]).stdout).unwrap();
+    assert_eq!(status["agents"][0]["name"], "first");
+    let url = status["supervisor"]["metrics"].as_str().unwrap().to_owned();
+    let file = rig.agent("second", &format!("ring: 2\n{}command: ['true']\n", effort()));
+    let run = |metrics: &[&str]| {
+        let args = ["run", file.to_str().unwrap()].into_iter().chain(metrics.iter().copied());
+        rig.output(args)
+    };
+    let typed = run(&["--metrics", "127.0.0.1:1"]);
+    assert_eq!(typed.code, 0, "{}", typed.stderr);
+    assert!(typed.stderr.contains("--metrics has no effect") && typed.stderr.contains(&url), "{}", typed.stderr);
+    let not_typed = run(&[]);
+    assert!(!not_typed.stderr.contains("--metrics"), "{}", not_typed.stderr);
+    assert_eq!(rig.output(["stop", "--all", "--reason", "test", "--yes"]).code, 0);
+    supervisor.wait();
+}

@@ -91,6 +91,121 @@ fn a_killed_agent_lives_again_only_by_revive() {
     supervisor.wait();
 }
 
+/// `kill --all` beside a supervisor that is stopped.
+fn kill_beside_a_hung_one(rig: &Rig, supervisor: &crate::support::Supervisor) -> crate::support::Outcome {
+    supervisor.signal(Signal::SIGSTOP);
+    rig.output(["kill", "--all", "--reason", "hangs", "--yes"])
+}
+
+#[test]
+fn whom_kill_all_ended_beside_a_hung_supervisor_stays_dead_until_revived() {
+    if !needs_root("whom_kill_all_ended_beside_a_hung_supervisor_stays_dead_until_revived") {
+        return;
+    }
+    let rig = Rig::new();
+    let file = rig.agent("hung-one", "ring: 2\ncommand: [sleep, '1000']\n");
+    let supervisor = rig.start(&file);
+    let killed = kill_beside_a_hung_one(&rig, &supervisor);
+    assert_eq!(killed.code, 0, "{}", killed.stderr);
+    assert!(killed.stderr.contains("hung-one stay dead"), "{}", killed.stderr);
+    // It never answers again.
+    drop(supervisor);
+    let again = rig.output(["run".as_ref(), file.as_os_str()]);
+    assert_eq!(again.code, 76, "{}", again.stderr);
+    assert!(again.stderr.contains("revive hung-one"), "{}", again.stderr);
+    let audit = rig.output(["audit", "show", "--agent", "hung-one", "--json"]);
+    assert!(audit.stdout.contains("kill --all, without the supervisor"), "{}", audit.stdout);
+    assert!(audit.stdout.contains("hangs"), "{}", audit.stdout);
+    assert_eq!(rig.output(["audit", "verify"]).code, 0);
+    assert_eq!(rig.output(["revive", "hung-one", "--reason", "test"]).code, 0);
+    let alive = rig.start(&file);
+    assert_eq!(rig.output(["stop", "--all", "--reason", "test", "--yes"]).code, 0);
+    alive.wait();
+}
+
+#[test]
+fn a_mark_that_nobody_took_up_yet_is_revived_too() {
+    if !needs_root("a_mark_that_nobody_took_up_yet_is_revived_too") {
+        return;
+    }
+    let rig = Rig::new();
+    let file = rig.agent("marked", "ring: 2\ncommand: [sh, -c, '[ -e again ] || sleep 1000; exit 5']\n");
+    let supervisor = rig.start(&file);
+    assert_eq!(kill_beside_a_hung_one(&rig, &supervisor).code, 0);
+    drop(supervisor);
+    std::fs::write(rig.work.join("again"), "").unwrap();
+    let revived = rig.output(["revive", "marked", "--reason", "test"]);
+    assert_eq!(revived.code, 0, "{}", revived.stderr);
+    assert_eq!(rig.output(["run".as_ref(), file.as_os_str()]).code, 5);
+}
+
+#[test]
+fn a_supervisor_that_runs_on_restarts_nobody_who_was_killed_meanwhile() {
+    if !needs_root("a_supervisor_that_runs_on_restarts_nobody_who_was_killed_meanwhile") {
+        return;
+    }
+    let rig = Rig::new();
+    let policy = "restart: {policy: always, backoff: {initial: 10ms, max: 20ms}}";
+    let file = rig.agent("back", &format!("ring: 2\n{policy}\ncommand: [sh, -c, 'echo life >> lives; sleep 1000']\n"));
+    let supervisor = rig.start(&file);
+    until("it lives", || rig.work.join("lives").exists());
+    assert_eq!(kill_beside_a_hung_one(&rig, &supervisor).code, 0);
+    supervisor.signal(Signal::SIGCONT);
+    let outcome = supervisor.wait();
+    assert_eq!(outcome.code, 76, "{}", outcome.stderr);
+    assert_eq!(std::fs::read_to_string(rig.work.join("lives")).unwrap(), "life\n");
+    assert_eq!(rig.output(["run".as_ref(), file.as_os_str()]).code, 76);
+}
+
+#[test]
+fn a_mark_that_appears_ends_whom_it_names_and_nobody_else() {
+    let rig = Rig::new();
+    let folder = rig.dir.path().join("agents");
+    std::fs::create_dir(&folder).unwrap();
+    for name in ["one", "two"] {
+        let policy = "restart: {policy: always}";
+        let file = rig.agent(name, &format!("ring: 2\n{}{policy}\ncommand: [sleep, '1000']\n", effort()));
+        std::fs::rename(&file, folder.join(file.file_name().unwrap())).unwrap();
+    }
+    let supervisor = rig.start(&folder);
+    let state = |name: &str| {
+        let agents = rig.ps()["agents"].as_array().unwrap().clone();
+        agents.iter().find(|agent| agent["name"] == name).unwrap()["state"].as_str().unwrap().to_owned()
+    };
+    until("both run", || state("one") == "running" && state("two") == "running");
+    let marks = rig.state.join("killed");
+    std::fs::create_dir(&marks).unwrap();
+    std::fs::write(rig.dir.path().join("mark"), r#"{"agents": ["one"], "reason": "test", "by": 7, "at_ms": 5}"#)
+        .unwrap();
+    std::fs::rename(rig.dir.path().join("mark"), marks.join("5-1.json")).unwrap();
+    until("the named one is ended", || state("one") == "ended");
+    assert_eq!(state("two"), "running");
+    until("the mark is taken up", || !marks.exists());
+    assert_eq!(rig.output(["stop", "--all", "--reason", "test", "--yes"]).code, 0);
+    supervisor.wait();
+    let audit = rig.output(["audit", "show", "--agent", "one"]);
+    assert!(audit.stdout.contains("operator:7"), "{}", audit.stdout);
+}
+
+#[test]
+fn the_launcher_and_the_init_have_names() {
+    let rig = Rig::new();
+    let file = rig.agent("named", &format!("ring: 2\n{}command: [sleep, '1000']\n", effort()));
+    let supervisor = rig.start(&file);
+    let name = |pid: i32| std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned();
+    let parent = |pid: i32| -> i32 {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        stat.rsplit(')').next().unwrap().split_whitespace().nth(1).unwrap().parse().unwrap()
+    };
+    let agent = i32::try_from(rig.ps()["agents"][0]["pid"].as_i64().unwrap()).unwrap();
+    let init = parent(agent);
+    let launcher = parent(init);
+    assert_eq!([name(agent), name(init), name(launcher)], ["sleep", "agt-init", "agt-launcher"]);
+    assert_eq!(parent(launcher), supervisor.pid().as_raw());
+    assert_eq!(rig.output(["stop", "--all", "--reason", "test", "--yes"]).code, 0);
+    supervisor.wait();
+}
+
 #[test]
 fn kill_all_works_when_the_supervisor_hangs() {
     if !needs_root("kill_all_works_when_the_supervisor_hangs") {

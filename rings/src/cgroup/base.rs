@@ -15,7 +15,7 @@ use nix::unistd::Pid;
 use super::error::{Error, Result};
 use super::file;
 use super::grip::{Grip, look_until};
-use super::group::Group;
+use super::group::{self, Group};
 use super::layout::{Controller, Gap, GapReason, Layout, Place};
 use super::limits;
 use super::subtree::{self, Room};
@@ -200,7 +200,7 @@ pub fn agents_of(recorded: &Tree) -> Result<Tree> {
     Ok(recorded.child(AGENTS))
 }
 
-/// The names of the groups in a base's part for agents.
+/// The names under which groups were made in a base's part for agents.
 ///
 /// # Errors
 /// [`Error::Read`]; a part that is gone has none.
@@ -215,7 +215,9 @@ pub fn names_in(agents: &Tree) -> Result<Vec<String>> {
     for entry in entries.take(NESTED_MAX) {
         let entry = entry.map_err(read)?;
         if entry.file_type().map_err(read)?.is_dir() {
-            names.extend(entry.file_name().into_string());
+            names.extend(
+                entry.file_name().to_str().and_then(|name| name.strip_prefix(group::PREFIX)).map(str::to_owned),
+            );
         }
     }
     names.sort();

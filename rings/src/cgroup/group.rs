@@ -24,7 +24,7 @@ use crate::spec::Limits;
 /// The longest agent name: leaves room for the prefix in the 255 bytes of a file name.
 pub const NAME_MAX: usize = 128;
 /// Keeps an agent called `tasks` or `memory.max` from meeting the kernel's own files.
-const PREFIX: &str = "agent-";
+pub(super) const PREFIX: &str = "agent-";
 
 /// How long an empty group may take to thaw.
 const THAW_WITHIN: Duration = Duration::from_secs(1);

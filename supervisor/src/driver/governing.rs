@@ -89,7 +89,7 @@ pub(super) fn refusal(error: GovernError) -> Refusal {
         GovernError::NameTaken { name, other } => Refusal::NameTaken { name, other },
         GovernError::NotNow(text) => Refusal::NotNow(text),
         GovernError::State(e) => Refusal::BadState(in_full(&e)),
-        GovernError::Store(e) => Refusal::NotRecorded(in_full(&e)),
+        GovernError::Store(e) => records::not_recorded(&e),
     }
 }
 

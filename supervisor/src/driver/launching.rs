@@ -84,9 +84,10 @@ pub(crate) fn perform(
     if let Some(shown) = control.and_then(|folder| plan.show_control(folder)) {
         plan.env.push((governing::SOCKET_VARIABLE.into(), shown.join(socket::NAME).into()));
     }
-    let group = ground
-        .group(&format!("{}-{}", whose.agent, whose.life), &spec.limits)
-        .map_err(|e| not(in_full(&e), exit::UNAVAILABLE))?;
+    let group = ground.group(&format!("{}-{}", whose.agent, whose.life), &spec.limits).map_err(|e| {
+        let help = "help: `agt-supervise doctor` shows what the control groups here keep";
+        not(format!("{}\n{help}", in_full(&e)), exit::UNAVAILABLE)
+    })?;
     let join = match &group {
         Some(group) => group.join().map_err(|e| not(in_full(&e), exit::UNAVAILABLE))?,
         None => Join { into_cgroup: None, tasks: Vec::new(), procs: None },

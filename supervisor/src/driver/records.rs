@@ -7,6 +7,7 @@ use super::streams::Wiring;
 use super::{Again, Supervisor, Talk};
 use crate::audit::record::{Action, Actor, Outcome, Record};
 use crate::machine::lifecycle::{self, Death};
+use crate::store::StoreError;
 
 pub(super) const LAUNCH: Action = Action::new("launch");
 pub(super) const STOP: Action = Action::new("stop");
@@ -20,6 +21,12 @@ pub(super) const END: Action = Action::new("end");
 pub fn wall_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// What gives power could not be recorded, and what helps.
+pub(super) fn not_recorded(error: &StoreError) -> Refusal {
+    let help = error.help().map_or_else(String::new, |help| format!("\nhelp: {help}"));
+    Refusal::NotRecorded(super::launching::in_full(error) + &help)
 }
 
 impl Supervisor {
@@ -37,7 +44,7 @@ impl Supervisor {
     }
 
     async fn durable(&self, record: Record) -> Result<(), Refusal> {
-        self.store.append_audit(record).await.map(drop).map_err(|e| Refusal::NotRecorded(e.to_string()))
+        self.store.append_audit(record).await.map(drop).map_err(|e| not_recorded(&e))
     }
 
     /// What takes power is noted after the fact; a lost note is counted by the store and itself recorded.
