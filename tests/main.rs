@@ -16,6 +16,7 @@ mod limits;
 mod metrics;
 mod probe;
 mod real_agents;
+mod reload;
 mod run;
 mod saga;
 mod support;

@@ -27,6 +27,7 @@ use crate::driver::streams::Wiring;
 use crate::driver::{Handle, Mode, Supervisor, Talk};
 use crate::exit;
 use crate::govern::governor::Vouching;
+use crate::reloading::{Origin, Reloader, Served, yaml_files};
 use crate::store::lock::StateLock;
 use crate::store::{Options, Store, StoreError};
 use crate::telemetry::Telemetry;
@@ -46,29 +47,31 @@ pub fn run(global: &Global, args: RunArgs) -> Outcome {
     let mut plans = Vec::new();
     if args.command.is_empty() {
         for path in files(&args.files)? {
-            plans.push(config::load_agent(&path, &around, operator, &overrides).map_err(|e| config_failure(&e))?);
+            let plan = config::load_agent(&path, &around, operator, &overrides).map_err(|e| config_failure(&e))?;
+            plans.push((plan, Some(Origin::new(&path, operator, &overrides, &around))));
         }
     } else {
         let plan = config::agent_from_command(args.command.clone(), &around, operator, &overrides);
-        plans.push(plan.map_err(|e| config_failure(&e))?);
+        plans.push((plan.map_err(|e| config_failure(&e))?, None));
     }
     let talk = if args.quiet { Talk::Quiet } else { Talk::Normal };
-    for plan in &plans {
+    for (plan, _) in &plans {
         // Said rather than passed over in silence: whoever wrote the key believes that it acts.
         if !plan.capabilities.is_empty() {
             eprintln!("warning: {}: capabilities for R0 are not given by this version: it gets none", plan.name());
         }
     }
-    for note in plans.iter().flat_map(|plan| &plan.notes).filter(|_| talk == Talk::Normal) {
+    for note in plans.iter().flat_map(|(plan, _)| &plan.notes).filter(|_| talk == Talk::Normal) {
         eprintln!("note: {note}");
     }
     let several = plans.len() > 1;
     let definitions: Vec<(Definition, StdioKind)> = plans
         .into_iter()
-        .map(|plan| {
+        .map(|(plan, origin)| {
             let kind = stdio_kind(&plan, args.stdio, several);
             let mut definition = Definition::new(plan);
             definition.status_file = args.status_file.clone();
+            definition.origin = origin;
             if kind == StdioKind::Pty {
                 definition.terminal = Terminal::Controlling;
             }
@@ -83,7 +86,7 @@ pub fn run(global: &Global, args: RunArgs) -> Outcome {
         Err(StoreError::Locked { .. }) => return super::handover::hand_over(&dirs, talk, definitions),
         Err(e) => return Err(e.into()),
     };
-    supervise(&dirs, lock, Mode::UntilLast, talk, args.metrics.choice(), definitions)
+    supervise(&dirs, lock, None, talk, args.metrics.choice(), definitions)
 }
 
 /// Starts the agents of a folder and stays.
@@ -95,7 +98,8 @@ pub fn serve(global: &Global, args: &ServeArgs) -> Outcome {
     let around = surroundings(&dirs)?;
     let definitions = load_folder(&args.folder, &around, args.operator.as_deref())?;
     let lock = StateLock::acquire(&dirs.state)?;
-    supervise(&dirs, lock, Mode::Service, Talk::Normal, args.metrics.choice(), definitions)
+    let served = Served::new(&args.folder, args.operator.as_deref(), &around);
+    supervise(&dirs, lock, Some(served), Talk::Normal, args.metrics.choice(), definitions)
 }
 
 fn load_folder(
@@ -105,7 +109,11 @@ fn load_folder(
 ) -> Result<Vec<(Definition, StdioKind)>, Failure> {
     let load = |path: PathBuf| {
         config::load_agent(&path, around, operator, &Overrides::default())
-            .map(|plan| (Definition::new(plan), StdioKind::Log))
+            .map(|plan| {
+                let mut definition = Definition::new(plan);
+                definition.origin = Some(Origin::new(&path, operator, &Overrides::default(), around));
+                (definition, StdioKind::Log)
+            })
             .map_err(|e| config_failure(&e))
     };
     files(&[folder.to_owned()])?.into_iter().map(load).collect()
@@ -119,11 +127,7 @@ fn files(named: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
             all.push(path.clone());
             continue;
         }
-        let entries = std::fs::read_dir(path).map_err(|e| Failure::usage(format!("{}: {e}", path.display())))?;
-        let is_yaml = |path: &PathBuf| path.extension().is_some_and(|e| e == "yaml" || e == "yml");
-        let mut found: Vec<PathBuf> =
-            entries.filter_map(Result::ok).map(|entry| entry.path()).filter(is_yaml).collect();
-        found.sort();
+        let found = yaml_files(path).map_err(|e| Failure::usage(format!("{}: {e}", path.display())))?;
         if found.is_empty() {
             return Err(Failure::usage(format!("{} holds no .yaml file", path.display())));
         }
@@ -174,7 +178,7 @@ pub(super) fn wiring(kind: StdioKind) -> std::io::Result<Wiring> {
 fn supervise(
     dirs: &Dirs,
     lock: StateLock,
-    mode: Mode,
+    served: Option<Served>,
     talk: Talk,
     metrics: Choice,
     definitions: Vec<(Definition, StdioKind)>,
@@ -196,7 +200,7 @@ fn supervise(
         eprintln!("note: ended {} processes that an earlier supervisor left behind", swept.processes);
     }
     let store = Store::open_locked(lock, Options::default())?;
-    if mode == Mode::Service {
+    if served.is_some() {
         crate::sagas::host::name_unfinished(dirs);
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -204,7 +208,7 @@ fn supervise(
         .enable_all()
         .build()
         .map_err(|e| Failure::of(exit::BUG, &e))?;
-    let code = runtime.block_on(live(dirs, ground, store, mode, talk, endpoint, definitions));
+    let code = runtime.block_on(live(dirs, ground, store, served, talk, endpoint, definitions));
     // Blocking reads of our own standard input would hold the runtime's end up.
     runtime.shutdown_background();
     code
@@ -214,11 +218,12 @@ async fn live(
     dirs: &Dirs,
     ground: Ground,
     store: Store,
-    mode: Mode,
+    served: Option<Served>,
     talk: Talk,
     endpoint: Option<Endpoint>,
     definitions: Vec<(Definition, StdioKind)>,
 ) -> Outcome {
+    let mode = if served.is_some() { Mode::Service } else { Mode::UntilLast };
     let operators = Operators::default();
     let socket = Socket::bind(&dirs.operator_socket(), &operators).map_err(|e| Failure::of(exit::CANT_CREATE, &e))?;
     chaosing::recover(&store).await.map_err(|e| Failure::of(e.exit_code(), &e))?;
@@ -226,13 +231,14 @@ async fn live(
     let (supervisor, handle) = Supervisor::new(mode, dirs.clone(), ground, store.clone(), talk);
     let supervisor = supervisor.counting_into(telemetry.clone());
     let chaos = Chaos::new(handle.clone(), store.clone());
+    let reloader = Reloader::new(dirs.clone(), handle.clone(), store.clone(), served);
     let url = endpoint.as_ref().map(Endpoint::url);
     let scraped = endpoint.map(|endpoint| tokio::spawn(endpoint.serve(Scraper::new(telemetry, handle.clone(), store))));
     let about = About { pid: std::process::id(), version: env!("CARGO_PKG_VERSION").to_owned(), metrics: url };
     let door = Door::open(&dirs.handoff_socket(), handle.clone()).map_err(|e| Failure::of(exit::CANT_CREATE, &e))?;
-    let served = tokio::spawn(socket.serve(handle.clone(), operators, about, chaos));
+    let served = tokio::spawn(socket.serve(handle.clone(), operators, about, chaos, reloader.clone()));
     let own = Arc::new(Mutex::new(definitions.iter().map(|(definition, _)| definition.name().to_owned()).collect()));
-    let signals = tokio::spawn(heed_signals(handle.clone(), Arc::clone(&own), mode));
+    let signals = tokio::spawn(heed_signals(handle.clone(), Arc::clone(&own), mode, reloader));
     let looped = tokio::spawn(supervisor.run());
     let mut waits = Vec::new();
     for (definition, kind) in definitions {
@@ -269,9 +275,10 @@ async fn live(
     Ok(code)
 }
 
-/// TERM stops everything in order. INT and HUP come from a terminal and stop the agents that were started there, or, when those
+/// TERM stops everything in order. A service takes HUP for a reload: files are checked, and on an error the old plans stay. Else
+/// INT and HUP come from a terminal and stop the agents that were started there, or, when those
 /// are dead, everything. The second signal kills.
-async fn heed_signals(handle: Handle, own: Arc<Mutex<Vec<String>>>, mode: Mode) {
+async fn heed_signals(handle: Handle, own: Arc<Mutex<Vec<String>>>, mode: Mode, reloader: Reloader) {
     let kinds = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()];
     let [Ok(mut term), Ok(mut int), Ok(mut hup)] = kinds.map(signal) else {
         eprintln!("error: signals can't be heard: stop this supervisor with `agt-supervise stop --all`");
@@ -283,7 +290,15 @@ async fn heed_signals(handle: Handle, own: Arc<Mutex<Vec<String>>>, mode: Mode) 
         let (heard, all) = tokio::select! {
             heard = term.recv() => (heard, true),
             heard = int.recv() => (heard, false),
-            heard = hup.recv() => (heard, false),
+            heard = hup.recv() => {
+                if mode == Mode::Service && heard.is_some() {
+                    let reloader = reloader.clone();
+                    // Beside this loop: a stop must be heard while files are read.
+                    tokio::spawn(async move { reloader.on_hangup().await });
+                    continue;
+                }
+                (heard, false)
+            }
         };
         if heard.is_none() {
             return;

@@ -21,6 +21,7 @@ use crate::driver::Handle;
 use crate::driver::event::Refusal;
 use crate::exit;
 use crate::govern::ask::{Ask, GOVERN};
+use crate::reloading::{RELOAD, ReloadBody, Reloader};
 
 /// Who may use the socket besides uid 0 and the supervisor's own uid.
 #[derive(Debug, Clone, Default)]
@@ -37,6 +38,7 @@ struct Shared {
     operators: Arc<Operators>,
     about: Arc<About>,
     chaos: Chaos,
+    reloader: Reloader,
 }
 
 /// Who is at the other end, by the kernel's word (SO_PEERCRED).
@@ -87,14 +89,22 @@ impl Socket {
     ///
     /// # Errors
     /// What accept(2) says, when it can't go on.
-    pub async fn serve(mut self, handle: Handle, operators: Operators, about: About, chaos: Chaos) -> io::Result<()> {
+    pub async fn serve(
+        mut self,
+        handle: Handle,
+        operators: Operators,
+        about: About,
+        chaos: Chaos,
+        reloader: Reloader,
+    ) -> io::Result<()> {
         let Some(listener) = self.listener.take() else { return Ok(()) };
-        let shared = Shared { handle, operators: Arc::new(operators), about: Arc::new(about), chaos };
+        let shared = Shared { handle, operators: Arc::new(operators), about: Arc::new(about), chaos, reloader };
         let router = Router::new()
             .route(AGENTS, get(agents))
             .route(ACT, post(act))
             .route(SUPERVISOR, get(supervisor))
             .route(GOVERN, post(govern))
+            .route(RELOAD, post(reload))
             .route(CHAOS_RUN, post(chaos_run))
             .route(CHAOS_ABORT, post(chaos_abort))
             .with_state(shared);
@@ -186,6 +196,21 @@ async fn govern(State(shared): State<Shared>, ConnectInfo(peer): ConnectInfo<Pee
     match shared.handle.govern(ask, by).await {
         Ok(answer) => Json(answer).into_response(),
         Err(refusal) => refused(&refusal),
+    }
+}
+
+async fn reload(
+    State(shared): State<Shared>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Json(body): Json<ReloadBody>,
+) -> Response {
+    let by = match check(&shared, peer) {
+        Ok(uid) => uid,
+        Err(response) => return *response,
+    };
+    match shared.reloader.reload(body, by).await {
+        Ok(difference) => Json(difference).into_response(),
+        Err(error) => problem(StatusCode::CONFLICT, error.to_string(), error.exit_code()),
     }
 }
 

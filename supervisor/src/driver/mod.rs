@@ -16,6 +16,7 @@ pub(crate) mod launching;
 pub mod logfile;
 pub mod observing;
 pub mod records;
+pub mod reload;
 pub mod scene;
 pub mod status;
 pub mod streams;
@@ -131,6 +132,7 @@ impl Supervisor {
         let ticks = governing::tick(self.events.clone());
         while let Some(event) = self.inbox.recv().await {
             self.handle(event).await;
+            self.forget_retired();
             let idle = self.agents.values().all(Agent::is_dead);
             let over = self.ending == Ending::Yes || (self.mode == Mode::UntilLast && self.settled == Settled::Yes);
             if idle && over {
@@ -201,6 +203,7 @@ impl Supervisor {
             Request::Act { agent, act, by, reason, answer } => {
                 self.act(agent.as_deref(), act, by, reason, answer).await
             }
+            Request::Reload(ask) => self.reload(ask).await,
             Request::Settle => self.settled = Settled::Yes,
             Request::Govern { ask, by, answer } => {
                 let _ = answer.send(self.govern(ask, by).await);
@@ -453,7 +456,7 @@ impl Supervisor {
                 if agent.is_dead() {
                     self.step(name, lifecycle::Event::Launch).await;
                 } else {
-                    agent.again = Again::Yes;
+                    agent.start_again();
                     self.step(name, lifecycle::Event::Stop).await;
                 }
             }
