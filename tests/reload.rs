@@ -1,6 +1,7 @@
 //! `reload`: what changes is shown first, nothing happens without a yes, and a bad file changes nothing.
 
 use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -14,6 +15,11 @@ use crate::support::{Outcome, Rig, Supervisor, effort, needs_root, quoted, until
 fn speaker(rig: &Rig, name: &str, word: &str, rest: &str) -> PathBuf {
     let script = format!("echo {word} >> {name}.words; trap 'exit 0' TERM; while :; do sleep 0.1; done");
     rig.agent(name, &format!("ring: 2\n{}command: [sh, -c, {}]\n{rest}", effort(), quoted(&script)))
+}
+
+/// One that also runs in R3, where an agent starts that nobody has vouched for.
+fn sleeper(rig: &Rig, name: &str) -> PathBuf {
+    rig.agent(name, &format!("ring: 2\n{}command: [sleep, '1000']\n", effort()))
 }
 
 fn words(rig: &Rig, name: &str) -> String {
@@ -222,10 +228,10 @@ fn only_the_difference_that_was_shown_is_done() {
 #[test]
 fn a_served_folder_gains_and_loses_agents_by_reload() {
     let rig = Rig::new();
-    let stays = speaker(&rig, "stays", "one", "");
+    let stays = sleeper(&rig, "stays");
     let supervisor = serve(&rig, &["stays"]);
     let before = pid(&rig, "stays");
-    let goes = speaker(&rig, "comes", "here", "");
+    let goes = sleeper(&rig, "comes");
     let shown = rig.output(["reload", "--dry-run"]);
     assert!(shown.stdout.contains(&format!("comes  ({}) is new: it is started\n", goes.display())), "{}", shown.stdout);
     assert!(!shown.stdout.contains("stays"), "{}", shown.stdout);
@@ -269,7 +275,7 @@ fn a_service_takes_a_hangup_for_a_reload_and_keeps_its_plans_on_an_error() {
     until("the refusal is recorded", || audit(&rig).contains("reload denied  \"SIGHUP\""));
     assert_eq!(pid(&rig, "served"), before);
     speaker(&rig, "served", "two", "");
-    speaker(&rig, "second", "new", "");
+    sleeper(&rig, "second");
     supervisor.signal(Signal::SIGHUP);
     until("the change is taken over", || words(&rig, "served") == "one two");
     until("the new one runs", || pid(&rig, "second").is_some());
@@ -303,7 +309,12 @@ fn a_handed_over_agent_is_read_again_as_its_own_run_read_it() {
         format!("ring: 2\n{}command: [sh, -c, {}, {word}]\nenv: {{pass: [MINE]}}\n", effort(), quoted(script))
     };
     let second = rig.agent("second", &text("one"));
-    let mut command = rig.command(["run".as_ref(), second.as_os_str()]);
+    let operator = rig.dir.path().join("operator.yaml");
+    let grant =
+        format!("version: 1\nkind: operator\nagents: {{second: {{file: {}, env: [MINE]}}}}\n", second.display());
+    std::fs::write(&operator, &grant).unwrap();
+    std::fs::set_permissions(&operator, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let mut command = rig.command(["run".as_ref(), second.as_os_str(), "--operator".as_ref(), operator.as_os_str()]);
     let child = command.env("MINE", "theirs").stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let other = Supervisor { child: Some(child) };
     said(&rig, "second", "theirs one");
@@ -312,6 +323,9 @@ fn a_handed_over_agent_is_read_again_as_its_own_run_read_it() {
     rig.agent("second", &text("two"));
     assert_eq!(rig.output(["reload", "second", "--yes"]).code, 0);
     said(&rig, "second", "theirs one theirs two");
+    // The operator's file is read again too.
+    std::fs::write(&operator, grant.replace("env: [MINE]", "env: []")).unwrap();
+    assert_eq!(rig.output(["reload", "second", "--yes"]).code, 77);
     assert_eq!(rig.output(["stop", "second", "--reason", "test", "--yes"]).code, 0);
     assert_eq!(other.wait().code, 0, "its own `run` has seen it through");
     end(&rig, supervisor);
