@@ -290,9 +290,10 @@ fn under_run_a_hangup_stops_in_order() {
     let rig = Rig::new();
     let script = "trap 'echo stopped > end; exit 7' TERM; touch ready; while :; do sleep 0.1; done";
     let file = rig.agent("hung", &format!("ring: 2\n{}command: [sh, -c, {}]\n", effort(), quoted(script)));
-    let supervisor = rig.start(&file);
+    let mut supervisor = rig.start(&file);
     until("the trap is set", || rig.work.join("ready").exists());
     supervisor.signal(Signal::SIGHUP);
+    until("it has ended", || supervisor.child.as_mut().unwrap().try_wait().unwrap().is_some());
     let outcome = supervisor.wait();
     assert_eq!(outcome.code, 7, "{}", outcome.stderr);
     assert!(rig.work.join("end").exists());
