@@ -20,6 +20,7 @@ mod output;
 mod probe;
 mod r0;
 mod real_agents;
+mod reload;
 mod run;
 mod saga;
 mod strange_ground;

@@ -75,6 +75,11 @@ pub enum Verb {
     /// Stop an agent, then start it again
     #[command(after_help = "Example:\n  agt-supervise restart researcher --reason \"new key\"")]
     Restart(ActArgs),
+    /// Read the files of running agents again, show what differs, and do it once it is confirmed
+    #[command(
+        after_help = "Examples:\n  agt-supervise reload --dry-run\n  agt-supervise reload researcher\n  agt-supervise reload --yes --reason \"more memory\""
+    )]
+    Reload(commands::reload::ReloadArgs),
     /// Freeze agents: every task stands still
     #[command(after_help = "Example:\n  agt-supervise freeze researcher --reason \"a look inside\"")]
     Freeze(ActArgs),
@@ -327,6 +332,7 @@ pub fn main() -> ExitCode {
         Verb::Kill(args) => commands::act::act(&global, &args, ActWord::Kill),
         Verb::Revive(args) => commands::act::act(&global, &args, ActWord::Revive),
         Verb::Restart(args) => commands::act::act(&global, &args, ActWord::Restart),
+        Verb::Reload(args) => commands::reload::reload(&global, args),
         Verb::Freeze(args) => commands::act::act(&global, &args, ActWord::Freeze),
         Verb::Thaw(args) => commands::act::act(&global, &args, ActWord::Thaw),
         Verb::Doctor => commands::host::doctor(&global),

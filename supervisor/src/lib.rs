@@ -15,6 +15,7 @@ pub mod driver;
 pub mod exit;
 pub mod govern;
 pub mod machine;
+pub mod reloading;
 pub mod sagas;
 pub mod store;
 pub mod telemetry;

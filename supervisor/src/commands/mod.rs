@@ -10,6 +10,7 @@ mod handover;
 pub mod host;
 pub mod man;
 pub mod probe;
+pub mod reload;
 pub mod run;
 pub mod saga;
 pub mod show;

@@ -14,12 +14,13 @@ use super::{Failure, Outcome, dirs};
 use crate::cli::{Global, RunArgs, ServeArgs, StdioChoice};
 use crate::config::spec::{Stdio, Switch};
 use crate::config::{self, AgentPlan, Overrides, Surroundings};
+use crate::driver::Talk;
 use crate::driver::definition::Definition;
 use crate::driver::status_file::StatusFile;
 use crate::driver::streams::Wiring;
-use crate::driver::{Mode, Talk};
 use crate::exit;
 use crate::govern::governor::Vouching;
+use crate::reloading::{Origin, Served, yaml_files};
 use crate::store::StoreError;
 use crate::store::lock::StateLock;
 
@@ -36,24 +37,26 @@ pub fn run(global: &Global, args: RunArgs) -> Outcome {
     let mut plans = Vec::new();
     if args.command.is_empty() {
         for path in files(&args.files)? {
-            plans.push(config::load_agent(&path, &around, operator, &overrides).map_err(|e| config_failure(&e))?);
+            let plan = config::load_agent(&path, &around, operator, &overrides).map_err(|e| config_failure(&e))?;
+            plans.push((plan, Some(Origin::new(&path, operator, &overrides, &around))));
         }
     } else {
         let plan = config::agent_from_command(args.command.clone(), &around, operator, &overrides);
-        plans.push(plan.map_err(|e| config_failure(&e))?);
+        plans.push((plan.map_err(|e| config_failure(&e))?, None));
     }
     let talk = if args.quiet { Talk::Quiet } else { Talk::Normal };
-    for note in plans.iter().flat_map(|plan| &plan.notes).filter(|_| talk == Talk::Normal) {
+    for note in plans.iter().flat_map(|(plan, _)| &plan.notes).filter(|_| talk == Talk::Normal) {
         eprintln!("note: {note}");
     }
     let several = plans.len() > 1;
     let status_file = args.status_file.as_deref().map(status_file).transpose()?;
     let definitions: Vec<(Definition, StdioKind)> = plans
         .into_iter()
-        .map(|plan| {
+        .map(|(plan, origin)| {
             let kind = stdio_kind(&plan, args.stdio, several);
             let mut definition = Definition::new(plan);
             definition.status_file = status_file.clone();
+            definition.origin = origin;
             if kind == StdioKind::Pty {
                 definition.terminal = Terminal::Controlling;
             }
@@ -70,7 +73,7 @@ pub fn run(global: &Global, args: RunArgs) -> Outcome {
         }
         Err(e) => return Err(e.into()),
     };
-    let task = Task { mode: Mode::UntilLast, talk, metrics: args.metrics.choice(), around, definitions, errand: None };
+    let task = Task { served: None, talk, metrics: args.metrics.choice(), around, definitions, errand: None };
     supervise(&dirs, lock, task)
 }
 
@@ -83,8 +86,9 @@ pub fn serve(global: &Global, args: &ServeArgs) -> Outcome {
     let around = surroundings(&dirs)?;
     let definitions = load_folder(&args.folder, &around, args.operator.as_deref())?;
     let lock = StateLock::acquire(&dirs.state)?;
-    let (mode, talk, metrics) = (Mode::Service, Talk::Normal, args.metrics.choice());
-    supervise(&dirs, lock, Task { mode, talk, metrics, around, definitions, errand: None })
+    let served = Some(Served::new(&args.folder, args.operator.as_deref(), &around));
+    let (talk, metrics) = (Talk::Normal, args.metrics.choice());
+    supervise(&dirs, lock, Task { served, talk, metrics, around, definitions, errand: None })
 }
 
 fn status_file(path: &Path) -> Result<StatusFile, Failure> {
@@ -101,7 +105,11 @@ fn load_folder(
 ) -> Result<Vec<(Definition, StdioKind)>, Failure> {
     let load = |path: PathBuf| {
         config::load_agent(&path, around, operator, &Overrides::default())
-            .map(|plan| (Definition::new(plan), StdioKind::Log))
+            .map(|plan| {
+                let mut definition = Definition::new(plan);
+                definition.origin = Some(Origin::new(&path, operator, &Overrides::default(), around));
+                (definition, StdioKind::Log)
+            })
             .map_err(|e| config_failure(&e))
     };
     files(&[folder.to_owned()])?.into_iter().map(load).collect()
@@ -115,11 +123,7 @@ fn files(named: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
             all.push(path.clone());
             continue;
         }
-        let entries = std::fs::read_dir(path).map_err(|e| Failure::usage(format!("{}: {e}", path.display())))?;
-        let is_yaml = |path: &PathBuf| path.extension().is_some_and(|e| e == "yaml" || e == "yml");
-        let mut found: Vec<PathBuf> =
-            entries.filter_map(Result::ok).map(|entry| entry.path()).filter(is_yaml).collect();
-        found.sort();
+        let found = yaml_files(path).map_err(|e| Failure::usage(format!("{}: {e}", path.display())))?;
         if found.is_empty() {
             return Err(Failure::usage(format!("{} holds no .yaml file", path.display())));
         }

@@ -23,7 +23,7 @@ use crate::control::handoff::Refused;
 use crate::control::sagas::{HandedSaga, Word};
 use crate::control::steps::{OrderBody, OrderWord, Ordered, SAGA_ORDER};
 use crate::dirs::Dirs;
-use crate::driver::{Mode, Talk};
+use crate::driver::Talk;
 use crate::exit;
 use crate::sagas::file::{self, Commands, Context};
 use crate::sagas::host::{self, HostError};
@@ -250,7 +250,7 @@ fn drive_here(
         ended: Box::new(move |ended| drop(tell.send(ended))),
     };
     let task = Task {
-        mode: Mode::UntilLast,
+        served: None,
         talk: Talk::Normal,
         // It would be gone before anybody scraped it.
         metrics: Choice::Off,

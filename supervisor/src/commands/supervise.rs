@@ -24,6 +24,7 @@ use crate::driver::ground::Ground;
 use crate::driver::{Handle, Mode, Supervisor, Talk};
 use crate::exit;
 use crate::govern::kill_mark;
+use crate::reloading::{Reloader, Served};
 use crate::sagas::hosted::{DriveError, Driven, Listener, Sagas, Submission};
 use crate::store::lock::StateLock;
 use crate::store::{Options, Store};
@@ -33,7 +34,8 @@ use crate::telemetry::scrape::Scraper;
 
 /// What a supervisor is started for.
 pub(super) struct Task {
-    pub(super) mode: Mode,
+    /// The folder that a service serves; without one the supervisor ends with its last agent.
+    pub(super) served: Option<Served>,
     pub(super) talk: Talk,
     pub(super) metrics: Choice,
     pub(super) around: Surroundings,
@@ -99,7 +101,8 @@ fn raise_open_files() {
 }
 
 async fn live(dirs: &Dirs, ground: Arc<Ground>, store: Store, endpoint: Option<Endpoint>, task: Task) -> Outcome {
-    let Task { mode, talk, around, definitions, errand, .. } = task;
+    let Task { served, talk, around, definitions, errand, .. } = task;
+    let mode = if served.is_some() { Mode::Service } else { Mode::UntilLast };
     let operators = Operators::default();
     let socket = Socket::bind(&dirs.operator_socket(), &operators).map_err(|e| Failure::of(exit::CANT_CREATE, &e))?;
     let marks = kill_mark::take_up(&store, &dirs.state).await.map_err(|e| Failure::from(&e))?;
@@ -115,17 +118,19 @@ async fn live(dirs: &Dirs, ground: Arc<Ground>, store: Store, endpoint: Option<E
     drop(ground);
     let supervisor = supervisor.counting_into(telemetry.clone()).hosting(sagas.guests(), Arc::clone(sagas.steps()));
     let chaos = Chaos::new(handle.clone(), store.clone());
+    let reloader = Reloader::new(dirs.clone(), handle.clone(), store.clone(), served);
     let url = endpoint.as_ref().map(Endpoint::url);
     let scraper = Scraper::new(telemetry, handle.clone(), store.clone());
     let scraped = endpoint.map(|endpoint| tokio::spawn(endpoint.serve(scraper)));
     let about = About { pid: std::process::id(), version: env!("CARGO_PKG_VERSION").to_owned(), metrics: url };
     let door = Door::open(&dirs.handoff_socket(), handle.clone(), sagas.clone());
     let door = door.map_err(|e| Failure::of(exit::CANT_CREATE, &e))?;
-    let answers = Answers { handle: handle.clone(), about, chaos, sagas: sagas.clone(), store };
+    let answers =
+        Answers { handle: handle.clone(), about, chaos, sagas: sagas.clone(), reloader: reloader.clone(), store };
     let served = tokio::spawn(socket.serve(operators, answers));
     let (stop, stopped) = watch::channel(false);
     let own = Arc::new(Own { agents: Mutex::default(), stop });
-    let signals = tokio::spawn(heed_signals(handle.clone(), Arc::clone(&own), sagas.clone(), mode));
+    let signals = tokio::spawn(heed_signals(handle.clone(), Arc::clone(&own), sagas.clone(), mode, reloader));
     let looped = tokio::spawn(supervisor.run());
     let errand = match errand {
         Some(errand) => Some(tokio::spawn(run_errand(sagas, errand, stopped))),
@@ -197,9 +202,10 @@ struct Own {
     stop: watch::Sender<bool>,
 }
 
-/// TERM stops everything in order. INT and HUP come from a terminal and stop what was started there, or, when that is over,
+/// TERM stops everything in order. A service takes HUP for a reload: files are checked, and on an error the old plans stay. Else
+/// INT and HUP come from a terminal and stop what was started there, or, when that is over,
 /// everything. The second signal kills.
-async fn heed_signals(handle: Handle, own: Arc<Own>, sagas: Sagas, mode: Mode) {
+async fn heed_signals(handle: Handle, own: Arc<Own>, sagas: Sagas, mode: Mode, reloader: Reloader) {
     let kinds = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()];
     let [Ok(mut term), Ok(mut int), Ok(mut hup)] = kinds.map(signal) else {
         eprintln!("error: signals can't be heard: stop this supervisor with `agt-supervise stop --all`");
@@ -211,7 +217,15 @@ async fn heed_signals(handle: Handle, own: Arc<Own>, sagas: Sagas, mode: Mode) {
         let (heard, all) = tokio::select! {
             heard = term.recv() => (heard, true),
             heard = int.recv() => (heard, false),
-            heard = hup.recv() => (heard, false),
+            heard = hup.recv() => {
+                if mode == Mode::Service && heard.is_some() {
+                    let reloader = reloader.clone();
+                    // Beside this loop: a stop must be heard while files are read.
+                    tokio::spawn(async move { reloader.on_hangup().await });
+                    continue;
+                }
+                (heard, false)
+            }
         };
         if heard.is_none() {
             return;

@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 
 use agt_rings::Ring;
 use agt_rings::spec::{Access, Enforcement, FileRule, User};
+use serde::{Deserialize, Serialize};
 
 use super::diagnostic::{Class, ConfigError, Problem, Report};
 use super::document::Document;
@@ -34,7 +35,7 @@ use super::zones::Zones;
 
 /// What was typed on the command line beside the file. The person who types it is the asking user, so it needs no
 /// operator where it concerns only what is theirs: their folder, their variables.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Overrides {
     /// `--workdir`: this folder in place of the file's.
     pub workdir: Option<PathBuf>,

@@ -31,6 +31,7 @@ use crate::driver::streams::Wiring;
 use crate::exit;
 use crate::govern::governor::Vouching;
 use crate::machine::lifecycle::Death;
+use crate::reloading::Origin;
 use crate::sagas::hosted::Sagas;
 
 /// `run`s that hand over at once; more wait.
@@ -42,6 +43,7 @@ struct Offer {
     plan: Vec<u8>,
     terminal: Terminal,
     status_file: Option<PathBuf>,
+    origin: Option<Origin>,
 }
 
 /// From the second `run` while its agent lives.
@@ -190,6 +192,7 @@ fn one(connection: Arc<OwnedFd>, hosts: &Hosts) -> io::Result<()> {
     let offer: Offer = serde_json::from_slice(&bytes)?;
     let mut definition = Definition::new(AgentPlan::from_wire(&offer.plan)?);
     definition.terminal = offer.terminal;
+    definition.origin = offer.origin;
     if definition.plan.vouch == Switch::On {
         // A person typed this `run`, as they would have typed the first one.
         definition.vouching = Vouching::ByHand;
@@ -253,7 +256,8 @@ impl Handed {
         let connection = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
         connect(connection.as_raw_fd(), &UnixAddr::new(path)?)?;
         let status_file = definition.status_file.as_ref().map(|file| file.path().to_owned());
-        let offer = Offer { plan: definition.plan.to_wire(), terminal: definition.terminal, status_file };
+        let origin = definition.origin.clone();
+        let offer = Offer { plan: definition.plan.to_wire(), terminal: definition.terminal, status_file, origin };
         let mut payload = File::from(memfd_create(c"agt-handoff", MFdFlags::MFD_CLOEXEC)?);
         payload.write_all(&serde_json::to_vec(&offer)?)?;
         payload.rewind()?;

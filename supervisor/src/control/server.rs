@@ -24,6 +24,7 @@ use crate::driver::launching::in_full;
 use crate::driver::status::AgentStatus;
 use crate::exit;
 use crate::govern::ask::{Ask, GOVERN};
+use crate::reloading::{RELOAD, ReloadBody, Reloader};
 use crate::sagas::host::saga_code;
 use crate::sagas::hosted::Sagas;
 use crate::store::Store;
@@ -45,6 +46,7 @@ struct Shared {
     chaos: Chaos,
     sagas: Sagas,
     store: Store,
+    reloader: Reloader,
 }
 
 /// Who answers what is asked.
@@ -58,6 +60,8 @@ pub struct Answers {
     pub chaos: Chaos,
     /// Sagas.
     pub sagas: Sagas,
+    /// Reads files again.
+    pub reloader: Reloader,
     /// For the audit log.
     pub store: Store,
 }
@@ -112,13 +116,15 @@ impl Socket {
     /// What accept(2) says, when it can't go on.
     pub async fn serve(mut self, operators: Operators, answers: Answers) -> io::Result<()> {
         let Some(listener) = self.listener.take() else { return Ok(()) };
-        let Answers { handle, about, chaos, sagas, store } = answers;
-        let shared = Shared { handle, operators: Arc::new(operators), about: Arc::new(about), chaos, sagas, store };
+        let Answers { handle, about, chaos, sagas, reloader, store } = answers;
+        let (operators, about) = (Arc::new(operators), Arc::new(about));
+        let shared = Shared { handle, operators, about, chaos, sagas, store, reloader };
         let router = Router::new()
             .route(AGENTS, get(agents))
             .route(ACT, post(act))
             .route(SUPERVISOR, get(supervisor))
             .route(GOVERN, post(govern))
+            .route(RELOAD, post(reload))
             .route(CHAOS_RUN, post(chaos_run))
             .route(CHAOS_ABORT, post(chaos_abort))
             .route(SAGA_ORDER, post(saga_order))
@@ -250,6 +256,21 @@ async fn govern(State(shared): State<Shared>, ConnectInfo(peer): ConnectInfo<Pee
     match shared.handle.govern(ask, by).await {
         Ok(answer) => Json(answer).into_response(),
         Err(refusal) => refused(&refusal),
+    }
+}
+
+async fn reload(
+    State(shared): State<Shared>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Json(body): Json<ReloadBody>,
+) -> Response {
+    let by = match check(&shared, peer) {
+        Ok(uid) => uid,
+        Err(response) => return *response,
+    };
+    match shared.reloader.reload(body, by).await {
+        Ok(difference) => Json(difference).into_response(),
+        Err(error) => problem(StatusCode::CONFLICT, error.to_string(), error.exit_code()),
     }
 }
 

@@ -69,6 +69,8 @@ pub(super) struct Agent {
 pub(super) enum Again {
     No,
     Yes,
+    /// Its file is gone: it is forgotten once it is dead, whatever else wanted it started again.
+    Never,
 }
 
 impl Agent {
@@ -108,6 +110,13 @@ impl Agent {
 
     pub(super) fn whose(&self) -> Whose {
         Whose { agent: self.definition.name().to_owned(), life: self.launches }
+    }
+
+    /// Has it started again once it is dead.
+    pub(super) fn start_again(&mut self) {
+        if self.again != Again::Never {
+            self.again = Again::Yes;
+        }
     }
 
     pub(super) fn is_dead(&self) -> bool {

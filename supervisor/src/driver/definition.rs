@@ -13,6 +13,7 @@ use crate::config::spec::RestartPolicy;
 use crate::govern::governor::Vouching;
 use crate::machine::lifecycle::Rules;
 use crate::machine::restart::{Policy, Restart};
+use crate::reloading::Origin;
 
 /// Everything about one agent.
 #[derive(Debug, Clone)]
@@ -29,6 +30,8 @@ pub struct Definition {
     pub own_id: u32,
     /// Whether whoever starts it vouches for it.
     pub vouching: Vouching,
+    /// Where the plan came from; `None` for a command line.
+    pub origin: Option<Origin>,
 }
 
 impl Definition {
@@ -43,6 +46,7 @@ impl Definition {
             terminal: Terminal::None,
             own_id: 0,
             vouching: Vouching::Nobody,
+            origin: None,
         }
     }
 

@@ -147,6 +147,8 @@ pub enum Request {
     Saga(SagaAsk),
     /// Whoever started this supervisor waits for nothing more: it ends with its last agent.
     Settle,
+    /// Read or replace the loaded plans.
+    Reload(super::reload::Ask),
     /// Ask the governor.
     Govern {
         /// What.

@@ -14,7 +14,7 @@ use agt_sre::remedy;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
-use super::agent::{Again, Agent, STOP_WITHIN};
+use super::agent::{Agent, STOP_WITHIN};
 use super::availability;
 use super::definition::Definition;
 use super::event::{Event, Refusal, Whose};
@@ -103,9 +103,7 @@ impl Supervisor {
             .take_up(&plan.identity, &plan.slos, subject(definition).await, plan.ceiling, definition.vouching)
             .await
             .map_err(refusal)?;
-        for slo in dropped {
-            eprintln!("warning: {name}: its SLO {slo} is gone from its file, and what it had counted with it");
-        }
+        tell_dropped(name, &dropped);
         self.not_killed(name)?;
         self.breaker_closed(name)
     }
@@ -298,7 +296,7 @@ impl Supervisor {
         self.note_taking(name, DEMOTE, &format!("{from} to {to}: {}", verdict.slo));
         let Some(agent) = self.agents.get_mut(name) else { return };
         if matches!(agent.life.state(), State::Running { .. } | State::Starting | State::Stopping { .. }) {
-            agent.again = Again::Yes;
+            agent.start_again();
             // Twice: power is taken at once, so there is no grace in the ring that it has lost.
             self.step(name, lifecycle::Event::Stop).await;
             self.step(name, lifecycle::Event::Stop).await;
@@ -390,8 +388,14 @@ impl Supervisor {
     }
 }
 
+pub(super) fn tell_dropped(name: &str, dropped: &[String]) {
+    for slo in dropped {
+        eprintln!("warning: {name}: its SLO {slo} is gone from its file, and what it had counted with it");
+    }
+}
+
 /// What an attestation would be about. Only R0 needs one, so only there the program is read.
-async fn subject(definition: &Definition) -> Subject {
+pub(super) async fn subject(definition: &Definition) -> Subject {
     let plan = definition.plan.clone();
     let program = if plan.ceiling == Ring::R0 {
         let hashed = tokio::task::spawn_blocking(move || plan.program_hash()).await;

@@ -19,6 +19,7 @@ pub mod logfile;
 mod marked;
 pub mod observing;
 pub mod records;
+pub mod reload;
 pub mod sagas;
 pub mod scene;
 pub mod status;
@@ -142,6 +143,7 @@ impl Supervisor {
         watching::watch(&self.ground, self.events.clone());
         while let Some(event) = self.inbox.recv().await {
             self.handle(event).await;
+            self.forget_retired();
             let idle = self.agents.values().all(Agent::is_dead) && self.hosting.is_empty();
             let over = self.ending == Ending::Yes || (self.mode == Mode::UntilLast && self.settled == Settled::Yes);
             if idle && over {
@@ -217,6 +219,7 @@ impl Supervisor {
                 self.act(agent.as_deref(), act, by, reason, answer).await
             }
             Request::Saga(ask) => self.saga(ask).await,
+            Request::Reload(ask) => self.reload(ask).await,
             Request::Settle => self.settled = Settled::Yes,
             Request::Govern { ask, by, answer } => {
                 let _ = answer.send(self.govern(ask, by).await);
@@ -483,7 +486,7 @@ impl Supervisor {
                 if agent.is_dead() {
                     self.step(name, lifecycle::Event::Launch).await;
                 } else {
-                    agent.again = Again::Yes;
+                    agent.start_again();
                     self.step(name, lifecycle::Event::Stop).await;
                 }
             }

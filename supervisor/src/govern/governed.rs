@@ -206,9 +206,22 @@ impl Governed {
     /// # Errors
     /// SLOs that don't pass.
     pub fn adopt(&mut self, specs: &[SloSpec], subject: Subject, now: Timestamp) -> Result<Vec<String>, PartError> {
+        self.life = Life { permit: None, tasks: BTreeMap::new(), ended: 0, minute: now };
+        self.take_specs(specs, subject, now)
+    }
+
+    /// The same for one whose process runs on: what its life has shown so far still counts.
+    ///
+    /// # Errors
+    /// As [`Governed::adopt`].
+    pub fn take_specs(
+        &mut self,
+        specs: &[SloSpec],
+        subject: Subject,
+        now: Timestamp,
+    ) -> Result<Vec<String>, PartError> {
         self.subject = Some(subject);
         self.news = News::Some;
-        self.life = Life { permit: None, tasks: BTreeMap::new(), ended: 0, minute: now };
         if self.specs == specs {
             return Ok(Vec::new());
         }

@@ -16,7 +16,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use super::health::Health;
-use super::restart::{Policy, Restart};
+use super::restart::Policy;
+pub use super::rules::Rules;
 
 /// Milliseconds on a clock that never goes backwards (the driver's own, since its start).
 pub type Now = u64;
@@ -127,25 +128,6 @@ pub enum Ended {
     OutOfMemory,
     /// No status: the whole tree was taken.
     Taken,
-}
-
-/// The supervision rules of one agent.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Rules {
-    /// Restarts.
-    pub restart: Restart,
-    /// The longest run.
-    pub run_timeout: Option<Duration>,
-    /// How long a stop waits before it kills.
-    pub stop_grace: Duration,
-    /// Failed health checks in a row that end it.
-    pub health_retries: u32,
-}
-
-impl Default for Rules {
-    fn default() -> Self {
-        Rules { restart: Restart::default(), run_timeout: None, stop_grace: Duration::from_secs(10), health_retries: 3 }
-    }
 }
 
 /// Where an agent is in its life.
@@ -292,6 +274,11 @@ impl Lifecycle {
         &self.state
     }
 
+    /// Other rules, from now on: what is running runs on.
+    pub fn set_rules(&mut self, rules: Rules) {
+        self.rules = rules;
+    }
+
     /// How often it was restarted in the present window.
     #[must_use]
     pub fn restarts(&self) -> u32 {
@@ -415,6 +402,7 @@ fn cause(ended: &Ended) -> Death {
 
 #[cfg(test)]
 mod tests {
+    use super::super::restart::Restart;
     use super::*;
 
     fn running(restart: Policy) -> Lifecycle {

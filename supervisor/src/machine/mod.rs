@@ -3,3 +3,4 @@
 pub mod health;
 pub mod lifecycle;
 pub mod restart;
+pub mod rules;

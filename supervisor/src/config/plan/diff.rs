@@ -3,15 +3,17 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::Serialize;
+use agt_rings::Ring;
+use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use super::{AgentPlan, EnvValue, HIDDEN_VALUE};
+use crate::config::units::{ByteSize, Cpu};
 
 /// One thing that differs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
-    /// What: `ring_limits[2].memory_bytes`, `files`.
+    /// What: `limits.memory in R2`, `files`.
     pub what: String,
     /// Before; `None` = it was not there.
     pub old: Option<String>,
@@ -35,6 +37,9 @@ impl fmt::Display for Change {
 pub fn diff(old: &AgentPlan, new: &AgentPlan) -> Vec<Change> {
     let mut changes = Vec::new();
     compare("", &old.to_json(), &new.to_json(), &mut changes);
+    let reached = |ring: Ring| [old.ceiling, new.ceiling].iter().any(|ceiling| !ring.is_more_privileged_than(*ceiling));
+    let changes = changes.into_iter().filter_map(|change| limit(change, reached));
+    let mut changes: Vec<Change> = changes.collect();
     // Values of the environment look the same on both sides: say that they differ, never how.
     for (name, after) in &new.env {
         let hidden = match (old.env.get(name), after) {
@@ -46,6 +51,25 @@ pub fn diff(old: &AgentPlan, new: &AgentPlan) -> Vec<Change> {
         changes.push(Change { what: format!("env.{name}"), old: hidden.clone(), new: hidden });
     }
     changes
+}
+
+/// Limits in the words and units of the file; `None` for those of a ring that the agent can't reach.
+fn limit(change: Change, reached: impl Fn(Ring) -> bool) -> Option<Change> {
+    let Some((row, rest)) = change.what.strip_prefix("ring_").and_then(|what| what.split_once(']')) else {
+        return Some(change);
+    };
+    let Some((what, Some(ring))) = row.split_once('[').map(|(what, number)| (what, number.parse().ok())) else {
+        return Some(change);
+    };
+    let ring = Ring::from_number(ring).filter(|ring| reached(*ring))?;
+    let (name, unit): (&str, fn(u64) -> String) = match (what, rest) {
+        (_, ".memory_bytes") => ("memory", |bytes| ByteSize(bytes).to_string()),
+        (_, ".cpu_millis") => ("cpu", |millis| Cpu(u32::try_from(millis).unwrap_or(u32::MAX)).to_string()),
+        (_, ".tasks") => ("tasks", |count| count.to_string()),
+        _ => ("files", |count| count.to_string()),
+    };
+    let shown = |value: Option<String>| value.map(|text| text.parse().map_or(text, unit));
+    Some(Change { what: format!("limits.{name} in {ring}"), old: shown(change.old), new: shown(change.new) })
 }
 
 fn compare(path: &str, old: &Json, new: &Json, changes: &mut Vec<Change>) {

@@ -107,7 +107,7 @@ fn a_difference_is_readable_and_hides_values() {
     let lines: Vec<String> = diff(&old, &new).iter().map(ToString::to_string).collect();
     for expected in [
         "~ env.MODE: [set] -> [set]",
-        "~ ring_limits[2].memory_bytes: 268435456 -> 314572800",
+        "~ limits.memory in R2: 256MiB -> 300MiB",
         "- files: read /usr/share/dict",
         "+ files: read /usr/share",
     ] {
