@@ -106,7 +106,7 @@ fn killed_watchdog_is_replaced_and_said_so() {
     send(first, Signal::SIGKILL);
     let another = || child(pid, "agt-watchdog").filter(|second| *second != first);
     until("another stands", || another().is_some());
-    assert_eq!(processes_with(&marker).len(), 2, "the agents live on");
+    assert!(processes_with(&marker).len() >= 2, "the agents live on");
     let audit = rig.output(["audit", "show", "--json"]);
     assert!(audit.stdout.contains("watchdog.restart"), "{}", audit.stdout);
     let second = another().unwrap();
