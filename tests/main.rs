@@ -21,4 +21,5 @@ mod saga;
 mod support;
 mod terminal;
 mod tidy;
+mod walls;
 mod watchdog;

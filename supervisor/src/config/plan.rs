@@ -17,6 +17,7 @@ use std::path::PathBuf;
 
 use agt_rings::Ring;
 use agt_rings::capability::Capabilities;
+use agt_rings::report::Gap;
 use agt_rings::spec::{Access, Check, Enforcement, FileRule, Limits, Listen, Spec, Terminal, User};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -92,8 +93,12 @@ pub struct AgentPlan {
     pub workdir: PathBuf,
     /// What it may reach at its ceiling besides the ring's own system paths; the workdir included.
     pub files: Vec<FileRule>,
+    /// Which of `files` were given to it, so that it reads there what their owner may read; elsewhere it is a stranger.
+    pub as_owner: Vec<PathBuf>,
     /// Names inside writable trees that stay read-only.
     pub protect: Vec<PathBuf>,
+    /// Sockets of other programs in what it sees, which no ring but R0 may call.
+    pub sockets: Vec<PathBuf>,
     /// What no ring may see.
     pub hide: Vec<PathBuf>,
     /// Its ways out.
@@ -132,9 +137,9 @@ pub struct AgentPlan {
     pub needs_attestation: Vec<Refusal>,
     /// What was narrowed or left open, in sentences for the person who starts it.
     pub notes: Vec<String>,
-    /// What can't be kept of a promise about never-writable names (one that is a link, say). Shown at launch and in
-    /// `status`; not a reason to refuse, or a repository with one linked file could not be worked on.
-    pub gaps: Vec<String>,
+    /// What can't be kept of the ring's promises whatever the host offers: a never-writable name that is a link, say. Part of
+    /// each launch's report, so `required` refuses.
+    pub gaps: Vec<Gap>,
 }
 
 /// A SHA-256.
@@ -247,7 +252,10 @@ impl AgentPlan {
             env: self.environment()?,
             workdir: self.workdir.clone(),
             files: self.files_at(ring),
+            as_owner: self.as_owner.clone(),
             protect: self.protect.clone(),
+            gaps: self.gaps.clone(),
+            sockets: self.sockets.clone(),
             hide: self.hide.clone(),
             listen: self.forwards_at(ring).iter().map(|forward| Listen { address: forward.listen }).collect(),
             limits: self.limits_at(ring),

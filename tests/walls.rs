@@ -1,0 +1,177 @@
+//! Walls that a review found open: each test is the way that was taken.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+
+use crate::support::{Outcome, Rig, effort, needs_root, quoted};
+
+fn mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+impl Rig {
+    /// Runs this command in `ring`.
+    fn act(&self, ring: u8, command: &[&str]) -> Outcome {
+        let words: Vec<String> = command.iter().map(|word| quoted(word)).collect();
+        let file = self.agent("act", &format!("ring: {ring}\n{}command: [{}]\n", effort(), words.join(", ")));
+        self.output(["run".as_ref(), file.as_os_str()])
+    }
+
+    /// Something that is taken for a python's installation, with `cat` as its program.
+    fn installation(&self) -> std::path::PathBuf {
+        let app = self.dir.path().join("app");
+        fs::create_dir_all(app.join("bin")).unwrap();
+        fs::create_dir_all(app.join("lib/python3.11")).unwrap();
+        fs::write(app.join("lib/python3.11/os.py"), "shown\n").unwrap();
+        fs::copy("/bin/cat", app.join("bin/python3")).unwrap();
+        app
+    }
+}
+
+#[test]
+fn an_installation_shows_no_file_that_its_owner_alone_may_read() {
+    if !needs_root("an_installation_shows_no_file_that_its_owner_alone_may_read") {
+        return;
+    }
+    let rig = Rig::new();
+    let app = rig.installation();
+    let secret = app.join("secret.conf");
+    fs::write(&secret, "hunter2\n").unwrap();
+    mode(&secret, 0o600);
+    let (program, shown) = (app.join("bin/python3"), app.join("lib/python3.11/os.py"));
+    for ring in [1, 2, 3] {
+        let words = [&program, &secret, &shown].map(|path| path.to_str().unwrap());
+        let outcome = rig.act(ring, &words);
+        assert!(!outcome.stdout.contains("hunter2"), "R{ring} {}", outcome.stdout);
+        // R1 needs more trust than a first start has: it runs in R2 then, and shows the same.
+        assert_eq!(outcome.stdout, "shown\n", "R{ring} {}", outcome.stderr);
+    }
+    // In its workdir the agent is the owner.
+    let own = rig.work.join("own");
+    fs::write(&own, "mine\n").unwrap();
+    mode(&own, 0o600);
+    for ring in [2, 3] {
+        assert_eq!(rig.act(ring, &["cat", "own"]).stdout, "mine\n", "R{ring}");
+    }
+}
+
+#[test]
+fn a_program_for_its_owner_alone_needs_an_operators_line() {
+    if !needs_root("a_program_for_its_owner_alone_needs_an_operators_line") {
+        return;
+    }
+    let rig = Rig::new();
+    let program = rig.dir.path().join("tool");
+    fs::copy("/bin/true", &program).unwrap();
+    mode(&program, 0o700);
+    let outcome = rig.act(2, &[program.to_str().unwrap()]);
+    assert_eq!(outcome.code, 77, "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("closed to other users") && outcome.stderr.contains("read:"), "{}", outcome.stderr);
+    let operator = rig.dir.path().join("operator.yaml");
+    let text = format!(
+        "version: 1\nkind: operator\nagents:\n  act:\n    file: {}\n    read: [{}]\n",
+        rig.work.join("act.yaml").display(),
+        program.display()
+    );
+    fs::write(&operator, text).unwrap();
+    mode(&operator, 0o644);
+    let file = rig.work.join("act.yaml");
+    let outcome = rig.output(["run".as_ref(), "--operator".as_ref(), operator.as_os_str(), file.as_os_str()]);
+    assert_eq!(outcome.code, 0, "{}", outcome.stderr);
+}
+
+#[test]
+fn a_protected_name_that_can_be_changed_all_the_same_refuses_the_launch() {
+    if !needs_root("a_protected_name_that_can_be_changed_all_the_same_refuses_the_launch") {
+        return;
+    }
+    type Make = fn(&Path);
+    let cases: [(&str, Make); 3] = [
+        (".envrc: it is a link", |work| {
+            fs::write(work.join("rules"), "x").unwrap();
+            symlink("rules", work.join(".envrc")).unwrap();
+        }),
+        (".bashrc: it has another name", |work| {
+            fs::write(work.join(".bashrc"), "x").unwrap();
+            fs::hard_link(work.join(".bashrc"), work.join("plain")).unwrap();
+        }),
+        ("act.yaml: it has another name", |work| {
+            fs::write(work.join("act.yaml"), "x").unwrap();
+            fs::hard_link(work.join("act.yaml"), work.join("plain")).unwrap();
+        }),
+    ];
+    for (expected, make) in cases {
+        let rig = Rig::new();
+        make(&rig.work);
+        let outcome = rig.act(2, &["touch", "made"]);
+        assert_eq!(outcome.code, 69, "{expected}: {}", outcome.stderr);
+        assert!(outcome.stderr.contains(expected) && outcome.stderr.contains("writable: ["), "{}", outcome.stderr);
+        assert!(!rig.work.join("made").exists());
+        // R3 writes nothing there: nothing is missing.
+        assert_eq!(rig.act(3, &["true"]).code, 0);
+        let file = rig.agent("act", "ring: 2\nenforcement: best-effort\ncommand: ['true']\n");
+        let end = rig.dir.path().join("end.json");
+        let words = ["run".as_ref(), file.as_os_str(), "--status-file".as_ref(), end.as_os_str()];
+        assert_eq!(rig.output(words).code, 0);
+        let status: serde_json::Value = serde_json::from_slice(&fs::read(&end).unwrap()).unwrap();
+        let gap = &status["report"]["gaps"][0];
+        assert_eq!(gap["protection"], "file-write", "{status}");
+        assert!(gap["reason"].as_str().unwrap().contains(expected), "{gap}");
+    }
+}
+
+#[test]
+fn sockets_of_other_programs_do_not_answer_in_any_ring() {
+    let rig = Rig::new();
+    let app = rig.installation();
+    fs::copy(fs::canonicalize("/usr/bin/python3").unwrap(), app.join("bin/python3")).unwrap();
+    let paths = [rig.work.join("socket"), rig.work.join(".vscode/socket"), app.join("lib/socket")];
+    fs::create_dir(rig.work.join(".vscode")).unwrap();
+    let _listeners: Vec<_> = paths
+        .iter()
+        .map(|path| {
+            let listener = std::os::unix::net::UnixListener::bind(path).unwrap();
+            mode(path, 0o777);
+            listener
+        })
+        .collect();
+    let script = format!(
+        "import os, socket\nfor path in {paths:?}:\n    s = socket.socket(socket.AF_UNIX)\n    try: s.connect(path); print('LEAK', path)\n    except OSError as e: print(e.strerror)\n"
+    );
+    for ring in [2, 3] {
+        // The installation is declared by being named; the interpreter itself is the system's.
+        let env = "env: {set: {PYTHONHOME: /usr}}\n";
+        let words = format!("[{}, -c, {}]", quoted(app.join("bin/python3").to_str().unwrap()), quoted(&script));
+        let file = rig.agent("act", &format!("ring: {ring}\n{}{env}command: {words}\n", effort()));
+        let outcome = rig.output(["run".as_ref(), file.as_os_str()]);
+        assert_eq!(outcome.stdout, "Connection refused\n".repeat(3), "R{ring} {}", outcome.stderr);
+    }
+    // Unconfined they do answer.
+    for path in &paths {
+        std::os::unix::net::UnixStream::connect(path).unwrap();
+    }
+}
+
+#[test]
+fn a_setuid_file_that_was_there_and_what_leads_git_away_stay_as_they_are() {
+    let rig = Rig::new();
+    for folder in [".git/hooks", "part/.git/worktrees/w"] {
+        fs::create_dir_all(rig.work.join(folder)).unwrap();
+    }
+    let worktree = rig.work.join("part/.git/worktrees/w");
+    for file in ["HEAD", "commondir", "gitdir"] {
+        fs::write(worktree.join(file), "../..\n").unwrap();
+    }
+    fs::write(rig.work.join(".git/commondir"), ".\n").unwrap();
+    fs::write(rig.work.join("set"), "old\n").unwrap();
+    mode(&rig.work.join("set"), 0o4755);
+    let outcome = rig.sh(
+        2,
+        "for f in set .git/commondir .git/hooks/pre-commit part/.git/worktrees/w/commondir part/.git/worktrees/w/gitdir; do \
+         echo x > $f && echo LEAK $f; rm -f $f 2>/dev/null && test $f != .git/hooks/pre-commit && echo LEAK $f; done; \
+         echo x > part/.git/worktrees/w/index && echo worked",
+    );
+    assert_eq!(outcome.stdout, "worked\n", "{}", outcome.stderr);
+    assert_eq!(fs::read_to_string(rig.work.join("set")).unwrap(), "old\n");
+}
