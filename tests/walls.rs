@@ -175,3 +175,45 @@ fn a_setuid_file_that_was_there_and_what_leads_git_away_stay_as_they_are() {
     assert_eq!(outcome.stdout, "worked\n", "{}", outcome.stderr);
     assert_eq!(fs::read_to_string(rig.work.join("set")).unwrap(), "old\n");
 }
+
+#[test]
+fn a_repository_cannot_feed_or_hold_the_one_who_looks_at_it() {
+    use std::time::{Duration, Instant};
+    let rig = Rig::new();
+    let (venv, package) = (rig.work.join("venv"), rig.work.join("node_modules/x"));
+    fs::create_dir_all(venv.join("bin")).unwrap();
+    fs::create_dir_all(&package).unwrap();
+    symlink("/usr/bin/python3", venv.join("bin/python3")).unwrap();
+    let (config, manifest) = (venv.join("pyvenv.cfg"), package.join("package.json"));
+    let fifo = |path: &Path| nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    for command in ["[venv/bin/python3, -c, pass]", "[npx, x]"] {
+        for make in [|path: &Path| symlink("/dev/zero", path).unwrap(), fifo] {
+            make(&config);
+            make(&manifest);
+            let file = rig.agent("held", &format!("ring: 2\ncommand: {command}\n"));
+            let mut child = rig
+                .command(["check".as_ref(), file.as_os_str()])
+                .stdout(std::process::Stdio::null())
+                .stderr(std::process::Stdio::null())
+                .spawn()
+                .unwrap();
+            let deadline = Instant::now() + Duration::from_secs(20);
+            let ended = loop {
+                if let Some(status) = child.try_wait().unwrap() {
+                    break Some(status);
+                }
+                let pages = fs::read_to_string(format!("/proc/{}/statm", child.id())).unwrap_or_default();
+                let resident: u64 = pages.split_whitespace().nth(1).and_then(|n| n.parse().ok()).unwrap_or(0);
+                if Instant::now() > deadline || resident > (256 << 20) / 4096 {
+                    child.kill().unwrap();
+                    child.wait().unwrap();
+                    break None;
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            };
+            assert!(ended.is_some(), "{command}: it was fed or held");
+            fs::remove_file(&config).unwrap();
+            fs::remove_file(&manifest).unwrap();
+        }
+    }
+}

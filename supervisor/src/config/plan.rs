@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::grant::Refusal;
+use super::source::regular;
 use super::spec::{ChaosSpec, Environment, HostPort, LogSpec, RestartSpec, SloSpec, Stdio, Switch, TimeoutsSpec};
 use super::units::Span;
 
@@ -179,13 +180,20 @@ impl AgentPlan {
     /// SHA-256 of the files that are executed: the program and, for a script, the script.
     ///
     /// # Errors
-    /// A file that can't be read any more.
+    /// A file that can't be read any more, is no regular file, or is larger than 4 GiB.
     pub fn program_hash(&self) -> io::Result<PlanHash> {
         let mut hasher = Sha256::new();
         hasher.update(b"agt-program-v1\n");
         for path in [Some(&self.program), self.script.as_ref()].into_iter().flatten() {
-            let mut file = std::fs::File::open(path)?;
-            hasher.update(file.metadata()?.len().to_le_bytes());
+            let file = regular(path)?;
+            let length = file.metadata()?.len();
+            if length > MAX_PROGRAM {
+                let why = format!("{} has {length} bytes: no program has more than {MAX_PROGRAM}", path.display());
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+            }
+            hasher.update(length.to_le_bytes());
+            // A file that grows while it is read has no end.
+            let mut file = file.take(MAX_PROGRAM);
             let mut buffer = vec![0; 1 << 16];
             loop {
                 let read = file.read(&mut buffer)?;
@@ -308,6 +316,9 @@ impl AgentPlan {
         value
     }
 }
+
+/// Largest program that is hashed, in bytes.
+const MAX_PROGRAM: u64 = 4 << 30;
 
 /// What is shown of a value of the environment.
 const HIDDEN_VALUE: &str = "[set]";
