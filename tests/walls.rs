@@ -217,3 +217,39 @@ fn a_repository_cannot_feed_or_hold_the_one_who_looks_at_it() {
         }
     }
 }
+
+#[test]
+fn a_directory_is_no_standard_stream() {
+    let rig = Rig::new();
+    let file = rig.agent("dir", &format!("ring: 2\n{}stdio: raw\ncommand: [ls, /proc/self/fd/0/]\n", effort()));
+    let outcome = |input: fs::File| -> Outcome {
+        let mut command = rig.command(["run".as_ref(), file.as_os_str()]);
+        command.stdin(input).output().unwrap().into()
+    };
+    let refused = outcome(fs::File::open(rig.dir.path()).unwrap());
+    assert_eq!((refused.code, refused.stdout.as_str()), (64, ""), "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("standard input is a directory") && refused.stderr.contains("help:"),
+        "{}",
+        refused.stderr
+    );
+    let disk = rig.dir.path().join("bytes");
+    fs::write(&disk, "bytes\n").unwrap();
+    let file = rig.agent("dir", &format!("ring: 2\n{}stdio: raw\ncommand: [cat]\n", effort()));
+    let mut command = rig.command(["run".as_ref(), file.as_os_str()]);
+    let given: Outcome = command.stdin(fs::File::open(&disk).unwrap()).output().unwrap().into();
+    assert_eq!((given.code, given.stdout.as_str()), (0, "bytes\n"), "{}", given.stderr);
+}
+
+#[test]
+fn an_ordinary_users_agent_has_file_watches_of_its_own() {
+    if crate::support::is_root() {
+        // There an agent has a uid of its own, and with it a count of its own.
+        return;
+    }
+    let rig = Rig::new();
+    let names = ["/proc/sys/user/max_inotify_instances", "/proc/sys/user/max_inotify_watches"];
+    let outside = names.map(|name| fs::read_to_string(name).unwrap());
+    assert_eq!(rig.act(2, &["cat", names[0], names[1]]).stdout, "64\n65536\n");
+    assert_eq!(names.map(|name| fs::read_to_string(name).unwrap()), outside);
+}
