@@ -147,6 +147,10 @@ fn sockets_of_other_programs_do_not_answer_in_any_ring() {
         let outcome = rig.output(["run".as_ref(), file.as_os_str()]);
         assert_eq!(outcome.stdout, "Connection refused\n".repeat(3), "R{ring} {}", outcome.stderr);
     }
+    // One that is left over from an earlier run is the agent's to replace.
+    drop(std::os::unix::net::UnixListener::bind(rig.work.join("left")).unwrap());
+    let anew = "import os, socket\nos.unlink('left')\nsocket.socket(socket.AF_UNIX).bind('left')\nprint('bound')\n";
+    assert_eq!(rig.act(2, &["python3", "-c", anew]).stdout, "bound\n");
     // Unconfined they do answer.
     for path in &paths {
         std::os::unix::net::UnixStream::connect(path).unwrap();
@@ -252,4 +256,22 @@ fn an_ordinary_users_agent_has_file_watches_of_its_own() {
     let outside = names.map(|name| fs::read_to_string(name).unwrap());
     assert_eq!(rig.act(2, &["cat", names[0], names[1]]).stdout, "64\n65536\n");
     assert_eq!(names.map(|name| fs::read_to_string(name).unwrap()), outside);
+}
+
+#[test]
+fn a_saga_step_is_not_started_beside_a_protected_name_that_is_a_link() {
+    if !needs_root("a_saga_step_is_not_started_beside_a_protected_name_that_is_a_link") {
+        return;
+    }
+    let rig = Rig::new();
+    fs::write(rig.work.join("rules"), "x").unwrap();
+    symlink("rules", rig.work.join(".envrc")).unwrap();
+    let file = rig.work.join("saga.yaml");
+    let step = "steps:\n  one:\n    ring: 2\n    command: [touch, made]\n";
+    fs::write(&file, format!("version: 1\nkind: saga\nname: linked\n{step}")).unwrap();
+    let outcome = rig.output(["saga".as_ref(), "run".as_ref(), file.as_os_str()]);
+    assert_ne!(outcome.code, 0, "{}", outcome.stdout);
+    let said = format!("{}{}", outcome.stdout, outcome.stderr);
+    assert!(said.contains(".envrc: it is a link"), "{said}");
+    assert!(!rig.work.join("made").exists());
 }

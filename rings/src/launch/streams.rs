@@ -85,7 +85,7 @@ mod tests {
         let (socket, _other) = std::os::unix::net::UnixStream::pair().unwrap();
         let file = tempfile::tempfile().unwrap();
         let null = File::open("/dev/null").unwrap();
-        let fit = [OwnedFd::from(read), socket.into(), file.into(), null.into()];
+        let fit = [read, socket.into(), file.into(), null.into()];
         assert!(fit.iter().all(|fd| unfit(fd.as_fd()).unwrap().is_none()));
         let directory = File::open("/").unwrap();
         assert_eq!(unfit(directory.as_fd()).unwrap(), Some("a directory"));

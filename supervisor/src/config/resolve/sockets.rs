@@ -11,6 +11,8 @@ use agt_rings::Ring;
 use agt_rings::builtin;
 use agt_rings::report::Protection;
 use agt_rings::spec::{Access, FileRule};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::Context;
 use super::files::is_given;
@@ -46,10 +48,25 @@ pub(super) fn to_cover(
             "name smaller folders, or ask for a ring that sees less".to_owned(),
         );
     }
-    let mut sockets: Vec<PathBuf> = look.sockets.into_iter().filter(|path| !context.rights.names_path(path)).collect();
+    let mut sockets: Vec<PathBuf> =
+        look.sockets.into_iter().filter(|path| !context.rights.names_path(path) && is_served(path)).collect();
     sockets.sort();
     sockets.dedup();
     sockets
+}
+
+/// Whether some process holds the socket. One that is left over from an earlier run answers nobody, never will again (who
+/// binds the name anew makes a new file), and must be left to the agent, which may have made it.
+///
+/// Asked with the type that services hardly ever have: the kernel then says EPROTOTYPE, and the service hears nothing of it.
+fn is_served(path: &Path) -> bool {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let Ok(socket) = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None) else {
+        return true;
+    };
+    // A path that does not fit an address can't be asked about: covered.
+    let Ok(address) = SocketAddrUnix::new(path) else { return true };
+    !matches!(rustix::net::connect(&socket, &address), Err(Errno::CONNREFUSED | Errno::NOENT))
 }
 
 struct Look {
