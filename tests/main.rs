@@ -27,4 +27,5 @@ mod strange_ground;
 mod support;
 mod terminal;
 mod tidy;
+mod walls;
 mod watchdog;

@@ -34,7 +34,7 @@ fn said(rig: &Rig, name: &str, expected: &str) {
 fn pid(rig: &Rig, name: &str) -> Option<i64> {
     let status = rig.output(["status", name, "--json"]);
     let status: Value = serde_json::from_str(&status.stdout).ok()?;
-    status[0]["pid"].as_i64()
+    status["agents"][0]["pid"].as_i64()
 }
 
 fn audit(rig: &Rig) -> String {

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::capability::Capabilities;
+use crate::report::Gap;
 use crate::ring::Ring;
 
 /// What happens when this host can't enforce a protection of the ring.
@@ -92,8 +93,15 @@ pub struct Spec {
     pub workdir: PathBuf,
     /// What it may read and write besides the ring's own system paths.
     pub files: Vec<FileRule>,
+    /// Trees of `files` in which the agent counts as their owner, beside the writable ones and the workdir: what only the
+    /// owner may read, it may read there. In every other tree it is a stranger.
+    pub as_owner: Vec<PathBuf>,
     /// Existing names inside writable trees that stay read-only.
     pub protect: Vec<PathBuf>,
+    /// What is known to be missing before the host is asked: never-writable names that are links, say. Gaps, as any other.
+    pub gaps: Vec<Gap>,
+    /// Other programs' sockets inside the visible trees: covered, because a read-only mount does not keep them from answering.
+    pub sockets: Vec<PathBuf>,
     /// Trees that no ring may see (the supervisor's state, sockets, keys).
     pub hide: Vec<PathBuf>,
     /// Listeners inside the network namespace.

@@ -98,6 +98,7 @@ fn set_memory_v2(controller: &MemController, dir: &Path, bytes: i64, swaps: &Pat
 
 /// v1 keeps two numbers: memory, and memory plus swap, which must never be the smaller one, not even for a moment.
 fn set_memory_v1(controller: &MemController, dir: &Path, bytes: i64, swaps: &Path) -> Result<()> {
+    set_socket_memory_v1(dir, bytes)?;
     let (limit, both) = (dir.join("memory.limit_in_bytes"), dir.join("memory.memsw.limit_in_bytes"));
     if !has_file_or_no_swap(&both, swaps)? {
         written(&limit, bytes, controller.set_limit(bytes))?;
@@ -113,6 +114,17 @@ fn set_memory_v1(controller: &MemController, dir: &Path, bytes: i64, swaps: &Pat
     }
     check_memory(&limit, bytes)?;
     check_memory(&both, bytes)
+}
+
+/// v1 counts what waits in TCP and UDP sockets apart from all other memory, and only once a limit was set for it.
+fn set_socket_memory_v1(dir: &Path, bytes: i64) -> Result<()> {
+    let sockets = dir.join("memory.kmem.tcp.limit_in_bytes");
+    // Kernels without this counter count no socket memory on v1 at all; R3, which makes no sockets, is bounded even there.
+    if !sockets.exists() {
+        return Ok(());
+    }
+    file::write(&sockets, &bytes.to_string())?;
+    check_memory(&sockets, bytes)
 }
 
 /// Whether there is a file to limit swap with. Without one, swap in use would be memory that nobody counts.
@@ -277,6 +289,7 @@ mod tests {
         files(&[
             ("memory.limit_in_bytes", "9223372036854771712"),
             ("memory.memsw.limit_in_bytes", "9223372036854771712"),
+            ("memory.kmem.tcp.limit_in_bytes", "9223372036854771712"),
             ("cpu.cfs_quota_us", "-1"),
             ("cpu.cfs_period_us", "100000"),
             ("cpu.shares", "1024"),
@@ -317,6 +330,7 @@ mod tests {
         apply(&tree(dir.path(), Version::V1), &SOME, Absent::IsUnlimited, &[]).unwrap();
         assert_eq!(held(&dir, "memory.limit_in_bytes"), "67108864");
         assert_eq!(held(&dir, "memory.memsw.limit_in_bytes"), "67108864");
+        assert_eq!(held(&dir, "memory.kmem.tcp.limit_in_bytes"), "67108864");
         assert_eq!(
             (held(&dir, "cpu.cfs_quota_us"), held(&dir, "cpu.cfs_period_us")),
             ("50000".into(), "100000".into())

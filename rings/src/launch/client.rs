@@ -15,6 +15,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::check::Checker;
 use super::protocol::{Descriptors, LAUNCHER_NAME, Reply, Request, SLOTS, Usage, Word};
+use super::streams::{Stream, Streams};
 use crate::cgroup;
 use crate::host::{Controllers, Host, Tree};
 use crate::plan::{self, Plan, Refused, SystemTrees};
@@ -46,23 +47,20 @@ pub enum LaunchError {
         #[source]
         source: io::Error,
     },
+    /// A standard stream would open more than bytes.
+    #[error("{stream} is {kind}: inside the ring it would be a way out of it")]
+    Unfit {
+        /// Which.
+        stream: Stream,
+        /// What it is.
+        kind: &'static str,
+    },
     /// The init ended before it said anything.
     #[error("the launch ended without a word: killed, or out of memory in its own limits")]
     Silent,
     /// It took longer than the bound.
     #[error("the launch did not finish within {} s", LAUNCH_TIMEOUT.as_secs())]
     Timeout,
-}
-
-/// The three standard streams of an agent.
-#[derive(Debug)]
-pub struct Streams {
-    /// Standard input.
-    pub stdin: OwnedFd,
-    /// Standard output.
-    pub stdout: OwnedFd,
-    /// Standard error.
-    pub stderr: OwnedFd,
 }
 
 /// A running agent, known by descriptors and never by a number that could be recycled.
@@ -264,6 +262,9 @@ impl Launcher {
     /// The failing step; nothing is left running then.
     pub fn launch(&self, plan: &Plan, streams: &Streams, join: &cgroup::Join) -> Result<Running, LaunchError> {
         let at = |doing| move |source| LaunchError::Launcher { doing, source };
+        if let Some((stream, kind)) = streams.unfit().map_err(at("looking at the standard streams"))? {
+            return Err(LaunchError::Unfit { stream, kind });
+        }
         let (ours, theirs) = fdpass::pair().map_err(at("making the agent's channel"))?;
         let mut fds: Vec<RawFd> =
             vec![theirs.as_raw_fd(), streams.stdin.as_raw_fd(), streams.stdout.as_raw_fd(), streams.stderr.as_raw_fd()];

@@ -23,6 +23,11 @@ use crate::sys::{fdpass, net, process};
 /// The OOM killer takes agents long before the supervisor.
 const OOM_SCORE_ADJ: &str = "500";
 
+/// File watchers of an agent in a user namespace: half of what a user usually has.
+const INOTIFY_INSTANCES_MAX: u32 = 64;
+/// Files that they watch together; a large project has some ten thousand folders.
+const INOTIFY_WATCHES_MAX: u32 = 65_536;
+
 /// What ps(1) shows of it: 15 bytes at most.
 const INIT_NAME: &std::ffi::CStr = c"agt-init";
 
@@ -51,6 +56,7 @@ fn live(plan: &Plan, given: &mut Given) -> Result<(), Failure> {
         }
     }
     fs::write("/proc/self/oom_score_adj", OOM_SCORE_ADJ).map_err(failed("raise oom_score_adj"))?;
+    limit_watches(plan).map_err(failed("limit the file watches"))?;
     super::root::enter(&plan.root, plan.ids, &given.maps)?;
     given.maps.clear();
     let listeners = network(plan)?;
@@ -71,6 +77,32 @@ fn live(plan: &Plan, given: &mut Given) -> Result<(), Failure> {
     drop((prepared, landlock));
     settle(given, plan)?;
     watch(given, &agent, &signals, plan.namespaces & libc::CLONE_NEWPID != 0)
+}
+
+/// In a user namespace file watches are also counted for the user who started it: without a limit of its own an agent takes
+/// all that the user has. Such a limit belongs to the user namespace in which it is written.
+fn limit_watches(plan: &Plan) -> std::io::Result<()> {
+    if plan.user_namespace.is_none() || !in_namespace_of_one()? {
+        return Ok(());
+    }
+    for (name, most) in [("max_inotify_instances", INOTIFY_INSTANCES_MAX), ("max_inotify_watches", INOTIFY_WATCHES_MAX)]
+    {
+        let path = format!("/proc/sys/user/{name}");
+        match fs::write(&path, most.to_string()) {
+            // A kernel without inotify, or a /proc that can't be written: the user's own limit holds.
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::EROFS | libc::EACCES | libc::EPERM)) => {}
+            written => written?,
+        }
+    }
+    Ok(())
+}
+
+/// Whether we are in a user namespace that maps one single uid, as ours do: the host's maps all of them.
+fn in_namespace_of_one() -> std::io::Result<bool> {
+    let map = fs::read_to_string("/proc/self/uid_map")?;
+    let mut lines = map.lines();
+    let count = lines.next().and_then(|line| line.split_whitespace().nth(2));
+    Ok(count == Some("1") && lines.next().is_none())
 }
 
 fn network(plan: &Plan) -> Result<Vec<TcpListener>, Failure> {
@@ -151,6 +183,8 @@ fn announce(
 /// Gives up everything that only the launch needed: streams (so that their ends are seen), capabilities, dumpability.
 fn settle(given: &mut Given, plan: &Plan) -> Result<(), Failure> {
     let failed = |step: &'static str| move |e: std::io::Error| Failure::new(step, &e);
+    // First: where the agent has our uid, it could look into us from the moment at which we have no more capabilities than it.
+    process::set_non_dumpable().map_err(failed("become non-dumpable"))?;
     // Which groups the agent joins is decided: the way into them is closed.
     given.tasks.clear();
     given.cgroup = None;
@@ -172,7 +206,6 @@ fn settle(given: &mut Given, plan: &Plan) -> Result<(), Failure> {
     let keep = Capabilities::from_mask(if ends_others { 1 << process::CAP_KILL } else { 0 });
     process::drop_capabilities_but(keep).map_err(failed("drop the init's capabilities"))?;
     process::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0).map_err(failed("set no_new_privs"))?;
-    process::set_non_dumpable().map_err(failed("become non-dumpable"))?;
     process::set_parent_death_signal(libc::SIGKILL).map_err(failed("ask for the parent death signal again"))
 }
 

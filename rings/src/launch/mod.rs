@@ -25,8 +25,10 @@ mod init;
 mod protocol;
 mod root;
 mod server;
+mod streams;
 
 pub use check::{Checked, Checker, End, OUTPUT_BYTES_MAX};
-pub use client::{Exit, LaunchError, Launcher, Running, Streams};
+pub use client::{Exit, LaunchError, Launcher, Running};
 pub use protocol::Usage;
 pub use server::become_launcher_if_asked;
+pub use streams::{Stream, Streams};

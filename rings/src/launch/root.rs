@@ -220,7 +220,11 @@ impl Builder<'_> {
     }
 
     fn protect(&self, target: &Path) -> io::Result<()> {
-        let at = mount::open_in_root(self.new.as_fd(), target)?;
+        let at = match mount::open_in_root(self.new.as_fd(), target) {
+            // Its owner has removed it since the plan was made: a reason for nothing.
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => return Ok(()),
+            at => at?,
+        };
         let copy = mount::clone_tree(at.as_fd())?;
         mount::set_attributes(copy.as_fd(), ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV)?;
         mount::attach(copy.as_fd(), at.as_fd())

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::{Ids, Mount, SystemEntry, SystemTrees};
 use crate::builtin::{self, Definition};
 use crate::host::Tree;
-use crate::spec::{Access, Spec};
+use crate::spec::{Access, FileRule, Spec};
 
 /// Whether a system path is part of this ring's view: every ring sees the runtime, R1 sees more.
 pub(super) fn belongs(path: &Path, definition: &Definition) -> bool {
@@ -73,7 +73,9 @@ pub(super) fn built(
     for rule in &spec.files {
         let tree = trees.iter().find(|tree| tree.path == rule.path);
         let id_map = match (ids, tree) {
-            (Some(ids), Some(tree)) if tree.id_map.is_yes() && tree.uid != ids.uid => Some((tree.uid, tree.gid)),
+            (Some(ids), Some(tree)) if counts_as_owner(spec, rule) && tree.id_map.is_yes() && tree.uid != ids.uid => {
+                Some((tree.uid, tree.gid))
+            }
             _ => None,
         };
         let access = if spec.ring == crate::ring::Ring::R3 { Access::Read } else { rule.access };
@@ -93,8 +95,16 @@ pub(super) fn built(
     // Last, over everything that is there by then. Outer before inner: a mount covers what was mounted below it.
     listed.extend(pinned(spec).into_iter().map(|target| Mount::Pin { target }));
     listed.extend(spec.protect.iter().map(|target| Mount::Protect { target: target.clone() }));
-    listed.extend(spec.hide.iter().map(|target| Mount::Hide { target: target.clone() }));
+    listed.extend(spec.hide.iter().chain(&spec.sockets).map(|target| Mount::Hide { target: target.clone() }));
+    // The kernel's command line is the host's: it can hold addresses, disks and keys.
+    listed.push(Mount::Hide { target: PathBuf::from("/proc/cmdline") });
     listed
+}
+
+/// An id-mapped mount makes the agent the owner of what it shows: it opens what is readable to the owner alone. So only trees
+/// that were given to it have one; in a program's installation it reads what every user reads.
+fn counts_as_owner(spec: &Spec, rule: &FileRule) -> bool {
+    rule.access == Access::Write || rule.path == spec.workdir || spec.as_owner.contains(&rule.path)
 }
 
 /// The directories between a writable tree and what is protected or hidden inside it. Without a pin the whole directory could
@@ -106,6 +116,7 @@ fn pinned(spec: &Spec) -> Vec<PathBuf> {
         .protect
         .iter()
         .chain(&spec.hide)
+        .chain(&spec.sockets)
         .flat_map(|target| target.ancestors().skip(1))
         .filter(|dir| writable().any(|rule| dir.starts_with(&rule.path) && *dir != rule.path))
         // A declared tree of its own is a mount point already.

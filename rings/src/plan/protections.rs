@@ -28,8 +28,11 @@ pub(super) fn judge(definition: &Definition, facts: &Facts<'_>) -> (Vec<Enforced
     let mut enforced = Vec::new();
     let mut gaps = Vec::new();
     for &protection in definition.protections {
+        let known: Vec<&Gap> = facts.spec.gaps.iter().filter(|gap| concerns(gap, protection, facts.spec)).collect();
+        gaps.extend(known.iter().copied().cloned());
         match judge_one(protection, facts) {
-            Ok(by) => enforced.push(Enforced { protection, by }),
+            Ok(by) if known.is_empty() => enforced.push(Enforced { protection, by }),
+            Ok(_) => {}
             Err((reason, help)) => {
                 gaps.push(Gap { protection, reason, help, controller: missing_controller(protection, facts.host) });
             }
@@ -47,6 +50,12 @@ fn missing_controller(protection: Protection, host: &Host) -> Option<MissingCont
         _ => return None,
     };
     support.reason().map(|because| MissingController { name: name.to_owned(), because: because.to_owned() })
+}
+
+/// Whether a known gap is one of this protection, in this ring: R3 writes nothing outside its private directories, so a name
+/// there needs no protection of its own.
+fn concerns(gap: &Gap, protection: Protection, spec: &Spec) -> bool {
+    gap.protection == protection && !(protection == Protection::FileWrite && spec.ring == Ring::R3)
 }
 
 fn judge_one(protection: Protection, facts: &Facts<'_>) -> Judgement {
@@ -329,7 +338,10 @@ mod tests {
             env: Vec::new(),
             workdir: "/var/tmp/w".into(),
             files: vec![FileRule { path: "/var/tmp/w".into(), access: Access::Write }],
+            as_owner: Vec::new(),
             protect: paths(protect),
+            gaps: Vec::new(),
+            sockets: Vec::new(),
             hide: paths(hide),
             listen: Vec::new(),
             limits: builtin::definition(ring).limits,

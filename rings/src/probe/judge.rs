@@ -40,7 +40,7 @@ impl Layer {
     fn answers(self, got: &Got) -> bool {
         use Errno as E;
         let errnos: &[Errno] = match self {
-            Layer::MountNamespace => &[E::ENOENT, E::ENOTDIR, E::EACCES, E::EXDEV, E::EBUSY],
+            Layer::MountNamespace => &[E::ENOENT, E::ENOTDIR, E::EACCES, E::EXDEV, E::EBUSY, E::ECONNREFUSED],
             Layer::ReadOnlyMount => &[E::EROFS, E::EXDEV, E::EBUSY],
             Layer::Landlock => &[E::EACCES, E::EPERM, E::EXDEV],
             Layer::Seccomp => &[E::EPERM, E::ENOSYS],

@@ -15,7 +15,7 @@ use super::attack::{Attack, Got, Squeeze, hogs};
 use super::controls::{self, ATTACK_TIMEOUT};
 use super::scene::Scene;
 use super::session::{GONE_WITHIN, OWN_ID, Session};
-use super::tree::Tree;
+use super::tree::{SOCKETS, Tree};
 use super::{ATTACK_NAME, Error, output};
 use crate::builtin;
 use crate::cgroup::{Group, Join};
@@ -24,6 +24,10 @@ use crate::plan::{Plan, Root};
 use crate::report::Gap;
 use crate::ring::Ring;
 use crate::spec::{Access, Enforcement, FileRule, Limits, Spec, Terminal, User};
+
+/// What the supervisor finds in a workdir like the decoys' one.
+const PROTECTED: [&str; 5] =
+    ["work/agent.yaml", "work/.git/hooks", "work/.git/config", "work/.git/commondir", "work/setuid"];
 
 impl Session {
     /// The ring's own limits with one squeezed, as far as they can be kept here.
@@ -57,9 +61,13 @@ impl Session {
             files: vec![
                 rule(self.program.clone(), Access::Read),
                 rule(tree.path("readonly"), Access::Read),
+                rule(tree.path("installed"), Access::Read),
                 rule(tree.path("work"), Access::Write),
             ],
-            protect: ["work/agent.yaml", "work/.git/hooks", "work/.git/config"].map(|part| tree.path(part)).to_vec(),
+            as_owner: Vec::new(),
+            protect: PROTECTED.map(|part| tree.path(part)).to_vec(),
+            gaps: Vec::new(),
+            sockets: SOCKETS.map(|part| tree.path(part)).to_vec(),
             hide: vec![tree.path("state"), tree.path("work/.state")],
             listen: Vec::new(),
             limits: builtin::definition(ring).limits,

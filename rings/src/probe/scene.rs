@@ -11,6 +11,8 @@ pub(super) struct Scene {
     pub(super) program: PathBuf,
     /// A tree that nothing declares: `secret`, `dir/`.
     pub(super) outside: PathBuf,
+    /// A tree of another owner that is shown as a program's installation: `secret.conf`, for its owner alone.
+    pub(super) installed: PathBuf,
     /// A tree that is declared for reading: `file`, `dir/`.
     pub(super) readonly: PathBuf,
     /// The workdir: `file`, `agent.yaml`, `.git/hooks/`, `.git/config`, `.state/key`.

@@ -139,11 +139,16 @@ impl Session {
     fn one(&self, attack: &'static Attack, ring: Ring, gaps: &Mutex<Vec<Gap>>) -> Result<Finding, Error> {
         let expected = attack.expected[usize::from(ring.number())].expect("only what is expected is asked");
         let missing = attack.needs.iter().find_map(|need| match need {
-            Need::Protocol(name) if !self.has_protocol(name) => Some(*name),
+            Need::Protocol(name) if !self.has_protocol(name) => {
+                Some(format!("{name} is not loaded here; to ask would load a kernel module"))
+            }
+            Need::OwnUid if self.agent(ring).is_none() => {
+                Some("without root the agent has its user's uid, and with it that user's files".to_owned())
+            }
             _ => None,
         });
-        if let Some(protocol) = missing {
-            let got = Got::Setup(format!("{protocol} is not loaded here; to ask would load a kernel module"));
+        if let Some(missing) = missing {
+            let got = Got::Setup(missing);
             let control = Control { user: "nobody".to_owned(), got: got.clone() };
             return Ok(judge(&Run { attack, ring, expected, got, has_changed: false, control: &control }));
         }
@@ -238,6 +243,7 @@ impl Session {
         Scene {
             program: self.program.clone(),
             outside: tree.path("outside"),
+            installed: tree.path("installed"),
             readonly: tree.path("readonly"),
             work: tree.path("work"),
             state: tree.path("state"),

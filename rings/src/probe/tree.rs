@@ -7,36 +7,52 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use super::attack::MARK;
 use crate::plan::Ids;
 
+/// Services beside the agent's files, which anybody may call.
+pub(super) const SOCKETS: [&str; 2] = ["work/socket", "readonly/socket"];
+
 /// One run's decoys.
 #[derive(Debug)]
 pub(super) struct Tree {
     root: PathBuf,
+    /// Held open: a socket that nobody listens on answers nobody.
+    listeners: Vec<UnixListener>,
 }
 
 impl Tree {
     /// Makes the tree at `root`, which must not exist yet.
     pub(super) fn make(root: PathBuf, agent: Option<Ids>) -> io::Result<Tree> {
-        let tree = Tree { root };
+        let mut tree = Tree { root, listeners: Vec::new() };
         make_dir(&tree.root)?;
-        for dir in ["outside", "outside/dir", "readonly", "readonly/dir", "state", "scratch"] {
+        for dir in ["outside", "outside/dir", "readonly", "readonly/dir", "installed", "state", "scratch"] {
             make_dir(&tree.root.join(dir))?;
         }
         for dir in ["work", "work/.git", "work/.git/hooks", "work/.state"] {
             make_dir(&tree.root.join(dir))?;
         }
-        let files = ["outside/secret", "readonly/file", "state/key", "work/.state/key"];
+        let files = ["outside/secret", "readonly/file", "installed/secret.conf", "state/key", "work/.state/key"];
         for file in files {
             let path = tree.root.join(file);
             fs::write(&path, MARK)?;
             fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
         }
-        for file in ["work/agent.yaml", "work/file", "work/.git/config"] {
+        for file in ["work/agent.yaml", "work/file", "work/.git/config", "work/.git/commondir", "work/setuid"] {
             fs::write(tree.root.join(file), "# decoy\n")?;
+        }
+        // Of whoever started the probe, and no program: nobody gains anything by it.
+        fs::set_permissions(tree.root.join("work/setuid"), fs::Permissions::from_mode(0o4644))?;
+        for socket in SOCKETS {
+            let path = tree.root.join(socket);
+            // Where the path is too long for a socket's name, the attack's control says so.
+            if let Ok(listener) = UnixListener::bind(&path) {
+                fs::set_permissions(&path, fs::Permissions::from_mode(0o777))?;
+                tree.listeners.push(listener);
+            }
         }
         if let Some(agent) = agent {
             for part in ["outside", "readonly", "state", "scratch"] {
@@ -52,8 +68,17 @@ impl Tree {
 
     /// What must not change while a ring denies: outside, the read-only tree, the supervisor's state, protected names.
     pub(super) fn look(&self) -> Look {
-        let parts =
-            ["outside", "readonly", "state", "work/agent.yaml", "work/.git/hooks", "work/.git/config", "work/.state"];
+        let parts = [
+            "outside",
+            "readonly",
+            "state",
+            "work/agent.yaml",
+            "work/.git/hooks",
+            "work/.git/config",
+            "work/.git/commondir",
+            "work/.state",
+            "work/setuid",
+        ];
         let mut seen = Vec::new();
         for part in parts {
             look_at(&self.root.join(part), &mut seen);

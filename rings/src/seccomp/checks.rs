@@ -51,6 +51,10 @@ const SET_ID: u32 = 0o6000;
 const DEVICE_BIT: u32 = 0o20_000;
 
 const AT_EMPTY_PATH: u32 = 0x1000;
+// linux/fcntl.h and linux/fs.h.
+const F_SETLEASE: u32 = 1024;
+const F_NOTIFY: u32 = 1026;
+const RENAME_WHITEOUT: u32 = 1 << 2;
 const MFD_NOEXEC_SEAL: u32 = 0x8;
 const MFD_EXEC: u32 = 0x10;
 const SECCOMP_FILTER_FLAG_NEW_LISTENER: u32 = 1 << 3;
@@ -210,6 +214,23 @@ pub const ARGUMENT_RULES: &[ArgumentRule] = &[
         refuses: SET_ID_FILES,
         why: SET_ID_WHY,
         check: |_| creating_open(2),
+    },
+    ArgumentRule {
+        calls: &["fcntl"],
+        from: Ring::R1,
+        until: Ring::R3,
+        refuses: "F_SETLEASE, F_NOTIFY",
+        why: "a lease on a file that one may read holds up everybody who opens it for writing, for 45 seconds each time; a \
+              directory notice tells what others do there",
+        check: |_| refuse_when([vec![arg(1, Test::one_of(&[F_SETLEASE, F_NOTIFY]))]]),
+    },
+    ArgumentRule {
+        calls: &["renameat2"],
+        from: Ring::R1,
+        until: Ring::R3,
+        refuses: "RENAME_WHITEOUT",
+        why: "leaves a device node behind, which no mknod may make",
+        check: |_| refuse_when([vec![arg(4, Test::AnyBit(RENAME_WHITEOUT))]]),
     },
     ArgumentRule {
         calls: &["creat", "chmod", "fchmod"],

@@ -203,10 +203,10 @@ pub const GROUPS: &[Group] = &[
         calls: "memfd_create",
     },
     Group {
-        name: "bulk-io",
-        why: "kernel AIO and page gifts: databases use them, with a history of kernel bugs",
+        name: "page-gifts",
+        why: "gives pages to a pipe instead of copying them, with a history of kernel bugs",
         refused: Refused::From(Ring::R3),
-        calls: "io_setup io_destroy io_getevents io_submit io_cancel io_pgetevents vmsplice",
+        calls: "vmsplice",
     },
     Group {
         name: "self-restriction",
@@ -248,6 +248,13 @@ pub const GROUPS: &[Group] = &[
               whose flags are checked; EPERM crashes Node",
         refused: Refused::AsMissingFrom(Ring::R1),
         calls: "clone3 openat2",
+    },
+    Group {
+        name: "kernel-aio",
+        why: "its contexts come out of one pool for the whole machine (fs.aio-max-nr), which one agent can empty for every \
+              database on it. ENOSYS makes callers take their threads",
+        refused: Refused::AsMissingFrom(Ring::R1),
+        calls: "io_setup io_destroy io_getevents io_submit io_cancel io_pgetevents",
     },
     Group {
         name: "namespaces",

@@ -17,11 +17,13 @@ use std::path::PathBuf;
 
 use agt_rings::Ring;
 use agt_rings::capability::Capabilities;
+use agt_rings::report::Gap;
 use agt_rings::spec::{Access, Check, Enforcement, FileRule, Limits, Listen, Spec, Terminal, User};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::grant::Refusal;
+use super::source::regular;
 use super::spec::{ChaosSpec, Environment, HostPort, LogSpec, RestartSpec, SloSpec, Stdio, Switch, TimeoutsSpec};
 use super::units::Span;
 
@@ -92,8 +94,12 @@ pub struct AgentPlan {
     pub workdir: PathBuf,
     /// What it may reach at its ceiling besides the ring's own system paths; the workdir included.
     pub files: Vec<FileRule>,
+    /// Which of `files` were given to it, so that it reads there what their owner may read; elsewhere it is a stranger.
+    pub as_owner: Vec<PathBuf>,
     /// Names inside writable trees that stay read-only.
     pub protect: Vec<PathBuf>,
+    /// Sockets of other programs in what it sees, which no ring but R0 may call.
+    pub sockets: Vec<PathBuf>,
     /// What no ring may see.
     pub hide: Vec<PathBuf>,
     /// Its ways out.
@@ -132,9 +138,9 @@ pub struct AgentPlan {
     pub needs_attestation: Vec<Refusal>,
     /// What was narrowed or left open, in sentences for the person who starts it.
     pub notes: Vec<String>,
-    /// What can't be kept of a promise about never-writable names (one that is a link, say). Shown at launch and in
-    /// `status`; not a reason to refuse, or a repository with one linked file could not be worked on.
-    pub gaps: Vec<String>,
+    /// What can't be kept of the ring's promises whatever the host offers: a never-writable name that is a link, say. Part of
+    /// each launch's report, so `required` refuses.
+    pub gaps: Vec<Gap>,
 }
 
 /// A SHA-256.
@@ -174,13 +180,20 @@ impl AgentPlan {
     /// SHA-256 of the files that are executed: the program and, for a script, the script.
     ///
     /// # Errors
-    /// A file that can't be read any more.
+    /// A file that can't be read any more, is no regular file, or is larger than 4 GiB.
     pub fn program_hash(&self) -> io::Result<PlanHash> {
         let mut hasher = Sha256::new();
         hasher.update(b"agt-program-v1\n");
         for path in [Some(&self.program), self.script.as_ref()].into_iter().flatten() {
-            let mut file = std::fs::File::open(path)?;
-            hasher.update(file.metadata()?.len().to_le_bytes());
+            let file = regular(path)?;
+            let length = file.metadata()?.len();
+            if length > MAX_PROGRAM {
+                let why = format!("{} has {length} bytes: no program has more than {MAX_PROGRAM}", path.display());
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+            }
+            hasher.update(length.to_le_bytes());
+            // A file that grows while it is read has no end.
+            let mut file = file.take(MAX_PROGRAM);
             let mut buffer = vec![0; 1 << 16];
             loop {
                 let read = file.read(&mut buffer)?;
@@ -247,7 +260,10 @@ impl AgentPlan {
             env: self.environment()?,
             workdir: self.workdir.clone(),
             files: self.files_at(ring),
+            as_owner: self.as_owner.clone(),
             protect: self.protect.clone(),
+            gaps: self.gaps.clone(),
+            sockets: self.sockets.clone(),
             hide: self.hide.clone(),
             listen: self.forwards_at(ring).iter().map(|forward| Listen { address: forward.listen }).collect(),
             limits: self.limits_at(ring),
@@ -300,6 +316,9 @@ impl AgentPlan {
         value
     }
 }
+
+/// Largest program that is hashed, in bytes.
+const MAX_PROGRAM: u64 = 4 << 30;
 
 /// What is shown of a value of the environment.
 const HIDDEN_VALUE: &str = "[set]";

@@ -14,11 +14,15 @@ mod protect;
 mod rules;
 mod shebang;
 mod shims;
+mod sockets;
+mod strangers;
+mod walk;
 mod workdir;
 
 use std::path::{Path, PathBuf};
 
 use agt_rings::Ring;
+use agt_rings::report::{Gap, Protection};
 use agt_rings::spec::{Access, Enforcement, FileRule, User};
 use serde::{Deserialize, Serialize};
 
@@ -72,7 +76,7 @@ pub(super) struct Context<'a> {
     pub(super) problems: Vec<Problem>,
     pub(super) needs_attestation: Vec<Refusal>,
     pub(super) notes: Vec<String>,
-    pub(super) gaps: Vec<String>,
+    pub(super) gaps: Vec<Gap>,
 }
 
 impl Context<'_> {
@@ -104,6 +108,11 @@ impl Context<'_> {
         let help = format!("add {grant} in {}", self.operator_file.display());
         let problem = Problem::new(Class::Refused, message).label("needs an operator").help(help).grant(grant);
         self.problem(path, problem);
+    }
+
+    /// A promise that can't be kept here, whatever the host offers.
+    pub(super) fn gap(&mut self, protection: Protection, reason: String, help: String) {
+        self.gaps.push(Gap { protection, reason, help, controller: None });
     }
 
     /// A request that no line can allow.
@@ -169,7 +178,10 @@ impl Context<'_> {
         let health = self.health(&search);
         let files = files::resolve(self, &workdir, program.as_ref(), health.as_ref().map(|(_, installed)| installed));
         let program = program?;
-        let protect = protect::existing(self, &files, &workdir);
+        let seen = protect::existing(self, &files, &workdir);
+        let sockets = sockets::to_cover(self, &files, &workdir, seen.sockets);
+        let as_owner =
+            files.iter().filter(|rule| files::is_given(self, &workdir, rule)).map(|r| r.path.clone()).collect();
         let mut env = env;
         env.extend(program.env);
         let spec = self.spec;
@@ -190,7 +202,9 @@ impl Context<'_> {
             env,
             workdir,
             files,
-            protect,
+            as_owner,
+            protect: seen.protected,
+            sockets,
             hide: self.zones.hidden(),
             forwards,
             ring_limits,

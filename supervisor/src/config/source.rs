@@ -21,6 +21,29 @@ pub fn read(path: &Path) -> Result<Arc<str>, ConfigError> {
     read_from(&file, path)
 }
 
+/// The text of a file that a repository brings along and that is only looked into; `None` unless it is a regular file of at
+/// most `most` bytes in UTF-8. A link to a device or a FIFO must not hold or feed us.
+pub(super) fn small_text(path: &Path, most: u64) -> Option<String> {
+    let file = regular(path).ok()?;
+    let mut text = String::new();
+    file.take(most + 1).read_to_string(&mut text).ok()?;
+    (text.len() as u64 <= most).then_some(text)
+}
+
+/// Opens a regular file and nothing else.
+///
+/// # Errors
+/// What open(2) says; `InvalidInput` for anything but a regular file.
+pub(super) fn regular(path: &Path) -> io::Result<File> {
+    let flags = libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC;
+    let file = File::options().read(true).custom_flags(flags).open(path)?;
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"))
+    }
+}
+
 /// Opens without blocking on a FIFO and without becoming a terminal's session leader.
 pub(super) fn open(path: &Path) -> Result<File, ConfigError> {
     File::options()

@@ -101,8 +101,11 @@ pub(crate) fn perform(
                     eprintln!("warning: {}: its cgroup could not be removed: {e}", whose.agent);
                 }
             }
-            let code = exit_code(&e);
-            Err(not(in_full(&e), code))
+            let mut text = in_full(&e);
+            if matches!(e, LaunchError::Unfit { .. }) {
+                text.push_str("\nhelp: connect a pipe, a socket, a terminal, a file or /dev/null");
+            }
+            Err(not(text, exit_code(&e)))
         }
     }
 }
@@ -116,6 +119,7 @@ fn exit_code(error: &LaunchError) -> u8 {
                 126
             }
         }
+        LaunchError::Unfit { .. } => exit::USAGE,
         _ => exit::UNAVAILABLE,
     }
 }

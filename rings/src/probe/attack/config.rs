@@ -3,14 +3,16 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use super::{Answer, Attack, D, N, Ready, attack};
+use super::{Answer, Attack, D, N, Ready, Stopped, attack};
 use crate::probe::Layer::{Landlock, MountNamespace, ReadOnlyMount};
 use crate::probe::scene::Scene;
 
 const RIGHTS: &str = "to write its own rights for the next start";
+const PAGE: usize = 4096;
 const HOOKS: &str = "commands that the user's next git commit runs outside every ring";
 
 pub(super) const ATTACKS: &[Attack] = &[
@@ -57,6 +59,17 @@ pub(super) const ATTACKS: &[Attack] = &[
     .by(&[MountNamespace, ReadOnlyMount, Landlock]),
     attack("git-config-write", "write to .git/config", HOOKS, |s| overwrite(&s.work.join(".git/config")))
         .by(&[ReadOnlyMount, Landlock]),
+    attack("git-commondir-write", "point .git/commondir at another repository", HOOKS, |s| {
+        overwrite(&s.work.join(".git/commondir"))
+    })
+    .by(&[ReadOnlyMount, Landlock]),
+    attack(
+        "set-id-rewrite",
+        "rewrite a setuid file through shared memory, which keeps the bit",
+        "the user's uid for whoever runs that file",
+        |s| rewrite_in_memory(&s.work.join("setuid")),
+    )
+    .by(&[ReadOnlyMount, Landlock]),
     attack("hidden-dir-swap", "move the covered state directory of the workdir away", "to get under its cover", |s| {
         fs::rename(s.work.join(".state"), s.work.join("moved"))?;
         super::read_secret(&s.work.join("moved/key"))
@@ -71,6 +84,33 @@ fn config(scene: &Scene) -> PathBuf {
 
 fn overwrite(path: &Path) -> Answer {
     Ok(fs::OpenOptions::new().write(true).open(path)?.write_all(b"changed")?)
+}
+
+fn rewrite_in_memory(path: &Path) -> Answer {
+    let file = fs::OpenOptions::new().read(true).write(true).open(path)?;
+    // SAFETY: a new mapping at an address of the kernel's choice.
+    let memory = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            PAGE,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_SHARED,
+            file.as_raw_fd(),
+            0,
+        )
+    };
+    if memory == libc::MAP_FAILED {
+        return Err(std::io::Error::last_os_error().into());
+    }
+    // SAFETY: the first byte of a file that has some, mapped for writing a moment ago; nobody else has this mapping.
+    unsafe { memory.cast::<u8>().write_volatile(b'!') };
+    // SAFETY: the mapping above, used no more.
+    let _gone = unsafe { libc::munmap(memory, PAGE) };
+    if fs::metadata(path).ready("look at it")?.permissions().mode() & 0o4000 != 0 {
+        Ok(())
+    } else {
+        Err(Stopped::Nothing("the bit is gone".to_owned()))
+    }
 }
 
 fn plant(git: &Path) -> Answer {

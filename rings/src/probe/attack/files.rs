@@ -34,6 +34,14 @@ pub(super) const ATTACKS: &[Attack] = &[
         Ok(fs::metadata(s.outside.join("secret")).map(drop)?)
     })
     .by(&[MountNamespace]),
+    attack(
+        "installation-secret",
+        "read a file in a program's installation that its owner alone may read",
+        READS,
+        |s| read_secret(&s.installed.join("secret.conf")),
+    )
+    .by(&[Uid])
+    .with(&[Need::OwnUid]),
     attack("outside-inotify", "watch a directory that nothing declares", LEARNS, watch).by(&[MountNamespace, Landlock]),
     attack("outside-truncate", "truncate a file that nothing declares", WRITES, |s| {
         Ok(nix::unistd::truncate(&s.outside.join("secret"), 0)?)
@@ -84,6 +92,11 @@ pub(super) const ATTACKS: &[Attack] = &[
         Ok(fs::read("/etc/shadow").map(drop)?)
     })
     .by(&[MountNamespace, Landlock, Uid]),
+    attack("kernel-command-line", "read the kernel's command line", "disks, addresses and keys of the host", |s| {
+        let _unused = s;
+        if fs::read("/proc/cmdline")?.is_empty() { Err(Stopped::Nothing("it is empty".to_owned())) } else { Ok(()) }
+    })
+    .by(&[MountNamespace, Landlock]),
     attack("kernel-log", "open /dev/kmsg", "kernel addresses and other programs' messages", |s| {
         let _unused = s;
         open(Path::new("/dev/kmsg"), OFlag::O_RDONLY | OFlag::O_NONBLOCK).map(drop)

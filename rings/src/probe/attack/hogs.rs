@@ -1,6 +1,7 @@
 //! Hogs, each with a bound of its own not far above the limit that should stop it, and trees that outlive their root.
 
-use std::io::Read;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -21,6 +22,10 @@ const TASKS_ASKED: usize = 120;
 pub(in crate::probe) const MEMORY_GIVEN: u64 = 48 << 20;
 /// Bytes at which it stops by itself.
 const MEMORY_ASKED: usize = 112 << 20;
+/// Connections at which it stops, below every ring's limit of open files; each takes more than 256 KiB unread.
+const CONNECTIONS_MAX: usize = 450;
+/// Loopback needs microseconds; a starved kernel drops the packets.
+const CONNECT_WITHIN: Duration = Duration::from_secs(2);
 /// Thousandths of a CPU that a CPU hog is given.
 pub(in crate::probe) const CPU_MILLIS_GIVEN: u32 = 50;
 /// How long it works, and the share of a CPU that means nobody held it back.
@@ -41,6 +46,9 @@ pub(super) const ATTACKS: &[Attack] = &[
     attack("memory-hog", "use 112 MiB where 48 MiB are given", STARVE, memory).by(&[Cgroup]).squeezed(Squeeze::Memory),
     attack("memory-hog-files", "the same by files in its private directory", STARVE, files)
         .by(&[Cgroup])
+        .squeezed(Squeeze::Memory),
+    attack("memory-hog-sockets", "keep the same in TCP connections to itself that nobody reads", STARVE, sockets)
+        .by(&[Cgroup, Seccomp])
         .squeezed(Squeeze::Memory),
     attack("cpu-hog", "use more than 12 % of a CPU where 5 % are given", STARVE, cpu)
         .by(&[Cgroup])
@@ -137,6 +145,29 @@ fn files(scene: &Scene) -> Answer {
         std::io::Write::write_all(&mut file, &block)?;
     }
     Ok(())
+}
+
+fn sockets(scene: &Scene) -> Answer {
+    let _unused = scene;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let address = listener.local_addr().ready("find our own port")?;
+    let block = vec![1u8; 1 << 16];
+    let (mut held, mut kept) = (0, Vec::new());
+    while held < MEMORY_ASKED && kept.len() < CONNECTIONS_MAX {
+        let mut ours = TcpStream::connect_timeout(&address, CONNECT_WITHIN)?;
+        let (theirs, _) = listener.accept()?;
+        ours.set_nonblocking(true).ready("make it non-blocking")?;
+        // Until the kernel takes no more: what it took waits in its memory.
+        while let Ok(sent) = ours.write(&block) {
+            held += sent;
+        }
+        kept.push((ours, theirs));
+    }
+    if held >= MEMORY_ASKED {
+        Ok(())
+    } else {
+        Err(Stopped::Nothing(format!("{} MiB in {} connections", held >> 20, kept.len())))
+    }
 }
 
 fn cpu(scene: &Scene) -> Answer {

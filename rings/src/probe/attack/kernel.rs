@@ -107,6 +107,35 @@ pub(super) const ATTACKS: &[Attack] = &[
         // The null device.
         Ok(mknod(&s.own.join("node"), SFlag::S_IFCHR, Mode::from_bits_truncate(0o600), makedev(1, 3))?)
     }),
+    attack("aio", "make a kernel AIO context of one event", "to empty the pool that all databases here share", |_| {
+        let mut context = 0usize;
+        // SAFETY: the kernel writes one word; the context ends with this process.
+        unsafe { raw(libc::SYS_io_setup, [1, (&raw mut context) as usize, 0, 0, 0, 0]) }.map(drop)
+    })
+    .by(&[Seccomp]),
+    attack("lease", "take a lease on a file of its own (F_SETLEASE)", "to hold up everybody who opens a file", |s| {
+        let file = std::fs::File::create(s.own.join("leased")).ready("make a file of our own")?;
+        // SAFETY: numbers only; the lease ends with the descriptor.
+        unsafe { raw(libc::SYS_fcntl, [file.as_raw_fd() as usize, 1024, libc::F_WRLCK as usize, 0, 0, 0]) }.map(drop)
+    })
+    .by(&[Seccomp]),
+    attack("directory-notice", "ask for notices of a directory (F_NOTIFY)", "to learn what others do there", |s| {
+        let directory = open(&s.own, OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;
+        // DN_RENAME once: the signal SIGIO comes at a rename there, and none happens.
+        // SAFETY: numbers only; the notice ends with the descriptor.
+        unsafe { raw(libc::SYS_fcntl, [directory.as_raw_fd() as usize, 1026, 0x10, 0, 0, 0]) }.map(drop)
+    })
+    .by(&[Seccomp]),
+    number("rename-whiteout", "leave a whiteout device behind at a rename", "a device node", |s| {
+        let (from, to) = (s.own.join("from"), s.own.join("to"));
+        std::fs::write(&from, b"").ready("make a file of our own")?;
+        let text =
+            |path: &Path| std::ffi::CString::new(path.as_os_str().as_encoded_bytes()).ready("a path without NUL");
+        let (from, to) = (text(&from)?, text(&to)?);
+        let here = libc::AT_FDCWD as usize;
+        // SAFETY: two NUL-terminated strings that outlive the call.
+        unsafe { raw(libc::SYS_renameat2, [here, from.as_ptr() as usize, here, to.as_ptr() as usize, 4, 0]) }.map(drop)
+    }),
     number("tiocsti", "type into a terminal (TIOCSTI; one of its own)", "commands in the operator's shell", tiocsti)
         .by(&[Seccomp])
         .rings([D; 4]),

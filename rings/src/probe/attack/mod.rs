@@ -85,6 +85,8 @@ pub(super) enum Need {
     Datagram,
     /// Somebody must hold the output open after the end.
     Survivor,
+    /// The agent must have a uid of its own: as an ordinary user it has the files of its user.
+    OwnUid,
 }
 
 /// A limit far below the ring's own, so that a hog is stopped early.

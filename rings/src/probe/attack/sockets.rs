@@ -22,6 +22,14 @@ pub(super) const ATTACKS: &[Attack] = &[
     })
     .rings([A, D, D, D])
     .by(&[MountNamespace, Landlock]),
+    attack("socket-in-view", "connect to a socket in a tree declared for reading", SERVICES, |s| {
+        Ok(UnixStream::connect(s.readonly.join("socket")).map(drop)?)
+    })
+    .by(&[MountNamespace, Seccomp]),
+    attack("socket-in-workdir", "connect to another program's socket in the workdir", SERVICES, |s| {
+        Ok(UnixStream::connect(s.work.join("socket")).map(drop)?)
+    })
+    .by(&[MountNamespace, Seccomp]),
     attack("unix-datagram", "send a datagram to a pathname unix socket outside", SERVICES, |s| {
         let socket = UnixDatagram::unbound().ready("make a unix datagram socket")?;
         Ok(socket.send_to(b"x", s.socket.with_extension("dgram")).map(drop)?)

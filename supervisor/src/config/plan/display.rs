@@ -61,6 +61,9 @@ impl fmt::Display for AgentPlan {
         for path in &self.protect {
             row("read-only", path.display().to_string())?;
         }
+        for path in &self.sockets {
+            row("covered", format!("the socket {}", path.display()))?;
+        }
         for forward in self.forwards_at(self.ceiling) {
             row("network", format!("tcp {} as {} inside", forward.target, forward.listen))?;
         }
@@ -88,7 +91,7 @@ impl fmt::Display for AgentPlan {
             row("note", note.clone())?;
         }
         for gap in &self.gaps {
-            row("gap", gap.clone())?;
+            row("gap", gap.reason.clone())?;
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! Which files an agent may reach: the workdir, the program's own installation, and what was asked for and granted.
 
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use agt_rings::Ring;
@@ -36,7 +36,18 @@ pub(super) fn resolve(
             }
         }
     }
-    simplified(rules)
+    let given: Vec<bool> = rules.iter().map(|rule| is_given(context, workdir, rule)).collect();
+    simplified(rules.into_iter().zip(given).collect())
+}
+
+/// Whether a tree was given to the agent, so that it counts as the owner there: what it may write, its workdir, and what the
+/// operator's file opens of those who start it. A program's installation was only named, by a file that may be a stranger's:
+/// there it reads what everybody reads.
+pub(super) fn is_given(context: &Context<'_>, workdir: &Path, rule: &FileRule) -> bool {
+    let owner = || rule.path.metadata().map(|metadata| metadata.uid());
+    rule.access == Access::Write
+        || rule.path == workdir
+        || (context.rights.may_read(&rule.path) && owner().is_ok_and(|owner| owner == context.around.uid))
 }
 
 /// One requested path: into the plan, or to the operator.
@@ -88,18 +99,22 @@ fn is_socket(path: &Path) -> bool {
     path.symlink_metadata().is_ok_and(|metadata| metadata.file_type().is_socket())
 }
 
-/// Sorted, without rules that another rule already contains.
-fn simplified(mut rules: Vec<FileRule>) -> Vec<FileRule> {
+/// Sorted, without rules that another rule already contains. Each comes with whether its tree was given to the agent: such a
+/// tree is not the same inside one that was not.
+fn simplified(mut rules: Vec<(FileRule, bool)>) -> Vec<FileRule> {
     let is_write = |rule: &FileRule| rule.access == Access::Write;
-    rules.sort_by(|a, b| a.path.cmp(&b.path).then(is_write(b).cmp(&is_write(a))));
-    let mut kept: Vec<FileRule> = Vec::new();
-    for rule in rules {
-        let covered = kept.iter().any(|other| {
-            rule.path.starts_with(&other.path) && (is_write(other) || !is_write(&rule)) && !is_socket(&rule.path)
+    rules.sort_by(|(a, _), (b, _)| a.path.cmp(&b.path).then(is_write(b).cmp(&is_write(a))));
+    let mut kept: Vec<(FileRule, bool)> = Vec::new();
+    for (rule, given) in rules {
+        let covered = kept.iter().any(|(other, also)| {
+            rule.path.starts_with(&other.path)
+                && (is_write(other) || !is_write(&rule))
+                && (*also || !given)
+                && !is_socket(&rule.path)
         });
         if !covered {
-            kept.push(rule);
+            kept.push((rule, given));
         }
     }
-    kept
+    kept.into_iter().map(|(rule, _)| rule).collect()
 }

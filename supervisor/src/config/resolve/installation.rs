@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use super::Context;
 use super::program::{Found, Program, Search};
 use crate::config::grant::Right;
+use crate::config::source::{MAX_BYTES, small_text};
 use crate::config::tree::KeyPath;
 use crate::config::zones::Zones;
 
@@ -100,7 +101,7 @@ fn prefix_of(program: &Path) -> Option<&Path> {
 /// The venv that a python was found in, and the python below it.
 fn venv(zones: &Zones, as_found: &Path, trees: &mut Vec<PathBuf>) {
     let Some(root) = prefix_of(as_found) else { return };
-    let Ok(config) = fs::read_to_string(root.join("pyvenv.cfg")) else { return };
+    let Some(config) = small_text(&root.join("pyvenv.cfg"), MAX_BYTES) else { return };
     trees.push(root.to_path_buf());
     // `home = /usr/local/bin`: the folder of the python that the venv was made with. It is text that anybody can write,
     // so it only counts where a real python stands with its library.

@@ -3,10 +3,10 @@
 //! npx asks a registry, downloads, then starts node as another process: in a ring without network it hangs, and in R3 it
 //! can't start anything. A package that is installed in the project needs none of that.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::program::{NoProgram, Search};
+use crate::config::source::small_text;
 
 /// A package.json has a few kilobytes.
 const MAX_MANIFEST: u64 = 1 << 20;
@@ -73,10 +73,7 @@ fn script_of(package: &str, bin: &str, search: &Search<'_>) -> Option<PathBuf> {
     for folder in folders {
         let home = folder.join("node_modules").join(package);
         let manifest = home.join("package.json");
-        if manifest.metadata().map_or(true, |metadata| metadata.len() > MAX_MANIFEST) {
-            continue;
-        }
-        let text = fs::read_to_string(&manifest).ok()?;
+        let Some(text) = small_text(&manifest, MAX_MANIFEST) else { continue };
         let value: serde_json::Value = serde_json::from_str(&text).ok()?;
         let relative = match value.get("bin")? {
             serde_json::Value::String(only) => only.clone(),

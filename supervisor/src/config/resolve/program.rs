@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use agt_rings::Ring;
 
 use super::shebang::{Head, head, interpreter_for};
-use super::{Context, installation, packages, shims};
+use super::{Context, installation, packages, shims, strangers};
 use crate::config::diagnostic::{Class, Problem};
 use crate::config::plan::EnvValue;
 use crate::config::tree::KeyPath;
@@ -102,6 +102,7 @@ pub(super) fn of_command(context: &mut Context<'_>, search: &Search<'_>) -> Opti
     let path = KeyPath::of("command");
     let mut program = find(context, search, words, &path)?;
     program.installation.extend(installation::granted_script(context, search, &program));
+    strangers::may_start(context, &program);
     // What an interpreter is told to read is what is started: it counts for the program's hash.
     program.script =
         program.script.take().or_else(|| installation::argument_of(&program.program, &program.argv, search));

@@ -1,10 +1,10 @@
 //! What a file is by its first bytes: a program, or a script and its interpreter, as the kernel decides it (execve(2)).
 
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
 use super::program::NoProgram;
+use crate::config::source::regular;
 
 /// Bytes of a file that the kernel reads to see what it is (BINPRM_BUF_SIZE).
 const HEAD: usize = 256;
@@ -33,7 +33,7 @@ pub(super) fn head(program: &Path) -> Result<Head, NoProgram> {
     let refuse =
         |why: String, instead: String| Err(NoProgram::NotExecutable { path: program.to_path_buf(), why, instead });
     let mut bytes = Vec::with_capacity(HEAD);
-    let read = File::open(program).and_then(|file| file.take(HEAD as u64).read_to_end(&mut bytes));
+    let read = regular(program).and_then(|file| file.take(HEAD as u64).read_to_end(&mut bytes));
     if let Err(error) = read {
         // Executable but not readable is legal for a program; it can't be told from a script.
         return refuse(

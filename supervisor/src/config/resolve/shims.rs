@@ -7,6 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::program::{NoProgram, Search};
+use crate::config::source::small_text;
 
 /// A shim has a few hundred bytes.
 const MAX_SHIM: u64 = 16 * 1024;
@@ -30,7 +31,7 @@ pub(super) fn follow(found: &Path, search: &Search<'_>, path: &str) -> Result<Op
     let Some(folder) = found.parent().filter(|folder| folder.file_name().is_some_and(|name| name == "shims")) else {
         return Ok(None);
     };
-    let Some(text) = small_text(found) else { return Ok(None) };
+    let Some(text) = small_text(found, MAX_SHIM) else { return Ok(None) };
     if text.contains("asdf exec") || text.contains("# asdf-plugin:") {
         return asdf(&text, name, found, folder, search).map(Some);
     }
@@ -53,21 +54,13 @@ fn decided_elsewhere(found: &Path, name: &str) -> Option<&'static str> {
     }
 }
 
-fn small_text(path: &Path) -> Option<String> {
-    let metadata = path.metadata().ok()?;
-    if !metadata.is_file() || metadata.len() > MAX_SHIM {
-        return None;
-    }
-    fs::read_to_string(path).ok()
-}
-
 /// The nearest file of this name in the workdir or above it, read as lines without comments.
 fn nearest_lines(search: &Search<'_>, file: &str) -> Option<Vec<String>> {
     search.workdir.ancestors().find_map(|folder| lines(&folder.join(file)))
 }
 
 fn lines(path: &Path) -> Option<Vec<String>> {
-    let text = small_text(path)?;
+    let text = small_text(path, MAX_SHIM)?;
     let kept =
         text.lines().map(|line| line.split('#').next().unwrap_or_default().trim()).filter(|line| !line.is_empty());
     Some(kept.map(str::to_owned).collect())
