@@ -13,6 +13,7 @@ mod handover;
 mod health;
 mod kill;
 mod limits;
+mod messages;
 mod metrics;
 mod probe;
 mod real_agents;

@@ -101,6 +101,19 @@ impl KeyPath {
         KeyPath(dotted.split('.').filter(|part| !part.is_empty()).map(|part| Step::Key(part.to_owned())).collect())
     }
 
+    /// Reads a path as [`KeyPath`] writes it: `steady_state[0].value`.
+    #[must_use]
+    pub fn read(text: &str) -> KeyPath {
+        let mut path = KeyPath::default();
+        for part in text.split(['.', '[']).filter(|part| !part.is_empty()) {
+            path = match part.strip_suffix(']').and_then(|index| index.parse().ok()) {
+                Some(index) => path.item(index),
+                None => path.key(part),
+            };
+        }
+        path
+    }
+
     /// Whether this is the whole document.
     #[must_use]
     pub fn is_root(&self) -> bool {
