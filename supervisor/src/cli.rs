@@ -310,9 +310,19 @@ pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(e) => {
-            // Printing help to a closed pipe is no failure of ours.
-            let _ = e.print();
-            return if e.use_stderr() { ExitCode::from(exit::USAGE) } else { ExitCode::SUCCESS };
+            if e.use_stderr() {
+                // Nobody is left to tell when standard error is gone.
+                let _ = e.print();
+                return ExitCode::from(exit::USAGE);
+            }
+            let code = match e.print() {
+                Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+                    let text = format!("standard output can't be written: {error}");
+                    commands::Failure::new(exit::CANT_CREATE, text).report()
+                }
+                _ => 0,
+            };
+            return ExitCode::from(code);
         }
     };
     let global = cli.global;
@@ -338,11 +348,14 @@ pub fn main() -> ExitCode {
         Verb::Saga(verb) => commands::saga::saga(&global, verb),
         Verb::Chaos(verb) => commands::chaos::chaos(&global, verb),
         Verb::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "agt-supervise", &mut std::io::stdout());
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "agt-supervise", &mut text);
+            commands::print(&String::from_utf8_lossy(&text));
             Ok(0)
         }
         Verb::Audit(verb) => commands::audit::audit(&global, &verb),
         Verb::Man => commands::man::man(),
     };
-    ExitCode::from(code.unwrap_or_else(|failure| failure.report()))
+    let code = code.unwrap_or_else(|failure| failure.report());
+    ExitCode::from(commands::printed().map_or_else(|failure| failure.report(), |()| code))
 }

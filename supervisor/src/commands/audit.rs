@@ -140,7 +140,11 @@ fn key(global: &Global) -> Outcome {
     let dirs = dirs(global)?;
     must_exist(&dirs.state.join(DATABASE_FILE))?;
     let key = signer::public_key_of(&dirs.state).map_err(|e| audit_failure(&e))?;
-    print(&(signer::public_key_text(&key) + "\n"));
+    let text = signer::public_key_text(&key);
+    match global.json {
+        true => print_json(&json!({ "key": text, "id": KeyId::of(&key).to_string() })),
+        false => print(&(text + "\n")),
+    }
     Ok(0)
 }
 

@@ -65,6 +65,13 @@ impl Failure {
     }
 }
 
+impl std::fmt::Display for Failure {
+    /// What is wrong, without what helps.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Failure {
         let failure = Failure::of(error.exit_code(), &error);

@@ -44,6 +44,7 @@ pub fn run(global: &Global, args: RunArgs) -> Outcome {
     let ring = args.ring.and_then(Ring::from_number);
     let overrides = Overrides { workdir: args.workdir.clone(), ring, ..Overrides::default() };
     let operator = args.operator.as_deref();
+    args.status_file.as_deref().map_or(Ok(()), super::status_file::check)?;
     let mut plans = Vec::new();
     if args.command.is_empty() {
         for path in files(&args.files)? {

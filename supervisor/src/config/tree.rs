@@ -233,6 +233,9 @@ impl Node {
             Value::Null => "nothing",
             Value::Bool(_) => "true or false",
             Value::Integer(_) => "a number",
+            Value::Float(_) if self.source.bytes().all(|c| c.is_ascii_digit() || c == b'-' || c == b'+') => {
+                "a number that is too large"
+            }
             Value::Float(_) => "a number with a point",
             Value::Text(_) => "text",
             Value::Sequence(_) => "a list",

@@ -255,9 +255,12 @@ fn place_of(span: YamlSpan) -> Place {
     Place { start: mark(span.start), end: mark(span.end) }
 }
 
+/// The tags of YAML's core schema (section 10.3); any other asks a loader to make something, which none may.
+const CORE_TAGS: [&str; 7] = ["str", "int", "float", "bool", "null", "seq", "map"];
+
 fn no_tag(tag: Option<&Tag>, place: Place) -> Step {
     match tag {
-        Some(tag) if !tag.is_yaml_core_schema() => fail(
+        Some(tag) if !tag.is_yaml_core_schema() || !CORE_TAGS.contains(&tag.suffix.as_str()) => fail(
             Problem::config(format!("the tag `{}{}` has no meaning here", clip(&tag.handle), clip(&tag.suffix)))
                 .at(place)
                 .help("leave it out"),
