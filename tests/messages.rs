@@ -161,7 +161,8 @@ fn a_name_that_nobody_has_is_wrong_usage_in_every_verb() {
     };
     assert_eq!(rig.sh(2, "exit 0").code, 0);
     check("no supervisor");
-    let file = rig.agent("alive", &format!("ring: 2\n{}stdio: log\ncommand: [sleep, '1000']\n", crate::support::effort()));
+    let file = rig
+        .agent("alive", &format!("ring: 2\n{}stdio: prefixed\ncommand: [sleep, '1000']\n", crate::support::effort()));
     let _supervisor = rig.start(&file);
     check("a supervisor");
     for args in [&["status", "nosuch"][..], &["stop", "nosuch", "--yes"]] {
@@ -220,5 +221,43 @@ fn an_empty_secret_is_refused_and_an_open_one_is_told() {
         let outcome = rig.output(args);
         assert_eq!(outcome.code, 0, "{}", outcome.stderr);
         assert_eq!(outcome.stdout.contains("can be read by others"), told, "{}", outcome.stdout);
+    }
+}
+
+#[test]
+fn every_verb_has_a_page_and_every_kind_a_schema() {
+    let rig = Rig::new();
+    let man = |words: &[&str]| rig.output([&["man"], words].concat());
+    let page = man(&[]);
+    for part in ["partially compensated", "abandoned", "a bug of ours"] {
+        assert!(page.code == 0 && page.stdout.contains(part), "{part}");
+    }
+    // Each page that the program's own refers to is there.
+    let verbs: Vec<String> = page
+        .stdout
+        .lines()
+        .filter_map(|line| {
+            line.strip_prefix("agt\\-supervise\\-")?.strip_suffix("(1)").map(|verb| verb.replace('\\', ""))
+        })
+        .collect();
+    assert!(verbs.len() > 15, "{}", page.stdout);
+    for verb in &verbs {
+        let page = man(&[verb]);
+        assert!(
+            page.code == 0 && page.stdout.contains(&format!(".TH agt-supervise-{verb}")),
+            "{verb}: {}",
+            page.stderr
+        );
+    }
+    assert!(man(&["saga", "run"]).stdout.contains("saga run"));
+    let none = man(&["saga", "nosuch"]);
+    assert!(none.code == 64 && none.stderr.contains("resume"), "{}", none.stderr);
+    for kind in ["agent", "saga", "chaos", "operator"] {
+        let schema = rig.output(["schema", kind]);
+        let value: serde_json::Value = serde_json::from_str(&schema.stdout).unwrap();
+        assert!(value["properties"]["kind"].is_object(), "{kind}");
+    }
+    for verb in ["saga", "audit", "chaos"] {
+        assert!(rig.output([verb, "--help"]).stdout.contains("Examples:"), "{verb}");
     }
 }
