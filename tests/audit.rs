@@ -77,6 +77,7 @@ fn a_life_and_its_end_are_recorded_and_the_log_verifies() {
     assert!(report["heads"].as_u64() >= Some(4));
     let text = rig.output(["audit", "verify"]);
     assert!(text.code == 0 && text.stdout.starts_with("sound: "), "{text:?}");
+    assert!(text.stdout.contains("unprotected: 0"), "{}", text.stdout);
 }
 
 #[test]
@@ -219,6 +220,121 @@ fn a_removed_file_of_heads_is_no_way_around() {
     let (outcome, _) = verified(&rig, &[]);
     assert_eq!(outcome.code, 65, "{}", outcome.stderr);
     assert!(outcome.stderr.contains("audit-heads.log"), "{}", outcome.stderr);
+}
+
+/// The numbers of the table's heads.
+fn head_numbers(rig: &Rig) -> Vec<u64> {
+    let connection = Connection::open(database(rig)).unwrap();
+    let mut select = connection.prepare("SELECT seq FROM audit_heads ORDER BY seq").unwrap();
+    let rows = select.query_map((), |row| row.get::<_, i64>(0)).unwrap();
+    rows.map(|seq| seq.unwrap().unsigned_abs()).collect()
+}
+
+fn keep_lines(path: &Path, kept: usize) {
+    let text = std::fs::read_to_string(path).unwrap();
+    std::fs::write(path, text.split_inclusive('\n').take(kept).collect::<String>()).unwrap();
+}
+
+/// Both places of the heads are in the thief's hands: what agrees with itself is still not what was signed.
+#[test]
+fn a_heads_file_that_was_emptied_or_cut_is_no_way_around() {
+    let cases: [(&str, usize, Option<u64>); 5] = [
+        ("the file emptied", 0, None),
+        ("the file cut", 2, None),
+        ("the file emptied, the tables cut", 0, Some(4)),
+        ("both cut at the same place", 1, Some(0)),
+        ("everything emptied", 0, Some(0)),
+    ];
+    for (case, kept, cut) in cases {
+        let rig = closed_log();
+        let (heads, all) = (rig.state.join("audit-heads.log"), head_numbers(&rig));
+        assert!(all.len() >= 4, "{all:?}");
+        keep_lines(&heads, kept);
+        let after = match (cut, kept) {
+            (Some(_), 1) => Some(all[0]),
+            _ => cut,
+        };
+        if let Some(after) = after {
+            sql(
+                &database(&rig),
+                &format!("DELETE FROM audit WHERE seq > {after}; DELETE FROM audit_heads WHERE seq > {after}"),
+            );
+        }
+        let place = after.map_or(all[kept], |after| after + 1);
+        let named = ["--heads", heads.to_str().unwrap()];
+        for args in [&[][..], &named] {
+            let (outcome, report) = verified(&rig, args);
+            assert_eq!(outcome.code, 65, "{case}: {}{}", outcome.stdout, outcome.stderr);
+            let problems = report["problems"].as_array().unwrap();
+            assert!(problems.iter().any(|problem| problem["seq"] == place), "{case}: {place} in {problems:?}");
+        }
+        let before = std::fs::read(&heads).unwrap();
+        let next = rig.sh(2, "exit 0");
+        assert_eq!(next.code, 65, "{case}: the next start goes on over it: {}", next.stderr);
+        assert!(next.stderr.contains("audit verify"), "{case}: {}", next.stderr);
+        assert_eq!(std::fs::read(&heads).unwrap(), before, "{case}: the evidence was changed");
+    }
+}
+
+#[test]
+fn one_head_that_a_crash_kept_out_of_the_file_is_no_tampering() {
+    let rig = closed_log();
+    let heads = rig.state.join("audit-heads.log");
+    let (whole, all) = (std::fs::read_to_string(&heads).unwrap(), head_numbers(&rig));
+    // Before the floor was raised, as a crash between the two writes leaves it.
+    let floor = rig.state.join("audit-floor");
+    let mut slots = std::fs::read(&floor).unwrap();
+    let newest = format!("\"seq\":{},", all[all.len() - 1]);
+    let torn = slots.chunks(512).position(|slot| String::from_utf8_lossy(slot).contains(&newest)).unwrap();
+    slots[torn * 512..(torn + 1) * 512].fill(b' ');
+    std::fs::write(&floor, &slots).unwrap();
+    keep_lines(&heads, all.len() - 1);
+    let (outcome, _) = verified(&rig, &[]);
+    assert_eq!(outcome.code, 0, "{}{}", outcome.stdout, outcome.stderr);
+    assert_eq!(rig.sh(2, "exit 0").code, 0);
+    assert!(std::fs::read_to_string(&heads).unwrap().starts_with(&whole), "the next start files it");
+    // Two are more than a crash explains.
+    keep_lines(&heads, all.len() - 1);
+    assert_eq!(verified(&rig, &[]).0.code, 65);
+}
+
+#[test]
+fn a_floor_that_was_removed_or_damaged_is_told() {
+    for text in [None, Some(""), Some("nonsense\n")] {
+        let rig = closed_log();
+        let floor = rig.state.join("audit-floor");
+        match text {
+            None => std::fs::remove_file(&floor).unwrap(),
+            Some(text) => std::fs::write(&floor, text).unwrap(),
+        }
+        let outcome = rig.output(["audit", "verify"]);
+        assert_eq!(outcome.code, 65, "{text:?}: {}", outcome.stdout);
+        assert!(format!("{}{}", outcome.stdout, outcome.stderr).contains("floor"), "{}", outcome.stderr);
+        let next = rig.sh(2, "exit 0");
+        assert!(next.code == 65 && next.stderr.contains("audit-floor"), "{text:?}: {}", next.stderr);
+    }
+}
+
+#[test]
+fn a_lost_or_damaged_key_is_named_and_never_replaced() {
+    for text in [None, Some(&b"abc\n"[..]), Some(&[0xff; 65][..]), Some(&b""[..])] {
+        let rig = closed_log();
+        let key = rig.state.join("audit.key");
+        std::fs::remove_file(&key).unwrap();
+        if let Some(text) = text {
+            std::fs::write(&key, text).unwrap();
+            std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o400)).unwrap();
+        }
+        let word = if text.is_none() { "missing" } else { "damaged" };
+        let next = rig.sh(2, "exit 0");
+        assert_eq!(next.code, 65, "{text:?}: {}", next.stderr);
+        assert_eq!(key.exists(), text.is_some(), "a key was made");
+        for outcome in [next, rig.output(["audit", "verify"]), rig.output(["audit", "key"])] {
+            assert_eq!(outcome.code, 65, "{text:?}: {}", outcome.stderr);
+            let said = outcome.stderr.contains("audit.key") && outcome.stderr.contains(word);
+            assert!(said && outcome.stderr.contains("help: "), "{text:?}: {}", outcome.stderr);
+        }
+    }
 }
 
 #[test]

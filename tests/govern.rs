@@ -106,7 +106,7 @@ fn trust_picks_the_ring_at_launch_and_the_launch_says_so() {
         assert!(outcome.stderr.contains(&format!("climber  {ring}")), "{score}: {}", outcome.stderr);
     }
     assert_eq!(rig.output(["trust", "set", "climber", "1001", "--reason", "test"]).code, 64);
-    assert_eq!(rig.output(["trust", "set", "nobody", "800", "--reason", "test"]).code, 1);
+    assert_eq!(rig.output(["trust", "set", "nobody", "800", "--reason", "test"]).code, 64);
 }
 
 #[test]
@@ -267,7 +267,7 @@ fn r0_takes_an_attestation_of_this_very_plan() {
     assert!(unattested.stderr.contains("chief  R1"), "{}", unattested.stderr);
     assert!(unattested.stderr.contains("R0 needs an operator's attestation (none was made)"), "{}", unattested.stderr);
     let long = rig.output(["attest", "chief", "--reason", "test", "--ttl", "25h"]);
-    assert_eq!(long.code, 1, "{}", long.stderr);
+    assert_eq!(long.code, 64, "{}", long.stderr);
     let attested = rig.output(["attest", "chief", "--reason", "test", "--ttl", "1h"]);
     assert_eq!(attested.code, 0, "{}", attested.stderr);
     let chief = run(&rig, &file);

@@ -15,6 +15,7 @@ mod handover;
 mod health;
 mod kill;
 mod limits;
+mod messages;
 mod metrics;
 mod output;
 mod probe;

@@ -130,7 +130,7 @@ impl Plan {
         check_times(spec, &mut problems);
         check_blast_radius(&spec.blast_radius, &mut problems);
         let steady_state = checks("steady_state", &spec.steady_state, &mut problems);
-        if !steady_state.iter().any(Check::is_scored) {
+        if !steady_state.iter().any(Check::is_scored) && !spec.steady_state.iter().any(|line| line.sli.is_some()) {
             problems.push(
                 Problem::new("steady_state", "nothing to score: no line names an SLI")
                     .help("- {sli: availability, comparison: at-least, value: 0.9}"),

@@ -93,13 +93,18 @@ pub enum Verb {
     #[command(after_help = "Examples:\n  agt-supervise probe --ring 2\n  agt-supervise probe --all --json")]
     Probe(ProbeArgs),
     /// Print the JSON schema of a kind of file, for editors
-    #[command(after_help = "Example:\n  agt-supervise schema agent > agent.schema.json")]
+    #[command(
+        after_help = "Examples:\n  agt-supervise schema agent > agent.schema.json\n  agt-supervise schema saga > saga.schema.json"
+    )]
     Schema {
-        /// agent or operator
+        /// agent, saga, chaos or operator
         kind: String,
     },
     /// Read the audit log, or verify that nobody changed it
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  agt-supervise audit show --agent researcher\n  agt-supervise audit verify"
+    )]
     Audit(AuditVerb),
     /// Show how the service level objectives stand: status, budget left, burn rates
     #[command(
@@ -116,10 +121,16 @@ pub enum Verb {
     #[command(after_help = "Example:\n  agt-supervise attest deploy --reason \"release 4.2\" --ttl 1h")]
     Attest(commands::trust::AttestArgs),
     /// Run sagas: steps that either all take effect or are all undone
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  agt-supervise saga run saga.yaml\n  agt-supervise saga list --unfinished"
+    )]
     Saga(commands::saga::SagaVerb),
     /// Do a real fault to an agent that opted in, watch what it makes of it, and undo it
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  agt-supervise chaos list\n  agt-supervise chaos plan chaos.yaml\n  agt-supervise chaos run chaos.yaml"
+    )]
     Chaos(commands::chaos::ChaosVerb),
     /// Print a shell's completions
     #[command(after_help = "Example:\n  agt-supervise completions bash > /etc/bash_completion.d/agt-supervise")]
@@ -127,9 +138,12 @@ pub enum Verb {
         /// The shell
         shell: clap_complete::Shell,
     },
-    /// Print the manual page
-    #[command(after_help = "Example:\n  agt-supervise man > agt-supervise.1")]
-    Man,
+    /// Print the manual: the page of the program, or of one of its verbs
+    #[command(after_help = "Examples:\n  agt-supervise man > agt-supervise.1\n  agt-supervise man saga run | man -l -")]
+    Man {
+        /// The verb, `saga run` in two words; the program itself without it
+        verb: Vec<String>,
+    },
 }
 
 /// `run`.
@@ -315,9 +329,19 @@ pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(e) => {
-            // Printing help to a closed pipe is no failure of ours.
-            let _ = e.print();
-            return if e.use_stderr() { ExitCode::from(exit::USAGE) } else { ExitCode::SUCCESS };
+            if e.use_stderr() {
+                // Nobody is left to tell when standard error is gone.
+                let _ = e.print();
+                return ExitCode::from(exit::USAGE);
+            }
+            let code = match e.print() {
+                Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+                    let text = format!("standard output can't be written: {error}");
+                    commands::Failure::new(exit::CANT_CREATE, text).report()
+                }
+                _ => 0,
+            };
+            return ExitCode::from(code);
         }
     };
     let global = cli.global;
@@ -344,13 +368,16 @@ pub fn main() -> ExitCode {
         Verb::Saga(verb) => commands::saga::saga(&global, verb),
         Verb::Chaos(verb) => commands::chaos::chaos(&global, verb),
         Verb::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "agt-supervise", &mut std::io::stdout());
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "agt-supervise", &mut text);
+            commands::print(&String::from_utf8_lossy(&text));
             Ok(0)
         }
         Verb::Audit(verb) => commands::audit::audit(&global, &verb),
-        Verb::Man => commands::man::man(),
+        Verb::Man { verb } => commands::man::man(&verb),
     };
     let code = code.unwrap_or_else(|failure| failure.report());
+    let code = commands::printed().map_or_else(|failure| failure.report(), |()| code);
     crate::say::flush();
     ExitCode::from(code)
 }

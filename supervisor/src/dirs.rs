@@ -36,6 +36,13 @@ impl Environment {
         Environment { state_dir, vars, uid: nix::unistd::geteuid().as_raw() }
     }
 
+    /// Whether an ordinary user's state directory would have to be guessed: neither HOME nor anything instead of it is there.
+    #[must_use]
+    pub fn is_homeless(&self) -> bool {
+        let named = ["STATE_DIRECTORY", "XDG_STATE_HOME", "HOME"].iter().any(|name| self.var(name).is_some());
+        self.uid != 0 && self.state_dir.is_none() && !named
+    }
+
     fn var(&self, name: &str) -> Option<&Path> {
         // XDG: a relative path is to be ignored.
         self.vars.get(name).map(PathBuf::as_path).filter(|path| path.is_absolute())

@@ -28,6 +28,15 @@ pub const KILLED: u8 = 76;
 /// Refused by policy.
 pub const REFUSED: u8 = 77;
 
+/// What a saga's end is told by, beside the codes that all verbs share.
+pub const SAGA_TABLE: [Row; 5] = [
+    Row { code: 0, meaning: "completed: every step took effect" },
+    Row { code: 1, meaning: "compensated: a step failed, and what was done is undone" },
+    Row { code: 2, meaning: "partially compensated: a compensation failed too" },
+    Row { code: 3, meaning: "abandoned: an operator gave it up as it stands" },
+    Row { code: TRY_AGAIN, meaning: "stuck: a step waits for an operator (`saga resolve`)" },
+];
+
 /// Every code of ours.
 pub const TABLE: [Row; 14] = [
     Row { code: 0, meaning: "done; for `run`: the agent exited 0" },

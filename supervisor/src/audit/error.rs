@@ -33,13 +33,19 @@ pub enum AuditError {
         #[source]
         source: io::Error,
     },
+    /// There is no signing key, though there are heads that it signed.
+    #[error("the audit key {} is missing, and the log has heads that it signed", path.display())]
+    KeyMissing {
+        /// Where it should be.
+        path: PathBuf,
+    },
     /// The signing key isn't 32 bytes in hexadecimal.
-    #[error("the audit key {} is damaged: {found} bytes instead of {expected}", path.display())]
+    #[error("the audit key {} is damaged: {found} instead of {expected} bytes, 64 hexadecimal digits and a newline", path.display())]
     KeyDamaged {
         /// The key file.
         path: PathBuf,
-        /// Its length in bytes.
-        found: usize,
+        /// What was found: its length, or what it is instead of a file.
+        found: String,
         /// What it should be.
         expected: usize,
     },
@@ -90,6 +96,7 @@ impl AuditError {
             Self::NotCanonical { .. }
             | Self::Malformed { .. }
             | Self::KeyDamaged { .. }
+            | Self::KeyMissing { .. }
             | Self::Tampered { .. }
             | Self::OtherKey { .. } => 65,
             Self::PublicKey { .. } => 64,
@@ -106,7 +113,7 @@ impl AuditError {
                 "`agt-supervise audit verify` says where. To go on with a new log, move the whole state directory aside and keep it."
                     .to_owned(),
             ),
-            Self::OtherKey { .. } | Self::KeyDamaged { .. } => {
+            Self::OtherKey { .. } | Self::KeyDamaged { .. } | Self::KeyMissing { .. } => {
                 Some("restore the key file from a backup, or move the whole state directory aside and keep it.".to_owned())
             }
             Self::KeyExposed { path, .. } => {

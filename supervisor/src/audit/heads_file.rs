@@ -26,6 +26,15 @@ pub struct HeadsFile {
     length: u64,
 }
 
+/// How the file ends.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct End {
+    /// Its last whole head.
+    pub last: Option<SignedHead>,
+    /// Whether a line that a crash or a full disk cut off follows it.
+    pub torn: bool,
+}
+
 /// One line of the file.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Line {
@@ -35,6 +44,17 @@ pub enum Line {
     Torn,
     /// Neither: somebody wrote here.
     Damaged,
+}
+
+impl Line {
+    /// The number of the record under the head, if it is one.
+    #[must_use]
+    pub fn seq(&self) -> Option<u64> {
+        match self {
+            Self::Head(head) => Some(head.head.tip.seq),
+            Self::Torn | Self::Damaged => None,
+        }
+    }
 }
 
 impl HeadsFile {
@@ -84,14 +104,15 @@ impl HeadsFile {
         Ok(())
     }
 
-    /// The last whole head in the file, without a look at its signature; none in an empty file.
+    /// The file's end: its last whole head, without a look at its signature (none in an empty file), and whether a torn line
+    /// follows.
     ///
     /// # Errors
     /// [`AuditError::Io`].
-    pub fn last(path: &Path) -> Result<Option<SignedHead>, AuditError> {
+    pub fn end(path: &Path) -> Result<End, AuditError> {
         let io = |source| AuditError::Io { doing: "read", path: path.to_owned(), source };
         let mut file = match File::open(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(End::default()),
             other => other.map_err(io)?,
         };
         let length = file.metadata().map_err(io)?.len();
@@ -100,8 +121,10 @@ impl HeadsFile {
         let mut tail = Vec::new();
         file.read_to_end(&mut tail).map_err(io)?;
         let whole = tail.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        let torn = whole < tail.len() || tail[..whole].ends_with(format!("{TORN}\n").as_bytes());
         let mut lines = tail[..whole].split(|byte| *byte == b'\n').rev();
-        Ok(lines.find_map(|line| SignedHead::decode(std::str::from_utf8(line).ok()?).ok()))
+        let last = lines.find_map(|line| SignedHead::decode(std::str::from_utf8(line).ok()?).ok());
+        Ok(End { last, torn })
     }
 
     /// Reads a file line by line, with line numbers from 1.
@@ -168,7 +191,7 @@ mod tests {
         HeadsFile::open(&path).unwrap().append(&head(1)).unwrap();
         HeadsFile::open(&path).unwrap().append(&head(2)).unwrap();
         assert_eq!(read(&path), [Line::Head(head(1)), Line::Head(head(2))]);
-        assert_eq!(HeadsFile::last(&path).unwrap(), Some(head(2)));
+        assert_eq!(HeadsFile::end(&path).unwrap(), End { last: Some(head(2)), torn: false });
     }
 
     #[test]
@@ -178,6 +201,7 @@ mod tests {
         let line = head(1).encode();
         fs::write(&path, format!("{line}\n{}", &line[..50])).unwrap();
         assert_eq!(read(&path), [Line::Head(head(1)), Line::Torn]);
+        assert_eq!(HeadsFile::end(&path).unwrap(), End { last: Some(head(1)), torn: true });
         HeadsFile::open(&path).unwrap().append(&head(2)).unwrap();
         assert_eq!(read(&path), [Line::Head(head(1)), Line::Torn, Line::Head(head(2))]);
         fs::write(&path, format!("{}\n{line}\n", line.replace("seq", "sea"))).unwrap();

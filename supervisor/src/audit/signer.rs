@@ -69,19 +69,26 @@ impl Signer {
         Self { key, id }
     }
 
-    /// Reads the state directory's key, or makes it from the system's random bytes when there is none.
+    /// Reads the state directory's key; none when there is none.
     ///
     /// # Errors
-    /// [`AuditError::Io`], [`AuditError::KeyDamaged`], [`AuditError::KeyExposed`], [`AuditError::Random`].
-    pub fn open_or_create(dir: &Path) -> Result<Self, AuditError> {
-        let path = dir.join(KEY_FILE);
-        match read_key(&path) {
-            Err(AuditError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
-                create_key(dir, &path)?;
-                read_key(&path)
-            }
-            other => other,
+    /// [`AuditError::Io`], [`AuditError::KeyDamaged`], [`AuditError::KeyExposed`].
+    pub fn open(dir: &Path) -> Result<Option<Self>, AuditError> {
+        match read_key(&dir.join(KEY_FILE)) {
+            Err(AuditError::KeyMissing { .. }) => Ok(None),
+            other => other.map(Some),
         }
+    }
+
+    /// Makes the state directory's key from the system's random bytes. `before` runs while the key has not got its name yet: what
+    /// it makes exists wherever the key does.
+    ///
+    /// # Errors
+    /// [`AuditError::Io`], [`AuditError::Random`], and those of `before`.
+    pub fn create(dir: &Path, before: impl FnOnce(&Self) -> Result<(), AuditError>) -> Result<Self, AuditError> {
+        let path = dir.join(KEY_FILE);
+        create_key(dir, &path, before)?;
+        read_key(&path)
     }
 
     /// Signs a message.
@@ -122,13 +129,23 @@ pub fn parse_public_key(text: &str) -> Result<VerifyingKey, AuditError> {
 /// The public key of a state directory, without making one.
 ///
 /// # Errors
-/// As [`Signer::open_or_create`], and [`AuditError::Io`] when there is no key yet.
+/// As [`Signer::open`], and [`AuditError::KeyMissing`].
 pub fn public_key_of(dir: &Path) -> Result<VerifyingKey, AuditError> {
     Ok(read_key(&dir.join(KEY_FILE))?.public_key())
 }
 
 fn read_key(path: &Path) -> Result<Signer, AuditError> {
     let io = |source| AuditError::Io { doing: "read", path: path.to_owned(), source };
+    let damaged = |found: String| AuditError::KeyDamaged { path: path.to_owned(), found, expected: KEY_BYTES };
+    // Not opened before it is known to be a file: a pipe of that name would keep the start waiting.
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            return Err(AuditError::KeyMissing { path: path.to_owned() });
+        }
+        Ok(meta) if meta.is_symlink() => return Err(damaged("a symbolic link".to_owned())),
+        Ok(meta) if !meta.is_file() => return Err(damaged("no regular file".to_owned())),
+        other => other.map_err(io)?,
+    };
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path).map_err(io)?;
     let meta = file.metadata().map_err(io)?;
     // Root reads anybody's store; anybody else has no business with a key that another user placed.
@@ -136,15 +153,20 @@ fn read_key(path: &Path) -> Result<Signer, AuditError> {
     if meta.mode() & 0o077 != 0 || foreign {
         return Err(AuditError::KeyExposed { path: path.to_owned(), mode: meta.mode() & 0o7777, owner: meta.uid() });
     }
-    let mut text = String::new();
-    file.take(KEY_BYTES as u64 + 1).read_to_string(&mut text).map_err(io)?;
-    match text.strip_suffix('\n').and_then(from_hex) {
+    let mut bytes = Vec::new();
+    file.take(KEY_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(io)?;
+    match std::str::from_utf8(&bytes).ok().and_then(|text| text.strip_suffix('\n')).and_then(from_hex) {
         Some(seed) => Ok(Signer::from_seed(seed)),
-        None => Err(AuditError::KeyDamaged { path: path.to_owned(), found: text.len(), expected: KEY_BYTES }),
+        None if bytes.len() == KEY_BYTES => Err(damaged("other characters".to_owned())),
+        None => Err(damaged(format!("{} bytes", meta.len()))),
     }
 }
 
-fn create_key(dir: &Path, path: &Path) -> Result<(), AuditError> {
+fn create_key(
+    dir: &Path,
+    path: &Path,
+    before: impl FnOnce(&Signer) -> Result<(), AuditError>,
+) -> Result<(), AuditError> {
     let temporary: PathBuf = dir.join(format!("{KEY_FILE}.new"));
     let io = |doing, path: &Path| {
         let path = path.to_owned();
@@ -161,6 +183,7 @@ fn create_key(dir: &Path, path: &Path) -> Result<(), AuditError> {
     let mut file = options.open(&temporary).map_err(io("create", &temporary))?;
     file.write_all(format!("{}\n", to_hex(&seed)).as_bytes()).map_err(io("write", &temporary))?;
     file.sync_all().map_err(io("sync", &temporary))?;
+    before(&Signer::from_seed(seed))?;
     match fs::hard_link(&temporary, path) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(io("create", path)(error)),
         _ => {}
@@ -177,11 +200,16 @@ mod tests {
 
     use super::*;
 
+    fn create(dir: &Path) -> Signer {
+        Signer::create(dir, |_| Ok(())).unwrap()
+    }
+
     #[test]
     fn the_key_is_made_once_and_readable_by_its_owner_alone() {
         let dir = tempfile::tempdir().unwrap();
-        let first = Signer::open_or_create(dir.path()).unwrap();
-        let again = Signer::open_or_create(dir.path()).unwrap();
+        assert!(Signer::open(dir.path()).unwrap().is_none());
+        let first = create(dir.path());
+        let again = Signer::open(dir.path()).unwrap().unwrap();
         assert_eq!(first.public_key(), again.public_key());
         assert_eq!(public_key_of(dir.path()).unwrap(), first.public_key());
         assert_eq!(fs::metadata(dir.path().join(KEY_FILE)).unwrap().mode() & 0o7777, 0o400);
@@ -191,23 +219,27 @@ mod tests {
     #[test]
     fn a_key_that_others_can_read_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        Signer::open_or_create(dir.path()).unwrap();
+        create(dir.path());
         fs::set_permissions(dir.path().join(KEY_FILE), Permissions::from_mode(0o440)).unwrap();
-        assert!(matches!(Signer::open_or_create(dir.path()), Err(AuditError::KeyExposed { mode: 0o440, .. })));
+        assert!(matches!(Signer::open(dir.path()), Err(AuditError::KeyExposed { mode: 0o440, .. })));
     }
 
     #[test]
     fn a_damaged_key_is_refused_and_never_replaced() {
         let dir = tempfile::tempdir().unwrap();
-        Signer::open_or_create(dir.path()).unwrap();
+        create(dir.path());
         let path = dir.path().join(KEY_FILE);
         for bad in ["", "abc\n", &"g".repeat(64), &format!("{}\n\n", "a".repeat(64))] {
             fs::remove_file(&path).unwrap();
             fs::write(&path, bad).unwrap();
             fs::set_permissions(&path, Permissions::from_mode(0o400)).unwrap();
-            assert!(matches!(Signer::open_or_create(dir.path()), Err(AuditError::KeyDamaged { .. })), "{bad:?}");
+            assert!(matches!(Signer::open(dir.path()), Err(AuditError::KeyDamaged { .. })), "{bad:?}");
             assert_eq!(fs::read_to_string(&path).unwrap(), bad);
         }
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, [0xff; KEY_BYTES]).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o400)).unwrap();
+        assert!(matches!(Signer::open(dir.path()), Err(AuditError::KeyDamaged { .. })), "no text at all");
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! Verification over files, offline: the database, the second file of heads, and a public key kept by the reader.
 //!
 //! Works on a store that runs (one read transaction gives one state of it), on one that was killed, and on a copy on a read-only
-//! medium. The heads file is read before the database: heads reach the table first, so that a running store is never a cut one.
+//! medium. Heads reach the table first, then the file, then the floor. What the file and the floor hold is read before the database,
+//! so that it must be in the table; what the file lacks is told by a second reading after it.
 //! Nothing of what is verified is changed.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -20,6 +22,7 @@ use crate::store::{StoreError, open_reading};
 use super::AuditError;
 use super::chain::{StoreId, to_hex};
 use super::check::{Checker, Findings, Kind, Problem, Row};
+use super::floor::{FLOOR_FILE, Floor};
 use super::head::{Head, SignedHead};
 use super::heads_file::{HeadsFile, Line};
 use super::signer::KeyId;
@@ -36,6 +39,8 @@ pub struct VerifyReport {
     pub unprotected: u64,
     /// Lines of the heads file that a crash or a full disk cut off.
     pub torn_heads: u64,
+    /// The record that the floor beside the database knows of; none without such a file.
+    pub floor: Option<u64>,
     /// What is wrong, by place; at most [`super::check::PROBLEMS_MAX`].
     pub problems: Vec<Problem>,
     /// Problems beyond those.
@@ -56,13 +61,15 @@ impl VerifyReport {
     }
 }
 
-/// Verifies the audit log in the database `db` against its heads, those in `heads` too if given, and `key`.
+/// Verifies the audit log in the database `db` against its heads, those in `heads` too if given, the floor beside the database if
+/// there is one, and `key`.
 ///
 /// # Errors
 /// [`StoreError`] when there is nothing to verify: no such file, no database, not ours. What is wrong inside is a problem in the
 /// report, not an error.
 pub fn verify(db: &Path, heads: Option<&Path>, key: &VerifyingKey) -> Result<VerifyReport, StoreError> {
     let mut heads_read = HeadSet::new(key);
+    let floor = Floor::read(&beside(db))?;
     let lines = heads.map(read_lines).transpose()?;
     let source = Source::open(db)?;
     let sqlite = |error| StoreError::of_sqlite(db, error);
@@ -79,6 +86,10 @@ pub fn verify(db: &Path, heads: Option<&Path>, key: &VerifyingKey) -> Result<Ver
         heads_read.problem(Kind::Unreadable, 0, format!("the table of heads can't be read: {error}"));
     }
     let torn_heads = lines.map_or(0, |lines| heads_read.take_file(lines, &store));
+    let floor = floor.map(|slots| heads_read.take_floor(slots, &store));
+    if let Some(path) = heads {
+        heads_read.find_unfiled(&read_lines(path)?, floor.unwrap_or(0));
+    }
     let mut checker = Checker::new(&store, &heads_read.heads);
     if let Err(error) = push_rows(&source.connection, &mut checker) {
         let seq = checker.last() + 1;
@@ -87,7 +98,7 @@ pub fn verify(db: &Path, heads: Option<&Path>, key: &VerifyingKey) -> Result<Ver
     }
     heads_read.problems.drain(..).for_each(|problem| checker.report(problem));
     let Findings { records, unprotected, problems, untold } = checker.finish();
-    Ok(VerifyReport { records, heads: heads_read.heads.len() as u64, unprotected, torn_heads, problems, untold })
+    Ok(VerifyReport { records, heads: heads_read.heads.len() as u64, unprotected, torn_heads, floor, problems, untold })
 }
 
 fn read_store(connection: &Connection) -> rusqlite::Result<Option<StoreId>> {
@@ -111,6 +122,10 @@ fn bytes(value: ValueRef<'_>) -> &[u8] {
         ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes,
         ValueRef::Null | ValueRef::Integer(_) | ValueRef::Real(_) => &[],
     }
+}
+
+fn beside(db: &Path) -> PathBuf {
+    db.with_file_name(FLOOR_FILE)
 }
 
 fn read_lines(path: &Path) -> Result<Vec<(u64, Line)>, AuditError> {
@@ -183,21 +198,53 @@ impl<'k> HeadSet<'k> {
                 }
             }
         }
-        self.find_unfiled(filed);
         torn
     }
 
-    /// Heads of the table that the file should have: all up to its last one.
-    fn find_unfiled(&mut self, mut filed: Vec<u64>) {
-        filed.sort_unstable();
-        let Some(last) = filed.last().copied() else {
-            return;
+    /// Takes the newer of the floor's heads that the key signed; returns its number.
+    fn take_floor(&mut self, slots: [Option<SignedHead>; 2], store: &StoreId) -> u64 {
+        let other = slots.iter().flatten().find(|head| head.head.key != self.id).map(|head| head.head.key);
+        let signed = slots.into_iter().flatten().filter(|head| head.is_signed_by(self.key));
+        let Some(head) = signed.max_by_key(|head| head.head.tip.seq) else {
+            let (kind, what) = match other {
+                Some(other) => (Kind::OtherKey, format!("names the key {other} instead of {}", self.id)),
+                None => (Kind::BadHead, "holds no head that this key signed".to_owned()),
+            };
+            self.problem(kind, 0, format!("the floor ({FLOOR_FILE}) {what}"));
+            return 0;
         };
-        let missing = self.table.iter().map(|head| head.head.tip.seq);
-        let missing: Vec<u64> = missing.filter(|seq| *seq <= last && filed.binary_search(seq).is_err()).collect();
-        for seq in missing {
+        let seq = head.head.tip.seq;
+        let known = seq == 0 || self.heads.contains(&head.head);
+        if self.accept(&head, store, &format!("the floor's head at {seq}")) && !known {
+            let text = format!("the floor's head at {seq} is missing in the table and in the heads file");
+            self.problem(Kind::MissingHead, seq, text);
+            self.heads.push(head.head);
+        }
+        seq
+    }
+
+    /// Heads of the table that the file should have: all but the last one, which a crash may have kept out or torn. Up to the floor
+    /// every one was in the file.
+    fn find_unfiled(&mut self, lines: &[(u64, Line)], floor: u64) {
+        let filed: BTreeSet<u64> = lines.iter().filter_map(|(_, line)| line.seq()).collect();
+        let last = filed.last().copied().unwrap_or(0);
+        let torn = matches!(lines.last(), Some((_, Line::Torn)));
+        let missing = self.table.iter().map(|head| head.head.tip.seq).filter(|seq| !filed.contains(seq));
+        let (beyond, within): (Vec<u64>, Vec<u64>) = missing.partition(|seq| *seq > last);
+        for seq in within {
             self.problem(Kind::MissingHead, seq, format!("the table's head at {seq} is missing in the heads file"));
         }
+        let text = match beyond[..] {
+            [] => return,
+            [one] if torn || one > floor => return,
+            [one] => format!("the table's head at {one} is missing at the end of the heads file"),
+            [first, .., end] => format!(
+                "the heads file {}: the table's {} heads from {first} to {end} are missing in it",
+                if last == 0 { "is empty".to_owned() } else { format!("ends at {last}") },
+                beyond.len()
+            ),
+        };
+        self.problem(Kind::MissingHead, beyond[0], text);
     }
 
     fn accept(&mut self, head: &SignedHead, store: &StoreId, place: &str) -> bool {

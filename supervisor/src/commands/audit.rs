@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::{Failure, Outcome, dirs, print};
 use crate::audit::check::Problem;
+use crate::audit::floor::FLOOR_FILE;
 use crate::audit::heads_file::HEADS_FILE;
 use crate::audit::signer::{self, KEY_FILE, KeyId};
 use crate::audit::{AuditError, VerifyReport, verify};
@@ -139,7 +140,11 @@ fn key(global: &Global) -> Outcome {
     let dirs = dirs(global)?;
     must_exist(&dirs.state.join(DATABASE_FILE))?;
     let key = signer::public_key_of(&dirs.state).map_err(|e| audit_failure(&e))?;
-    print(&(signer::public_key_text(&key) + "\n"));
+    let text = signer::public_key_text(&key);
+    match global.json {
+        true => print_json(&json!({ "key": text, "id": KeyId::of(&key).to_string() })),
+        false => print(&(text + "\n")),
+    }
     Ok(0)
 }
 
@@ -194,6 +199,11 @@ fn subject(global: &Global, args: &AuditVerifyArgs) -> Result<Subject, Failure> 
                 .help("if the operator keeps it elsewhere, name it with --heads; otherwise somebody removed it"));
         }
     };
+    let floor = folder.join(FLOOR_FILE);
+    if args.db.is_none() && !floor.exists() {
+        return Err(Failure::new(exit::DATA, format!("the floor of the audit log is missing: {}", floor.display()))
+            .help("it was made before the key was: somebody removed it. Keep the whole folder as it is"));
+    }
     if let Some(path) = heads.as_ref().filter(|path| !path.exists()) {
         return Err(Failure::new(exit::UNAVAILABLE, format!("{} does not exist", path.display())));
     }
@@ -231,6 +241,7 @@ fn report_json(subject: &Subject, report: &VerifyReport) -> Value {
         "heads": report.heads,
         "unprotected": report.unprotected,
         "torn_heads": report.torn_heads,
+        "floor": report.floor,
         "problems": report.problems.iter().map(problem).collect::<Vec<Value>>(),
         "untold": report.untold,
     })
@@ -258,12 +269,20 @@ fn report_text(subject: &Subject, report: &VerifyReport) -> String {
             "unprotected: {} at the end, newer than the last signed head. A supervisor that runs signs them within a second; one that was killed leaves them so. They are linked, but nobody signed them.",
             report.unprotected
         );
+    } else if report.is_sound() {
+        let _ = writeln!(text, "unprotected: 0, every record is under a signed head");
     }
     if report.torn_heads > 0 {
         let _ = writeln!(
             text,
             "torn: {} lines of the heads file were cut off by a crash or a full disk",
             report.torn_heads
+        );
+    }
+    if report.floor.is_none() {
+        let _ = writeln!(
+            text,
+            "no floor: {FLOOR_FILE} is not beside the database; a log that was cut everywhere at once can't be seen"
         );
     }
     if subject.heads.is_none() {

@@ -8,6 +8,7 @@ use agt_chaos::fault::ReadyFault;
 use agt_chaos::plan::Plan;
 use agt_chaos::report::Report;
 use agt_chaos::spec::Spec;
+use agt_sre::sli::Sli;
 use serde_json::{Value, json};
 
 use super::check::{config_failure, surroundings};
@@ -15,8 +16,10 @@ use super::{Failure, Outcome, client_runtime, dirs, print};
 use crate::chaosing::{AbortBody, Aborted, CHAOS_ABORT, CHAOS_RUN, REPORT, verdict_code};
 use crate::cli::Global;
 use crate::config::spec::Environment;
-use crate::config::{self, Kind, Loaded};
+use crate::config::tree::KeyPath;
+use crate::config::{self, Document, Kind, Loaded, Problem};
 use crate::control::client;
+use crate::driver::streams::escaped;
 use crate::exit;
 use crate::store::{DATABASE_FILE, Reader};
 
@@ -98,15 +101,43 @@ fn list(global: &Global) -> Outcome {
 }
 
 fn load(path: &Path) -> Result<(Spec, Plan), Failure> {
-    let Loaded { value, .. } = config::load_typed::<Spec>(path, Kind::Chaos).map_err(|e| config_failure(&e))?;
-    match Plan::resolve(&value) {
-        Ok(plan) => Ok((value, plan)),
-        Err(problems) => {
-            let text: String =
-                problems.iter().map(|problem| format!("error: {}: {problem}\n", path.display())).collect();
-            Err(Failure::rendered(exit::USAGE, text))
+    let partial = config::load_partial::<Spec>(path, Kind::Chaos).map_err(|e| config_failure(&e))?;
+    let Loaded { value, document } = &partial.loaded;
+    let resolved = Plan::resolve(value);
+    let mut problems = unknown_indicators(value, document);
+    problems.extend(resolved.as_ref().err().into_iter().flatten().map(|problem| drawn(problem, document)));
+    match resolved {
+        Ok(plan) if problems.is_empty() && !partial.has_problems() => Ok((partial.loaded.value, plan)),
+        _ => Err(config_failure(&partial.error_with(problems))),
+    }
+}
+
+/// The engine's problem at its line.
+fn drawn(problem: &agt_chaos::plan::Problem, document: &Document) -> Problem {
+    let path = KeyPath::read(&problem.path);
+    let drawn = Problem::config(format!("`{}`: {}", problem.path, problem.message));
+    let drawn = match &problem.help {
+        Some(help) => drawn.help(help),
+        None => drawn,
+    };
+    document.locate(drawn, &path)
+}
+
+/// Conditions over an SLI that no agent has: they could never be told.
+fn unknown_indicators(spec: &Spec, document: &Document) -> Vec<Problem> {
+    let names = Sli::ALL.map(Sli::as_str);
+    let mut problems = Vec::new();
+    for (list, conditions) in [("steady_state", &spec.steady_state), ("abort", &spec.abort)] {
+        for (index, condition) in conditions.iter().enumerate() {
+            let Some(sli) = condition.sli.as_deref().filter(|sli| !names.contains(sli)) else { continue };
+            let path = KeyPath::of(list).item(index).key("sli");
+            let problem = Problem::config(format!("unknown value `{}` for `{path}`", escaped(sli)))
+                .label(config::did_you_mean(sli, &names))
+                .help(format!("values of `{path}`: {}", names.join(", ")));
+            problems.push(document.locate(problem, &path));
         }
     }
+    problems
 }
 
 fn plan(global: &Global, file: &Path) -> Outcome {

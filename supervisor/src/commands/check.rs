@@ -5,10 +5,12 @@ use std::io::IsTerminal;
 use agt_rings::builtin;
 use agt_rings::ring::Ring;
 
+use serde_json::{Value, json};
+
 use super::{Failure, Outcome, dirs, print};
 use crate::cli::{CheckArgs, Global};
 use crate::config::{
-    self, AgentPlan, Color, ConfigError, Overrides, OwnFolders, RingDefaults, RingTable, Surroundings,
+    self, AgentPlan, Color, ConfigError, Overrides, OwnFolders, Problem, RingDefaults, RingTable, Surroundings,
 };
 use crate::dirs::Dirs;
 use crate::exit;
@@ -46,6 +48,31 @@ pub(super) fn color() -> Color {
     if std::io::stderr().is_terminal() && !refused && !dumb { Color::Always } else { Color::Never }
 }
 
+/// What is wrong, as data: the same that the text says.
+fn problems_json(error: &ConfigError) -> Vec<Value> {
+    let Some(report) = error.report() else {
+        let problem = Failure::of(error.exit_code(), error).to_string();
+        return vec![
+            json!({ "file": null, "line": null, "column": null, "key": null, "problem": problem, "help": null }),
+        ];
+    };
+    let problem = |problem: &Problem| {
+        let start = problem.place.map(|place| place.start);
+        let label = Some(&problem.label).filter(|label| !label.is_empty());
+        json!({
+            "file": report.file,
+            "line": start.map(|start| start.line),
+            "column": start.map(|start| start.column),
+            "key": problem.path.as_ref().map(ToString::to_string),
+            "problem": problem.message,
+            "label": label,
+            "help": problem.help,
+            "exit_code": problem.class.exit_code(),
+        })
+    };
+    report.problems.iter().map(problem).collect()
+}
+
 /// Resolves each file and prints the plan.
 ///
 /// # Errors
@@ -55,15 +82,21 @@ pub fn check(global: &Global, args: &CheckArgs) -> Outcome {
     let overrides = Overrides { workdir: args.workdir.clone(), ..Overrides::default() };
     let mut worst = 0;
     let mut plans: Vec<AgentPlan> = Vec::new();
+    let mut found: Vec<Value> = Vec::new();
     for path in &args.files {
         match config::load_agent(path, &around, args.operator.as_deref(), &overrides) {
-            Ok(plan) => plans.push(plan),
-            Err(e) => worst = config_failure(&e).report(),
+            Ok(plan) => {
+                found.push(plan.to_json());
+                plans.push(plan);
+            }
+            Err(e) => {
+                found.push(json!({ "file": path, "problems": problems_json(&e) }));
+                worst = config_failure(&e).report();
+            }
         }
     }
     if global.json {
-        let plans: Vec<serde_json::Value> = plans.iter().map(AgentPlan::to_json).collect();
-        print(&(serde_json::to_string_pretty(&plans).map_err(|e| Failure::of(exit::BUG, &e))? + "\n"));
+        print(&(serde_json::to_string_pretty(&found).map_err(|e| Failure::of(exit::BUG, &e))? + "\n"));
     } else {
         plans.iter().for_each(|plan| print(&plan.to_string()));
     }

@@ -7,6 +7,7 @@ use agt_rings::Ring;
 use super::{Failure, Form, Outcome, doctor as survey, print, probe as attacks};
 use crate::cli::{Global, ProbeArgs};
 use crate::config::{SchemaKind, schema as schema_of_kind};
+use crate::driver::streams::escaped;
 use crate::exit;
 
 fn form(global: &Global) -> Form {
@@ -48,11 +49,10 @@ pub fn probe(global: &Global, args: &ProbeArgs) -> Outcome {
 /// # Errors
 /// An unknown kind.
 pub fn schema(kind: &str) -> Outcome {
-    let kind = match kind {
-        "agent" => SchemaKind::Agent,
-        "operator" => SchemaKind::Operator,
-        other => return Err(Failure::usage(format!("there is no kind `{other}`")).help("kinds: agent, operator")),
-    };
+    let kind = SchemaKind::from_word(kind).ok_or_else(|| {
+        let words = SchemaKind::ALL.map(SchemaKind::word).join(", ");
+        Failure::usage(format!("there is no kind `{}`", escaped(kind))).help(format!("kinds: {words}"))
+    })?;
     print(&schema_of_kind(kind));
     Ok(0)
 }

@@ -40,7 +40,12 @@ fn dirs(global: &Global) -> Result<Dirs, Failure> {
     let absolute =
         |path: &PathBuf| std::path::absolute(path).map_err(|e| Failure::usage(format!("{}: {e}", path.display())));
     let state_dir = global.state_dir.as_ref().map(absolute).transpose()?;
-    Ok(Dirs::resolve(&Environment::of_process(state_dir)))
+    let environment = Environment::of_process(state_dir);
+    if environment.is_homeless() {
+        let text = "HOME is not set, so there is no place for the state directory";
+        return Err(Failure::usage(text).help("set HOME, or name a folder with --state-dir"));
+    }
+    Ok(Dirs::resolve(&environment))
 }
 
 /// A runtime for the short conversations of the client verbs.
@@ -49,11 +54,34 @@ fn client_runtime() -> Result<tokio::runtime::Runtime, Failure> {
     built.map_err(|e| Failure::new(crate::exit::BUG, format!("the asynchronous runtime can't be started: {e}")))
 }
 
-/// Writes data to standard output; a reader that went away (head, less) is no failure.
-fn print(text: &str) {
+/// The first failure of [`print`]: every verb prints, and one place ends the program for all of them.
+static UNPRINTED: std::sync::OnceLock<std::io::Error> = std::sync::OnceLock::new();
+
+/// Writes data to standard output. What can't be written ends the command with 73 in [`printed`], so that no caller can forget it.
+pub(crate) fn print(text: &str) {
     use std::io::Write;
+    if UNPRINTED.get().is_some() {
+        return;
+    }
     // On a terminal, what was said before comes before it.
     crate::say::flush();
     let mut out = std::io::stdout().lock();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        // Only the first one counts.
+        let _ = UNPRINTED.set(error);
+    }
+}
+
+/// Whether all that was printed reached standard output. A reader that went away (head, less) is no failure.
+///
+/// # Errors
+/// Exit code 73, with the system's reason.
+pub(crate) fn printed() -> Result<(), Failure> {
+    match UNPRINTED.get() {
+        Some(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::new(crate::exit::CANT_CREATE, format!("standard output can't be written: {error}"))
+                .help("what was printed is not complete; send it to a file on a disk with room"))
+        }
+        _ => Ok(()),
+    }
 }

@@ -3,14 +3,18 @@
 use std::io::{BufRead, BufReader};
 use std::time::Duration;
 
-use super::{Failure, Outcome, client_runtime, dirs, print};
+use super::{Failure, Outcome, client_runtime, dirs, print, trust};
 use crate::cli::{Global, LogsArgs};
 use crate::control::client;
 use crate::control::protocol::{AGENTS, Agents};
 use crate::driver::status::{AgentStatus, CheckSeen, HealthState, HealthStatus};
 use crate::driver::streams::escaped;
 use crate::exit;
+use crate::govern::ask::Ask;
 use crate::machine::lifecycle::{Death, State};
+
+/// Most lines of a log in one JSON document: the newest.
+const JSON_LINES_MAX: usize = 100_000;
 
 fn fetch(global: &Global, agent: Option<&str>) -> Result<Agents, Failure> {
     let dirs = dirs(global)?;
@@ -206,10 +210,15 @@ pub fn logs(global: &Global, args: &LogsArgs) -> Outcome {
         return Err(Failure::usage(format!("`{}` is no agent's name", escaped(&args.agent))));
     }
     let path = dirs(global)?.logs().join(format!("{}.log", args.agent));
-    let file = std::fs::File::open(&path).map_err(|e| {
-        Failure::new(exit::NO, format!("{} has no log ({}: {e})", args.agent, path.display()))
-            .help("an agent with `stdio: raw` writes to its caller, not to a log")
-    })?;
+    let file = match std::fs::File::open(&path) {
+        Ok(file) => file,
+        Err(e) => {
+            // Whether there is such an agent at all comes first.
+            trust::ask(global, Ask::Trust { agent: Some(args.agent.clone()) })?;
+            return Err(Failure::new(exit::NO, format!("{} has no log ({}: {e})", args.agent, path.display()))
+                .help("an agent with `stdio: raw` writes to its caller, not to a log"));
+        }
+    };
     let mut last = std::collections::VecDeque::new();
     let mut reader = BufReader::new(file);
     let mut line = Vec::new();
@@ -223,14 +232,19 @@ pub fn logs(global: &Global, args: &LogsArgs) -> Outcome {
         }
         let text = escaped(String::from_utf8_lossy(&line).trim_end_matches('\n')) + "\n";
         match args.lines {
-            None => print(&text),
-            Some(keep) => {
+            None if !global.json => print(&text),
+            keep => {
                 last.push_back(text);
-                if last.len() > keep {
+                if last.len() > keep.unwrap_or(JSON_LINES_MAX) {
                     last.pop_front();
                 }
             }
         }
+    }
+    if global.json {
+        let lines: Vec<&str> = last.iter().map(|text| text.trim_end_matches('\n')).collect();
+        json(&serde_json::json!({ "agent": args.agent, "lines": lines }))?;
+        return Ok(0);
     }
     last.iter().for_each(|text| print(text));
     Ok(0)

@@ -36,7 +36,7 @@ pub enum TrustVerb {
         #[arg(value_parser = clap::value_parser!(u16).range(0..=1000))]
         score: u16,
         /// Why; kept in the audit log
-        #[arg(long)]
+        #[arg(long, value_parser = reason)]
         reason: String,
     },
     /// Forget an identity with its score, budgets and breaker, so that another file may have its name
@@ -45,7 +45,7 @@ pub enum TrustVerb {
         /// The agent's name
         agent: String,
         /// Why; kept in the audit log
-        #[arg(long)]
+        #[arg(long, value_parser = reason)]
         reason: String,
     },
 }
@@ -56,7 +56,7 @@ pub struct AttestArgs {
     /// The agent's name
     pub agent: String,
     /// Why; kept in the audit log
-    #[arg(long)]
+    #[arg(long, value_parser = reason)]
     pub reason: String,
     /// For how long, at most 24h
     #[arg(long, value_name = "DURATION", value_parser = duration)]
@@ -64,7 +64,20 @@ pub struct AttestArgs {
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|e| format!("{e}; write 30m or 8h"))
+    let longest = Duration::from_secs(24 * 3600);
+    let ttl = humantime::parse_duration(text).map_err(|e| format!("{e}; write 30m or 8h"))?;
+    match (Duration::from_secs(1)..=longest).contains(&ttl) {
+        true => Ok(ttl),
+        false => Err("an attestation holds for 1 second to 24 hours".to_owned()),
+    }
+}
+
+/// A reason is for those who read the audit log later: an empty one tells them nothing.
+fn reason(text: &str) -> Result<String, String> {
+    match text.trim() {
+        "" => Err("say why: it is kept in the audit log".to_owned()),
+        said => Ok(said.to_owned()),
+    }
 }
 
 /// Performs `trust ...`.
@@ -118,7 +131,7 @@ fn on_store(dirs: &Dirs, ask: Ask) -> Result<Answer, Failure> {
         return match ask {
             Ask::Slo { .. } if for_all => Ok(Answer::Slos(Vec::new())),
             Ask::Trust { .. } if for_all => Ok(Answer::Trust(Vec::new())),
-            _ => Err(Failure::new(exit::NO, format!("no agent has run with {} yet", dirs.state.display()))
+            _ => Err(Failure::new(exit::USAGE, format!("no agent has run with {} yet", dirs.state.display()))
                 .help("an agent is known after its first `agt-supervise run`")),
         };
     }
@@ -130,8 +143,10 @@ fn on_store(dirs: &Dirs, ask: Ask) -> Result<Answer, Failure> {
         store.close().await?;
         answer.map_err(|error| match error {
             GovernError::Store(e) => e.into(),
-            GovernError::State(e) => Failure::of(exit::DATA, &e),
-            e => Failure::of(exit::NO, &e),
+            GovernError::State(ref e) => Failure::of(exit::DATA, e),
+            GovernError::Unknown(_) => Failure::of(exit::USAGE, &error),
+            GovernError::NameTaken { .. } => Failure::of(exit::REFUSED, &error),
+            GovernError::NotNow(_) => Failure::of(exit::NO, &error),
         })
     })
 }

@@ -7,6 +7,7 @@
 use serde::de::DeserializeOwned;
 
 use super::tree::{KeyPath, Node, Step, Value};
+use super::validate::stand_in;
 use super::yaml::{self, TypeRefusal};
 
 /// Most trials for one error: beyond that the group is good enough.
@@ -35,17 +36,37 @@ pub(super) fn refine<T: DeserializeOwned>(root: &Node, mut refusal: TypeRefusal)
     }
 }
 
-fn remove(root: &mut Node, path: &KeyPath, child: &Step) {
-    let parent = path.0.iter().try_fold(root, |node, step| match (step, &mut node.value) {
+/// Takes the value at `path` out of the tree. False for the root.
+pub(super) fn leave_out(root: &mut Node, path: &KeyPath) -> bool {
+    let Some((child, parents)) = path.0.split_last() else { return false };
+    remove(root, &KeyPath(parents.to_vec()), child);
+    true
+}
+
+/// Puts a sound value under `key` of the group at `path`, if there is one for such a key.
+pub(super) fn put(root: &mut Node, path: &KeyPath, key: &str) -> Option<()> {
+    let place = root.nearest_place(path);
+    let group = path.0.iter().try_fold(root, below)?;
+    let Value::Mapping(entries) = &mut group.value else { return None };
+    entries.push(stand_in(key, place)?);
+    Some(())
+}
+
+fn below<'n>(node: &'n mut Node, step: &Step) -> Option<&'n mut Node> {
+    match (step, &mut node.value) {
         (Step::Key(key), Value::Mapping(entries)) => {
             entries.iter_mut().find(|entry| entry.key == *key).map(|entry| &mut entry.value)
         }
         (Step::Item(index), Value::Sequence(items)) => items.get_mut(*index),
         _ => None,
-    });
+    }
+}
+
+fn remove(root: &mut Node, path: &KeyPath, child: &Step) {
+    let parent = path.0.iter().try_fold(root, below);
     match (parent.map(|node| &mut node.value), child) {
         (Some(Value::Mapping(entries)), Step::Key(key)) => entries.retain(|entry| entry.key != *key),
-        (Some(Value::Sequence(items)), Step::Item(index)) => drop(items.remove(*index)),
+        (Some(Value::Sequence(items)), Step::Item(index)) if *index < items.len() => drop(items.remove(*index)),
         _ => {}
     }
 }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::grant::Grant;
-use super::tree::Place;
+use super::tree::{KeyPath, Place};
 
 pub use render::Color;
 pub(super) use render::harmless;
@@ -64,6 +64,8 @@ pub struct Problem {
     pub message: String,
     /// Where, when it stands in the file.
     pub place: Option<Place>,
+    /// The key that it is about.
+    pub path: Option<KeyPath>,
     /// How much of the line may be shown.
     pub show: Show,
     /// What stands beside the caret.
@@ -86,6 +88,7 @@ impl Problem {
             class,
             message: message.into(),
             place: None,
+            path: None,
             show: Show::Line,
             label: String::new(),
             help: None,
@@ -97,6 +100,13 @@ impl Problem {
     #[must_use]
     pub fn at(mut self, place: Place) -> Problem {
         self.place = Some(place);
+        self
+    }
+
+    /// Says about which key.
+    #[must_use]
+    pub fn about(mut self, path: &KeyPath) -> Problem {
+        self.path = Some(path.clone());
         self
     }
 

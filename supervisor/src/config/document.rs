@@ -8,7 +8,11 @@ use serde::de::DeserializeOwned;
 
 use super::diagnostic::{ConfigError, Problem, Report, Show};
 use super::tree::{KeyPath, Node, Place, Value};
+use super::validate::Found;
 use super::{blame, schema, source, validate, yaml};
+
+/// Most values that one file's types refuse one after the other before the rest is left unsaid.
+const MAX_ROUNDS: usize = 40;
 
 /// The kinds of file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +38,16 @@ impl Kind {
             Kind::Saga => "saga",
             Kind::Chaos => "chaos",
             Kind::Operator => "operator",
+        }
+    }
+
+    /// How a file of this kind begins.
+    pub(super) fn first_lines(self) -> &'static str {
+        match self {
+            Kind::Agent => "a first line `version: 1`, then `name:` and `command:`",
+            Kind::Saga => "a first line `version: 1`, then `kind: saga`, `name:` and `steps:`",
+            Kind::Chaos => "a first line `version: 1`, then `kind: chaos`, `name:`, `agent:` and `template:`",
+            Kind::Operator => "a first line `version: 1`, then `kind: operator` and `agents:`",
         }
     }
 
@@ -80,7 +94,7 @@ impl Document {
     /// A problem put at `path`; values of the environment stay hidden.
     #[must_use]
     pub fn locate(&self, problem: Problem, path: &KeyPath) -> Problem {
-        let problem = problem.at(self.place(path));
+        let problem = problem.at(self.place(path)).about(path);
         if path.is_environment_value() { problem.show(Show::UpToMark) } else { problem }
     }
 
@@ -88,6 +102,41 @@ impl Document {
     #[must_use]
     pub fn error(&self, problems: Vec<Problem>) -> ConfigError {
         ConfigError::from_report(Report::new(&self.shown, Arc::clone(&self.text), problems))
+    }
+}
+
+/// What could be read of a file that may have problems: for the judges that come after, so that they too can be heard at once.
+#[derive(Debug)]
+pub struct Partial<T> {
+    /// The file with everything left out, or replaced, that has a problem. Nothing is ever started from it.
+    pub loaded: Loaded<T>,
+    problems: Vec<Problem>,
+    bad: Vec<KeyPath>,
+}
+
+impl<T> Partial<T> {
+    /// Whether something is wrong so far.
+    #[must_use]
+    pub fn has_problems(&self) -> bool {
+        !self.problems.is_empty()
+    }
+
+    /// Whether the value at `path`, or one in it, was left out or replaced.
+    #[must_use]
+    pub fn is_bad(&self, path: &KeyPath) -> bool {
+        self.bad.iter().any(|bad| bad.0.starts_with(&path.0))
+    }
+
+    /// The error with what a later judge found as well, without what merely follows from a value that is told already.
+    #[must_use]
+    pub fn error_with(self, later: Vec<Problem>) -> ConfigError {
+        let follows = |problem: &Problem| {
+            problem.path.as_ref().is_some_and(|path| self.bad.iter().any(|bad| path.0.starts_with(&bad.0)))
+        };
+        let news: Vec<Problem> = later.into_iter().filter(|problem| !follows(problem)).collect();
+        let mut problems = self.problems;
+        problems.extend(news);
+        self.loaded.document.error(problems)
     }
 }
 
@@ -101,7 +150,7 @@ pub fn load_typed<T: DeserializeOwned + JsonSchema + 'static>(
     path: &Path,
     kind: Kind,
 ) -> Result<Loaded<T>, ConfigError> {
-    parse_typed(&source::read(path)?, path, kind)
+    sound(load_partial(path, kind)?)
 }
 
 /// [`load_typed`] for text that is in memory already; `shown` is the name for messages.
@@ -113,33 +162,73 @@ pub fn parse_typed<T: DeserializeOwned + JsonSchema + 'static>(
     shown: &Path,
     kind: Kind,
 ) -> Result<Loaded<T>, ConfigError> {
+    sound(parse_partial(text, shown, kind)?)
+}
+
+fn sound<T>(partial: Partial<T>) -> Result<Loaded<T>, ConfigError> {
+    if partial.has_problems() { Err(partial.error_with(Vec::new())) } else { Ok(partial.loaded) }
+}
+
+/// Reads what can be read of a file.
+///
+/// # Errors
+/// As [`load_typed`], when so much is wrong that there is no value at all.
+pub fn load_partial<T: DeserializeOwned + JsonSchema + 'static>(
+    path: &Path,
+    kind: Kind,
+) -> Result<Partial<T>, ConfigError> {
+    parse_partial(&source::read(path)?, path, kind)
+}
+
+/// [`load_partial`] for text that is in memory already.
+///
+/// # Errors
+/// As [`load_partial`].
+pub(super) fn parse_partial<T: DeserializeOwned + JsonSchema + 'static>(
+    text: &Arc<str>,
+    shown: &Path,
+    kind: Kind,
+) -> Result<Partial<T>, ConfigError> {
     let fail = |problems| Err(ConfigError::from_report(Report::new(shown, Arc::clone(text), problems)));
-    let mut root = match yaml::parse(text) {
-        Ok(root) => root,
-        Err(problems) => return fail(problems),
+    let (mut root, mut problems) = match yaml::parse(text, kind) {
+        Ok(read) => read,
+        Err(problem) => return fail(vec![*problem]),
     };
     if let Some(problem) = other_kind(&root, kind) {
         return fail(vec![problem]);
     }
     let schema = schema::for_checks::<T>();
-    let mut problems = header(&mut root, &schema, kind);
-    if let Err(more) = validate::validate(&mut root, &schema) {
-        problems.extend(more);
-    }
-    if !problems.is_empty() {
-        return fail(problems);
-    }
-    let document = Document { shown: shown.to_path_buf(), text: Arc::clone(text), root };
-    match yaml::typed(&document.root) {
-        Ok(value) => Ok(Loaded { value, document }),
-        Err(refusal) => {
-            let refusal = blame::refine::<T>(&document.root, refusal);
-            let name = if refusal.path.is_root() { String::new() } else { format!("`{}`: ", refusal.path) };
-            let problem = Problem::config(format!("{name}{}", refusal.message_alone())).label("impossible value");
-            let problem = document.locate(problem, &refusal.path);
-            Err(document.error(vec![problem]))
+    problems.extend(header(&mut root, &schema, kind));
+    let Found { problems: more, mut bad } = validate::validate(&mut root, &schema);
+    problems.extend(more);
+    let mut document = Document { shown: shown.to_path_buf(), text: Arc::clone(text), root };
+    // One round for each value that its type refuses; all but the last leave one out.
+    for _ in 0..MAX_ROUNDS {
+        match yaml::typed(&document.root) {
+            Ok(value) => return Ok(Partial { loaded: Loaded { value, document }, problems, bad }),
+            Err(refusal) => {
+                let refusal = blame::refine::<T>(&document.root, refusal);
+                let demanded = demanded(&refusal, &bad);
+                if demanded.is_none() {
+                    let name = if refusal.path.is_root() { String::new() } else { format!("`{}`: ", refusal.path) };
+                    let problem = Problem::config(format!("{name}{}", refusal.message_alone()));
+                    problems.push(document.locate(problem.label("impossible value"), &refusal.path));
+                }
+                bad.push(refusal.path.clone());
+                let put = demanded.and_then(|key| blame::put(&mut document.root, &refusal.path, &key));
+                if put.is_none() && !blame::leave_out(&mut document.root, &refusal.path) {
+                    break;
+                }
+            }
         }
     }
+    fail(problems)
+}
+
+/// The key that the type misses only because its value was left out before.
+fn demanded(refusal: &yaml::TypeRefusal, bad: &[KeyPath]) -> Option<String> {
+    let key = refusal.message_alone().strip_prefix("missing field `")?.split('`').next()?;
+    bad.contains(&refusal.path.key(key)).then(|| key.to_owned())
 }
 
 /// A file of another kind gets one message that says so, not forty about its keys.
@@ -177,6 +266,7 @@ fn header(root: &mut Node, schema: &serde_json::Value, kind: Kind) -> Vec<Proble
             Some(value) => problems.push(
                 Problem::config(format!("`{key}` is `{}`", value.source.chars().take(40).collect::<String>()))
                     .at(value.place)
+                    .about(&KeyPath::of(key))
                     .label(format!("expected `{expected}`")),
             ),
             None => problems.push(

@@ -29,7 +29,7 @@ mod tests;
 use std::path::{Path, PathBuf};
 
 pub use diagnostic::{Class, Color, ConfigError, Problem, Report};
-pub use document::{Document, Kind, Loaded, load_typed, parse_typed};
+pub use document::{Document, Kind, Loaded, Partial, load_partial, load_typed, parse_typed};
 pub use grant::{Grant, Refusal, Right};
 pub use plan::{AgentPlan, Change, Identity, PlanHash, diff};
 pub use resolve::Overrides;
@@ -39,6 +39,7 @@ pub use spec::{AgentName, AgentSpec, Command, OperatorSpec};
 pub use surroundings::{Account, OwnFolders, RingDefaults, RingTable, Surroundings};
 
 use resolve::Origin;
+use tree::KeyPath;
 
 /// Loads, checks and resolves one agent.
 ///
@@ -52,23 +53,48 @@ pub fn load_agent(
     operator: Option<&Path>,
     overrides: &Overrides,
 ) -> Result<AgentPlan, ConfigError> {
-    let Loaded { value, document } = load_typed::<AgentSpec>(&around.cwd.join(path), Kind::Agent)
-        .map(|loaded| shown_as(loaded, path))
-        .map_err(|error| error.shown_as(path))?;
-    let operator = find_operator(operator, around)?;
+    let mut partial =
+        load_partial::<AgentSpec>(&around.cwd.join(path), Kind::Agent).map_err(|error| error.shown_as(path))?;
+    partial.loaded.document.shown = path.to_path_buf();
+    let operator = match find_operator(operator, around) {
+        Err(_) if partial.has_problems() => return Err(partial.error_with(Vec::new())),
+        other => other?,
+    };
     let source = around
         .cwd
         .join(path)
         .canonicalize()
         .map_err(|source| ConfigError::Unreadable { path: path.to_path_buf(), source })?;
     let folder = source.parent().unwrap_or(Path::new("/")).to_path_buf();
-    let origin = Origin { document: Some(&document), source: &source, folder: &folder };
-    resolve::resolve(&value, origin, around, operator.as_ref(), overrides)
+    let Loaded { value, document } = &partial.loaded;
+    let origin = Origin { document: Some(document), source: &source, folder: &folder };
+    let resolved = resolve::resolve(value, origin, around, operator.as_ref(), overrides);
+    if !partial.has_problems() {
+        return resolved;
+    }
+    let later = resolved.err().and_then(|error| error.report().map(|report| report.problems.clone()));
+    let rests_on_sound = |problem: &Problem| founded(problem, &partial);
+    let later = later.unwrap_or_default().into_iter().filter(rests_on_sound).collect();
+    Err(partial.error_with(later))
 }
 
-fn shown_as<T>(mut loaded: Loaded<T>, path: &Path) -> Loaded<T> {
-    loaded.document.shown = path.to_path_buf();
-    loaded
+/// What stands beside a word that is none of `names`: the nearest, if one is near.
+#[must_use]
+pub fn did_you_mean(word: &str, names: &[&str]) -> String {
+    validate::did_you_mean(word, names)
+}
+
+/// Whether what a later judge says of a file with mistakes rests on values that are sound: rights on the agent's name and ring,
+/// programs and files on the command and what it is looked up with.
+fn founded(problem: &Problem, partial: &Partial<AgentSpec>) -> bool {
+    let is_bad = |keys: &[&str]| keys.iter().any(|key| partial.is_bad(&KeyPath::of(key)));
+    let below = |key: &str| problem.path.as_ref().is_some_and(|path| path.0.starts_with(&KeyPath::of(key).0));
+    match problem.class {
+        Class::Refused => !is_bad(&["name", "ring", "command", "workdir"]),
+        Class::NotExecutable | Class::NotFound => !is_bad(&["command", "workdir", "env", "ring"]),
+        Class::Config if below("files") || below("command") => !is_bad(&["command", "workdir"]),
+        Class::Config => true,
+    }
 }
 
 /// Resolves a command line that has no file (`run --ring N -- COMMAND`): named after its script or program, working

@@ -12,7 +12,7 @@ use agt_rings::capability;
 use agt_rings::spec::Limits;
 
 use super::diagnostic::{Class, ConfigError, Problem, Report};
-use super::document::{Document, Kind, Loaded, parse_typed};
+use super::document::{Document, Kind, Loaded, parse_partial};
 use super::source;
 use super::spec::{AgentGrant, ChaosSpec, Environment, HostPort, LimitsSpec, OperatorSpec, Switch};
 use super::surroundings::{RingDefaults, Surroundings};
@@ -39,11 +39,12 @@ pub fn load_operator(path: &Path, around: &Surroundings) -> Result<Operator, Con
     let file = source::open(path)?;
     trusted(&file, path, around)?;
     let text = source::read_from(&file, path)?;
-    let Loaded { value, document } = parse_typed::<OperatorSpec>(&text, path, Kind::Operator)?;
-    let problems = consistency(&value, &document);
-    if !problems.is_empty() {
-        return Err(document.error(problems));
+    let partial = parse_partial::<OperatorSpec>(&text, path, Kind::Operator)?;
+    let problems = consistency(&partial.loaded.value, &partial.loaded.document);
+    if partial.has_problems() || !problems.is_empty() {
+        return Err(partial.error_with(problems));
     }
+    let Loaded { value, document } = partial.loaded;
     Ok(Operator { spec: value, path: settled(path), document })
 }
 

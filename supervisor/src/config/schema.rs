@@ -8,6 +8,7 @@ use std::any::TypeId;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::sagas::file::SagaFile;
 use schemars::generate::SchemaSettings;
 use schemars::transform::{Transform, transform_subschemas};
 use schemars::{JsonSchema, Schema};
@@ -21,8 +22,34 @@ use super::validate;
 pub enum SchemaKind {
     /// An agent.yaml.
     Agent,
+    /// A saga.yaml.
+    Saga,
+    /// A chaos experiment.
+    Chaos,
     /// The operator's file.
     Operator,
+}
+
+impl SchemaKind {
+    /// Every kind.
+    pub const ALL: [SchemaKind; 4] = [SchemaKind::Agent, SchemaKind::Saga, SchemaKind::Chaos, SchemaKind::Operator];
+
+    /// The word for it: as after `kind:` in a file.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            SchemaKind::Agent => "agent",
+            SchemaKind::Saga => "saga",
+            SchemaKind::Chaos => "chaos",
+            SchemaKind::Operator => "operator",
+        }
+    }
+
+    /// The kind of this word.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<SchemaKind> {
+        SchemaKind::ALL.into_iter().find(|kind| kind.word() == word)
+    }
 }
 
 /// The schema of a kind as JSON text, keys sorted, ending with a newline.
@@ -30,6 +57,8 @@ pub enum SchemaKind {
 pub fn schema(kind: SchemaKind) -> String {
     let value = match kind {
         SchemaKind::Agent => value_of::<AgentSpec>("agt-supervise agent"),
+        SchemaKind::Saga => value_of::<SagaFile>("agt-supervise saga"),
+        SchemaKind::Chaos => value_of::<agt_chaos::spec::Spec>("agt-supervise chaos experiment"),
         SchemaKind::Operator => value_of::<OperatorSpec>("agt-supervise operator file"),
     };
     pretty(&value)

@@ -101,6 +101,19 @@ impl KeyPath {
         KeyPath(dotted.split('.').filter(|part| !part.is_empty()).map(|part| Step::Key(part.to_owned())).collect())
     }
 
+    /// Reads a path as [`KeyPath`] writes it: `steady_state[0].value`.
+    #[must_use]
+    pub fn read(text: &str) -> KeyPath {
+        let mut path = KeyPath::default();
+        for part in text.split(['.', '[']).filter(|part| !part.is_empty()) {
+            path = match part.strip_suffix(']').and_then(|index| index.parse().ok()) {
+                Some(index) => path.item(index),
+                None => path.key(part),
+            };
+        }
+        path
+    }
+
     /// Whether this is the whole document.
     #[must_use]
     pub fn is_root(&self) -> bool {
@@ -220,6 +233,9 @@ impl Node {
             Value::Null => "nothing",
             Value::Bool(_) => "true or false",
             Value::Integer(_) => "a number",
+            Value::Float(_) if self.source.bytes().all(|c| c.is_ascii_digit() || c == b'-' || c == b'+') => {
+                "a number that is too large"
+            }
             Value::Float(_) => "a number with a point",
             Value::Text(_) => "text",
             Value::Sequence(_) => "a list",

@@ -10,6 +10,7 @@
 
 mod checks;
 mod flatten;
+mod mend;
 mod suggest;
 mod union;
 
@@ -24,22 +25,43 @@ pub(super) use checks::is_env_name;
 pub(super) const IGNORED_PREFIX: &str = "x-";
 
 pub(super) use flatten::fold as prepared;
+pub(super) use mend::stand_in;
+
+/// What stands beside a word that is none of `names`.
+pub(super) fn did_you_mean(word: &str, names: &[&str]) -> String {
+    suggest::did_you_mean(&suggest::nearest(word, names.iter().copied()), "not one of the values")
+}
+
+/// Every problem found, and the paths whose values were left out or replaced for it.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub(super) problems: Vec<Problem>,
+    pub(super) bad: Vec<KeyPath>,
+}
 
 /// Checks `root` against a [`prepared`] schema, turns scalars into text where text is asked for, and drops the ignored keys.
-///
-/// # Errors
-/// Every problem found.
-pub(super) fn validate(root: &mut Node, schema: &Json) -> Result<(), Vec<Problem>> {
-    let mut walker = Walker { definitions: schema.get("definitions"), root: schema, problems: Vec::new() };
+/// What has a problem is left out of the tree, so that the rest of it can be judged further.
+pub(super) fn validate(root: &mut Node, schema: &Json) -> Found {
+    let mut walker = Walker::new(schema.get("definitions"), schema);
     let place = first_place(root);
-    walker.walk(root, schema, &KeyPath::default(), place);
-    if walker.problems.is_empty() { Ok(()) } else { Err(walker.problems) }
+    if !walker.walk(root, schema, &KeyPath::default(), place) {
+        walker.found.bad.push(KeyPath::default());
+    }
+    walker.found
+}
+
+/// What became of one value.
+enum Judged {
+    Sound,
+    /// Wrong, and the one that was probably meant stands there now.
+    Replaced,
+    Unusable,
 }
 
 struct Walker<'s> {
     definitions: Option<&'s Json>,
     root: &'s Json,
-    problems: Vec<Problem>,
+    found: Found,
 }
 
 /// The first key: where a caret for "something is missing in this file" belongs.
@@ -51,6 +73,10 @@ fn first_place(node: &Node) -> Place {
 }
 
 impl<'s> Walker<'s> {
+    fn new(definitions: Option<&'s Json>, root: &'s Json) -> Walker<'s> {
+        Walker { definitions, root, found: Found::default() }
+    }
+
     fn resolve(&self, schema: &'s Json) -> &'s Json {
         let mut schema = schema;
         // A chain of references has no loop in a generated schema; the bound is for hand-written ones.
@@ -71,16 +97,17 @@ impl<'s> Walker<'s> {
     fn problem(&mut self, path: &KeyPath, key_place: Place, problem: Problem) {
         // The value of an environment variable may be a secret: mark its name, and show no more than that.
         let problem = if path.is_environment_value() { problem.at(key_place).show(Show::UpToMark) } else { problem };
-        self.problems.push(problem);
+        self.found.problems.push(problem.about(path));
     }
 
-    /// `key_place` is where a caret about the node as a whole belongs.
-    fn walk(&mut self, node: &mut Node, schema: &'s Json, path: &KeyPath, key_place: Place) {
+    /// `key_place` is where a caret about the node as a whole belongs. False when the value is unusable: nothing can stand for it.
+    fn walk(&mut self, node: &mut Node, schema: &'s Json, path: &KeyPath, key_place: Place) -> bool {
         let schema = self.resolve(schema);
-        let Some(rules) = schema.as_object() else { return };
+        let Some(rules) = schema.as_object() else { return true };
+        let mut usable = true;
         if let Some(all) = rules.get("allOf").and_then(Json::as_array) {
             for part in all {
-                self.walk(node, part, path, key_place);
+                usable &= self.walk(node, part, path, key_place);
             }
         }
         if matches!(node.value, Value::Null) && !is_anything(rules) {
@@ -89,39 +116,41 @@ impl<'s> Walker<'s> {
                 Some("object") => "give it keys, or leave it out",
                 _ => "give it a value, or leave it out (`~` is YAML's word for nothing)",
             };
-            return self.problem(path, key_place, problem.help(help));
+            self.problem(path, key_place, problem.help(help));
+            return false;
         }
         for key in ["oneOf", "anyOf"] {
             if let Some(branches) = rules.get(key).and_then(Json::as_array) {
-                self.union(node, branches, path, key_place);
-                return;
+                return usable & self.union(node, branches, path, key_place);
             }
         }
-        if self.scalar_rules(node, rules, path, key_place) {
-            return;
+        match self.scalar_rules(node, rules, path, key_place) {
+            Judged::Sound => {}
+            Judged::Replaced => return usable,
+            Judged::Unusable => return false,
         }
         match &mut node.value {
-            Value::Mapping(entries) => self.mapping(entries, rules, path, key_place),
-            Value::Sequence(items) => self.sequence(items, rules, path, key_place),
-            _ => {}
+            Value::Mapping(entries) => usable & self.mapping(entries, rules, path, key_place),
+            Value::Sequence(items) => usable & self.sequence(items, rules, path, key_place),
+            _ => usable,
         }
     }
 
-    /// Type, list of values, range and own parser. True when the node is not worth a further look.
+    /// Type, list of values, range and own parser.
     fn scalar_rules(
         &mut self,
         node: &mut Node,
         rules: &'s Map<String, Json>,
         path: &KeyPath,
         key_place: Place,
-    ) -> bool {
+    ) -> Judged {
         if !checks::has_type(node, rules) {
             // Of a short list of values the nearest says more than the type does (`R2` for 2).
             let is_scalar = !matches!(node.value, Value::Mapping(_) | Value::Sequence(_));
             if is_scalar && let Some(problem) = checks::allowed_values(node, rules, path) {
                 let problem = problem.at(node.place);
                 self.problem(path, key_place, problem);
-                return true;
+                return self.replaced(node, rules, path);
             }
             if checks::wants_text(rules) && matches!(node.value, Value::Bool(_) | Value::Integer(_) | Value::Float(_)) {
                 node.value = Value::Text(node.source.clone());
@@ -132,29 +161,67 @@ impl<'s> Walker<'s> {
                 };
                 let problem = checks::wrong_type(node, rules, path).at(place);
                 self.problem(path, key_place, problem);
-                return true;
+                return Judged::Unusable;
             }
         }
         if let Some(problem) = checks::value_problem(node, rules, path) {
             let problem = problem.at(node.place);
             self.problem(path, key_place, problem);
-            return true;
+            return self.replaced(node, rules, path);
         }
-        false
+        Judged::Sound
     }
 
-    fn sequence(&mut self, items: &mut [Node], rules: &'s Map<String, Json>, path: &KeyPath, key_place: Place) {
+    fn replaced(&mut self, node: &mut Node, rules: &Map<String, Json>, path: &KeyPath) -> Judged {
+        let allowed = rules.get("enum").and_then(Json::as_array).into_iter().flatten();
+        match self.take_nearest(node, allowed, path) {
+            true => Judged::Replaced,
+            false => Judged::Unusable,
+        }
+    }
+
+    fn take_nearest<'j>(&mut self, node: &mut Node, allowed: impl Iterator<Item = &'j Json>, path: &KeyPath) -> bool {
+        let taken = mend::take_nearest(node, allowed);
+        if taken {
+            self.found.bad.push(path.clone());
+        }
+        taken
+    }
+
+    fn sequence(
+        &mut self,
+        items: &mut Vec<Node>,
+        rules: &'s Map<String, Json>,
+        path: &KeyPath,
+        key_place: Place,
+    ) -> bool {
+        let mut usable = true;
         if let Some(problem) = checks::length_problem(items.len(), rules, path) {
             self.problem(path, key_place, problem.at(key_place));
+            usable = false;
         }
-        let Some(item_schema) = rules.get("items") else { return };
-        for (index, item) in items.iter_mut().enumerate() {
-            let place = item.place;
-            self.walk(item, item_schema, &path.item(index), place);
+        let Some(item_schema) = rules.get("items") else { return usable };
+        let before = items.len();
+        let mut index = 0;
+        items.retain_mut(|item| {
+            let (place, at) = (item.place, path.item(index));
+            index += 1;
+            self.walk(item, item_schema, &at, place)
+        });
+        // Without one item the numbers of the others move: nothing more is said about this list.
+        if items.len() < before {
+            self.found.bad.push(path.clone());
         }
+        usable
     }
 
-    fn mapping(&mut self, entries: &mut Vec<Entry>, rules: &'s Map<String, Json>, path: &KeyPath, key_place: Place) {
+    fn mapping(
+        &mut self,
+        entries: &mut Vec<Entry>,
+        rules: &'s Map<String, Json>,
+        path: &KeyPath,
+        key_place: Place,
+    ) -> bool {
         let known = rules.get("properties").and_then(Json::as_object);
         let open = rules.get("additionalProperties");
         // Without a word about other keys a JSON schema is open, and so is serde without `deny_unknown_fields`: here a
@@ -164,30 +231,55 @@ impl<'s> Walker<'s> {
             entries.retain(|entry| !entry.key.starts_with(IGNORED_PREFIX));
         }
         let names = rules.get("propertyNames");
-        for entry in entries.iter_mut() {
+        let mut dropped: Vec<(String, Place)> = Vec::new();
+        entries.retain_mut(|entry| {
             let below = path.key(&entry.key);
             if let Some(schema) = known.and_then(|known| known.get(&entry.key)) {
-                self.walk(&mut entry.value, schema, &below, entry.key_place);
+                let usable = self.walk(&mut entry.value, schema, &below, entry.key_place);
+                if !usable {
+                    self.found.bad.push(below);
+                    dropped.push((entry.key.clone(), entry.key_place));
+                }
+                usable
             } else if closed {
                 let problem = suggest::unknown_key(self, entry, known, path);
-                self.problems.push(problem);
+                self.found.problems.push(problem.about(&below));
+                false
             } else {
+                let mut usable = true;
                 if let Some(problem) =
                     names.and_then(|names| checks::key_problem(&entry.key, self.resolve(names), &below))
                 {
                     let problem = problem.at(entry.key_place).show(Show::UpToMark);
-                    self.problems.push(problem);
+                    self.found.problems.push(problem.about(&below));
+                    usable = false;
                 }
                 if let Some(schema @ Json::Object(_)) = open {
-                    self.walk(&mut entry.value, schema, &below, entry.key_place);
+                    usable &= self.walk(&mut entry.value, schema, &below, entry.key_place);
                 }
+                if !usable {
+                    self.found.bad.push(below);
+                }
+                usable
             }
-        }
+        });
+        let mut usable = true;
         for name in rules.get("required").and_then(Json::as_array).into_iter().flatten().filter_map(Json::as_str) {
-            if !entries.iter().any(|entry| entry.key == name) {
-                self.problems.push(suggest::missing_key(name, path, key_place));
+            if entries.iter().any(|entry| entry.key == name) {
+                continue;
+            }
+            let place = dropped.iter().find(|(key, _)| key == name).map(|(_, place)| *place);
+            if place.is_none() {
+                let below = path.key(name);
+                self.found.problems.push(suggest::missing_key(name, path, key_place).about(&below));
+                self.found.bad.push(below);
+            }
+            match stand_in(name, place.unwrap_or(key_place)) {
+                Some(entry) => entries.push(entry),
+                None => usable = false,
             }
         }
+        usable
     }
 }
 

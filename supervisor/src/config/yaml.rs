@@ -11,6 +11,7 @@ use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span as YamlSpan, Tag
 use serde::de::DeserializeOwned;
 
 use super::diagnostic::Problem;
+use super::document::Kind;
 use super::tree::{Entry, KeyPath, Mark, Node, Place, Value};
 
 /// Deepest nesting of lists and groups. Real files have eight levels.
@@ -34,23 +35,21 @@ pub struct TypeRefusal {
 /// Reads one YAML document.
 ///
 /// # Errors
-/// The first problem of syntax (the rest of a file can't be understood after one), or all duplicate keys, with places.
-pub fn parse(text: &str) -> Result<Node, Vec<Problem>> {
+/// The first problem of syntax: the rest of a file can't be understood after one. Duplicate keys come beside the tree, in which the
+/// first of each counts.
+pub fn parse(text: &str, kind: Kind) -> Result<(Node, Vec<Problem>), Box<Problem>> {
     if let Some(problem) = control_character(text) {
-        return Err(vec![problem]);
+        return Err(Box::new(problem));
     }
     let mut builder = Builder::default();
     let mut parser = Parser::new_from_str(text);
     while let Some(event) = parser.next_event() {
-        let (event, span) = event.map_err(|error| vec![syntax(&error, text)])?;
-        builder.event(event, span).map_err(|problem| vec![*problem])?;
+        let (event, span) = event.map_err(|error| syntax(&error, text))?;
+        builder.event(event, span)?;
     }
-    if !builder.duplicates.is_empty() {
-        return Err(builder.duplicates);
-    }
-    builder.root.ok_or_else(|| {
-        vec![Problem::config("the file is empty").help("a first line `version: 1`, then `kind:`, `name:`, `command:`")]
-    })
+    let root = builder.root.filter(|root| root.value != Value::Null);
+    let root = root.ok_or_else(|| Problem::config("the file is empty").help(kind.first_lines()))?;
+    Ok((root, builder.duplicates))
 }
 
 /// The first character that YAML does not allow in a file (section 5.1 of the specification).
@@ -207,6 +206,7 @@ impl Builder {
         match &mut open.items {
             Items::Sequence(items) => items.push(node),
             Items::Mapping(entries, pending, lines) => match pending.take() {
+                Some((key, _)) if entries.iter().any(|entry| entry.key == key) => {}
                 Some((key, key_place)) => entries.push(Entry { key, key_place, value: node }),
                 None => {
                     if matches!(node.value, Value::Sequence(_) | Value::Mapping(_)) {
@@ -255,9 +255,12 @@ fn place_of(span: YamlSpan) -> Place {
     Place { start: mark(span.start), end: mark(span.end) }
 }
 
+/// The tags of YAML's core schema (section 10.3); any other asks a loader to make something, which none may.
+const CORE_TAGS: [&str; 7] = ["str", "int", "float", "bool", "null", "seq", "map"];
+
 fn no_tag(tag: Option<&Tag>, place: Place) -> Step {
     match tag {
-        Some(tag) if !tag.is_yaml_core_schema() => fail(
+        Some(tag) if !tag.is_yaml_core_schema() || !CORE_TAGS.contains(&tag.suffix.as_str()) => fail(
             Problem::config(format!("the tag `{}{}` has no meaning here", clip(&tag.handle), clip(&tag.suffix)))
                 .at(place)
                 .help("leave it out"),
@@ -336,7 +339,7 @@ fn located(error: &serde_yaml::Error, canonical: &str) -> TypeRefusal {
             message = bare.to_owned();
         }
         let mark = Mark { line: location.line(), column: location.column() };
-        parse(canonical).ok().and_then(|tree| tree.starting_at(mark))
+        parse(canonical, Kind::Agent).ok().and_then(|(tree, _)| tree.starting_at(mark))
     });
     TypeRefusal { path: path.unwrap_or_default(), message }
 }

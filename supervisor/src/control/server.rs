@@ -162,7 +162,7 @@ fn problem(status: StatusCode, error: String, exit_code: u8) -> Response {
 
 fn refused(refusal: &Refusal) -> Response {
     let (status, code) = match refusal {
-        Refusal::Unknown(_) => (StatusCode::NOT_FOUND, exit::NO),
+        Refusal::Unknown(_) => (StatusCode::NOT_FOUND, exit::USAGE),
         Refusal::NameTaken { .. } => (StatusCode::CONFLICT, exit::REFUSED),
         Refusal::NotNow(_) => (StatusCode::CONFLICT, exit::NO),
         Refusal::Killed { .. } => (StatusCode::CONFLICT, exit::KILLED),

@@ -188,7 +188,7 @@ pub enum Refusal {
     #[error("no agent is called `{0}`")]
     Unknown(String),
     /// The name is taken by another identity.
-    #[error("the name `{name}` belongs to {other}")]
+    #[error("the name `{name}` belongs to {other}; `agt-supervise trust forget {name} --reason \"...\"` frees it")]
     NameTaken {
         /// The name.
         name: String,

@@ -44,7 +44,7 @@ pub enum GovernError {
     #[error("no agent is called `{0}`: it is known after its first `run`")]
     Unknown(String),
     /// Another identity has the name.
-    #[error("the name `{name}` belongs to {other}")]
+    #[error("the name `{name}` belongs to {other}; `agt-supervise trust forget {name} --reason \"...\"` frees it")]
     NameTaken {
         /// The name.
         name: String,

@@ -108,8 +108,12 @@ impl Choice {
         let why = match self.rule.as_ref()? {
             Rule::Trust { score } => {
                 let need = needs(ceiling);
+                let and = match ceiling {
+                    Ring::R0 => format!(", and `agt-supervise attest {name} --reason \"...\" --ttl 1h` has to follow"),
+                    _ => String::new(),
+                };
                 format!(
-                    "its trust is {score} and {ceiling} needs {need}; `agt-supervise trust set {name} {need} --reason \"...\"` changes that"
+                    "its trust is {score} and {ceiling} needs {need}; `agt-supervise trust set {name} {need} --reason \"...\"` changes that{and}"
                 )
             }
             Rule::Attestation { why } => format!(

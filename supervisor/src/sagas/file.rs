@@ -61,8 +61,15 @@ pub struct Ready {
 /// # Errors
 /// All that is wrong with it.
 pub fn load(path: &Path, around: &Surroundings, operator: Option<&Path>) -> Result<Ready, ConfigError> {
-    let Loaded { value, mut document } = config::load_typed::<SagaFile>(&around.cwd.join(path), Kind::Saga)?;
-    document.shown = path.to_path_buf();
+    let mut partial = config::load_partial::<SagaFile>(&around.cwd.join(path), Kind::Saga)?;
+    partial.loaded.document.shown = path.to_path_buf();
+    if partial.has_problems() {
+        let Loaded { value, document } = &partial.loaded;
+        let (value, _) = value.clone().parts();
+        let later = lint::plan(&value).map_or_else(|problems| drawn(document, &problems), |_| Vec::new());
+        return Err(partial.error_with(later));
+    }
+    let Loaded { value, document } = partial.loaded;
     let (value, ours) = value.parts();
     let plan = lint::plan(&value).map_err(|problems| document.error(drawn(&document, &problems)))?;
     let unreadable = |source| ConfigError::Unreadable { path: path.to_path_buf(), source };

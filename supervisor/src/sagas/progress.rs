@@ -73,7 +73,7 @@ pub fn line(saga: &str, record: &Record, color: Color) -> Option<String> {
         }
         Event::Parked(parked) => (parked.step.as_str(), format!("waits for an operator: {}", parked.why), Some(RED)),
         Event::Left(left) => (left.step.as_str(), format!("stays as it is: {}", left.why), Some(YELLOW)),
-        Event::Lost(run) => (run.step.as_str(), "was running when the supervisor died".to_owned(), Some(YELLOW)),
+        Event::Lost(run) => (run.step.as_str(), "was running when the supervisor stopped".to_owned(), Some(YELLOW)),
         Event::Recovered => ("", "taken up again; nothing of it runs any more".to_owned(), None),
         _ => return None,
     };

@@ -1,22 +1,24 @@
 //! The audit log as the writer holds it: the chain's end, the key, the second file, and when the next head is due.
 //!
-//! At start the end of the log is checked against the last signed heads of both places before anything is added: a log that was
-//! changed is refused, not continued and signed. Records behind the last head are what a SIGKILL leaves; they are taken over, and
+//! At start the end of the log is checked against the last signed heads of all three places before anything is added: a log that
+//! was changed is refused, not continued and signed, and a lost key is not replaced by a new one. Records behind the last head are what a SIGKILL leaves; they are taken over, and
 //! a record says for ever which ones they were.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use ed25519_dalek::VerifyingKey;
 use rand::TryRng as _;
 use rand::rngs::SysRng;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use crate::audit::AuditError;
 use crate::audit::chain::{Hash, StoreId, Tip};
+use crate::audit::floor::{FLOOR_FILE, Floor};
 use crate::audit::head::SignedHead;
-use crate::audit::heads_file::HeadsFile;
+use crate::audit::heads_file::{End, HeadsFile};
 use crate::audit::record::{Action, Actor, Outcome, Record};
-use crate::audit::signer::Signer;
+use crate::audit::signer::{KEY_FILE, Signer};
 
 use super::StoreError;
 
@@ -30,11 +32,14 @@ pub(super) struct AuditLog {
     store: StoreId,
     signer: Signer,
     file: HeadsFile,
+    floor: Floor,
     /// The end of what is on the disk.
     pub(super) tip: Tip,
     /// The last record under a head in the table, and in the file.
     signed: u64,
     filed: u64,
+    /// A head that reached the file and not the floor yet.
+    to_raise: Option<SignedHead>,
     due: Option<Instant>,
 }
 
@@ -43,23 +48,30 @@ impl AuditLog {
     pub(super) fn resume(
         connection: &Connection,
         database: &Path,
-        signer: Signer,
         heads: &Path,
         now_ms: i64,
     ) -> Result<(Self, Option<Record>), StoreError> {
         let store = store_id(connection, database)?;
         let end = last_row(connection, database)?.unwrap_or_else(|| Tip::genesis(&store));
         let in_table = last_head(connection, database)?;
+        let End { last: in_file, torn } = HeadsFile::end(heads)?;
         // The file may be shared with an earlier store; verification tells of that, a start doesn't fail over it.
-        let in_file = HeadsFile::last(heads)?.filter(|head| head.head.store == store);
-        for head in in_table.iter().chain(&in_file) {
+        let in_file = in_file.filter(|head| head.head.store == store);
+        let dir = database.parent().unwrap_or(Path::new("."));
+        let genesis = Tip::genesis(&store);
+        let has_history = end != genesis || in_table.is_some() || in_file.is_some();
+        let signer = open_key(dir, has_history, |signer| SignedHead::sign(signer, store, genesis, now_ms))?;
+        let (floor, floor_head) = open_floor(dir, &signer, &store, end)?;
+        for head in in_table.iter().chain(&in_file).chain(Some(&floor_head).filter(|head| head.head.tip != genesis)) {
             check_head(connection, database, &signer, head, end)?;
         }
         let signed = in_table.map_or(Tip::genesis(&store), |head| head.head.tip);
         check_tail(connection, database, signed, end)?;
         let filed = in_file.map_or(0, |head| head.head.tip.seq);
+        check_file(connection, database, filed, torn, &floor_head)?;
         let file = HeadsFile::open(heads)?;
-        let mut log = Self { store, signer, file, tip: end, signed: signed.seq, filed, due: None };
+        let mut log =
+            Self { store, signer, file, floor, tip: end, signed: signed.seq, filed, to_raise: None, due: None };
         log.file_heads(connection, database)?;
         let resumed = (end.seq > signed.seq).then(|| {
             Record::new(now_ms, Actor::Supervisor, RESUMED, Outcome::Noted)
@@ -68,6 +80,10 @@ impl AuditLog {
                 .detail("unprotected_to", end.seq)
         });
         Ok((log, resumed))
+    }
+
+    pub(super) fn public_key(&self) -> VerifyingKey {
+        self.signer.public_key()
     }
 
     pub(super) fn store_id(&self) -> StoreId {
@@ -98,8 +114,10 @@ impl AuditLog {
         self.due = Some(at);
     }
 
-    /// Signs the chain's end if there is news: into the table first, then into the file. `true` if a head was signed.
+    /// Signs the chain's end if there is news: into the table, then into the file, then into the floor. `true` if a head was signed.
     pub(super) fn sign(&mut self, connection: &Connection, database: &Path, now_ms: i64) -> Result<bool, StoreError> {
+        // First what is still to be filed: whatever ends the supervisor, the file lacks one head of the table at most.
+        self.file_heads(connection, database)?;
         let news = self.tip.seq > self.signed;
         if news {
             let head = SignedHead::sign(&self.signer, self.store, self.tip, now_ms);
@@ -114,7 +132,7 @@ impl AuditLog {
         Ok(news)
     }
 
-    /// Appends the table's heads that the file doesn't have: the new one, and those that a crash or a full disk kept out.
+    /// Appends the table's heads that the file doesn't have: the new one, or the one that a crash or a full disk kept out.
     fn file_heads(&mut self, connection: &Connection, database: &Path) -> Result<(), StoreError> {
         while self.filed < self.signed {
             let text: String = connection
@@ -124,9 +142,67 @@ impl AuditLog {
             let head = SignedHead::decode(&text)?;
             self.file.append(&head)?;
             self.filed = head.head.tip.seq;
+            self.to_raise = Some(head);
+        }
+        if let Some(head) = &self.to_raise {
+            self.floor.raise(head)?;
+            self.to_raise = None;
         }
         Ok(())
     }
+}
+
+/// The signing key; made only for a log that has no history, and after its floor.
+fn open_key(
+    dir: &Path,
+    has_history: bool,
+    first_head: impl FnOnce(&Signer) -> SignedHead,
+) -> Result<Signer, StoreError> {
+    if let Some(signer) = Signer::open(dir)? {
+        return Ok(signer);
+    }
+    let floor = dir.join(FLOOR_FILE);
+    let heads = Floor::read(&floor)?.unwrap_or_default();
+    if has_history || heads.iter().flatten().any(|head| head.head.tip.seq > 0) {
+        return Err(AuditError::KeyMissing { path: dir.join(KEY_FILE) }.into());
+    }
+    Ok(Signer::create(dir, |signer| Floor::create(&floor, &first_head(signer)))?)
+}
+
+/// The floor and the newest head in it that this key signed.
+fn open_floor(dir: &Path, signer: &Signer, store: &StoreId, end: Tip) -> Result<(Floor, SignedHead), StoreError> {
+    let path = dir.join(FLOOR_FILE);
+    let tampered = |seq, what: &str| AuditError::Tampered { seq, what: format!("{} {what}", path.display()) };
+    let slots = Floor::read(&path)?.ok_or_else(|| tampered(end.seq, "is missing"))?;
+    let floor = Floor::open(&path)?.ok_or_else(|| tampered(end.seq, "is missing"))?;
+    let ours = slots.into_iter().flatten().filter(|head| head.is_signed_by(&signer.public_key()));
+    let head = ours
+        .max_by_key(|head| head.head.tip.seq)
+        .ok_or_else(|| tampered(end.seq, "holds no head that the audit key signed"))?;
+    match head.head.store == *store {
+        true => Ok((floor, head)),
+        false => Err(tampered(head.head.tip.seq, "is of another store: this database was put in its place").into()),
+    }
+}
+
+/// The table's heads must be in the file too, but for the last one: a crash may have come between, or torn its line.
+fn check_file(
+    connection: &Connection,
+    database: &Path,
+    filed: u64,
+    torn: bool,
+    floor: &SignedHead,
+) -> Result<(), StoreError> {
+    let (missing, first): (i64, Option<i64>) = connection
+        .prepare("SELECT count(*), min(seq) FROM audit_heads WHERE seq > ?1")
+        .and_then(|mut select| select.query_row([filed as i64], |row| Ok((row.get(0)?, row.get(1)?))))
+        .map_err(|error| StoreError::of_sqlite(database, error))?;
+    let Some(first) = first.map(i64::unsigned_abs) else { return Ok(()) };
+    if missing == 1 && (torn || first > floor.head.tip.seq) {
+        return Ok(());
+    }
+    let what = format!("{missing} signed heads of the table, from {first} on, are missing in the heads file");
+    Err(AuditError::Tampered { seq: first, what }.into())
 }
 
 fn store_id(connection: &Connection, database: &Path) -> Result<StoreId, StoreError> {

@@ -14,7 +14,6 @@ use tokio::sync::oneshot;
 use crate::audit::chain::StoreId;
 use crate::audit::heads_file::HEADS_FILE;
 use crate::audit::record::Record;
-use crate::audit::signer::Signer;
 
 use super::audit_log::AuditLog;
 use super::lock::StateLock;
@@ -80,9 +79,8 @@ impl Store {
         let heads = options.heads_file.unwrap_or_else(|| dir.join(HEADS_FILE));
         let reserve = Reserve::take(&dir)?;
         let connection = connection::open_writing(&database)?;
-        let signer = Signer::open_or_create(&dir)?;
-        let public_key = signer.public_key();
-        let (log, resumed) = AuditLog::resume(&connection, &database, signer, &heads, now_ms())?;
+        let (log, resumed) = AuditLog::resume(&connection, &database, &heads, now_ms())?;
+        let public_key = log.public_key();
         directory::sync(&dir)?;
         let store_id = log.store_id();
         let shared = Arc::new(Shared::new(QUEUE_BYTES_MAX / UNIT_BYTES, NOTE_BYTES_MAX / UNIT_BYTES));

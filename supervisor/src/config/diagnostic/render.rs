@@ -46,7 +46,7 @@ pub(super) fn unreadable(path: &Path, source: &io::Error, color: Color) -> Strin
     match source.kind() {
         io::ErrorKind::NotFound => {
             format!(
-                "{head} {path}: there is no such file\n{help} give the path of an agent.yaml. nothing was started.\n"
+                "{head} {path}: there is no such file\n{help} check the path: it is relative to the folder that the command runs in. nothing was started.\n"
             )
         }
         _ => format!("{head} {path}: can't be read: {source}\nnothing was started.\n"),

@@ -85,7 +85,7 @@ impl EnvValue {
     /// The value for the agent.
     ///
     /// # Errors
-    /// A file that can't be read, is too large, is not UTF-8 or holds a NUL.
+    /// A file that can't be read, is too large, is empty, is not UTF-8 or holds a NUL.
     pub fn reveal(&self, variable: &str) -> Result<String, UnreadableSecret> {
         match self {
             EnvValue::Plain(text) => Ok(text.clone()),
@@ -119,5 +119,8 @@ fn read_secret(path: &Path) -> io::Result<String> {
     }
     let end = text.trim_end_matches(['\n', '\r']).len();
     text.truncate(end);
+    if text.is_empty() {
+        return bad("it is empty");
+    }
     Ok(text)
 }

@@ -5,6 +5,7 @@
 //! user) is needed, and the value is then treated as a secret.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt as _;
 
 use super::Context;
 use super::workdir::{existing, expand_path};
@@ -148,6 +149,19 @@ fn secrets(context: &mut Context<'_>, env: &mut Environment) {
             let message = format!("{} belongs to the supervisor: no agent gets it", file.display());
             context.never(&path, message, "no line of the operator's file opens it");
             continue;
+        }
+        let metadata = file.metadata().ok();
+        if metadata.as_ref().is_some_and(|metadata| metadata.len() == 0) {
+            let problem = Problem::config(format!("the secret {} is empty", file.display()));
+            context.problem(&path, problem.label("an empty file").help("put the secret into it, or take the line out"));
+            continue;
+        }
+        let open_to_others = metadata.map(|metadata| metadata.mode() & 0o7777).filter(|mode| mode & 0o044 != 0);
+        if let Some(mode) = open_to_others {
+            let shown = file.display();
+            context.notes.push(format!(
+                "the secret {shown} can be read by others (mode {mode:04o}); `chmod 600 {shown}` closes it"
+            ));
         }
         if !context.rights.may_have_secret(&file) {
             let message = format!("the secret {} needs an operator's line: no secret is free", file.display());

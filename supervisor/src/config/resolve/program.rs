@@ -259,11 +259,20 @@ fn executable(found: &Path) -> Result<PathBuf, NoProgram> {
         let name = found.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let instead = match interpreter_for(&name) {
             Some(interpreter) => format!("write `command: [{interpreter}, {name}]`, or `chmod +x {}`", found.display()),
-            None => format!("chmod +x {}", found.display()),
+            None if is_program(&resolved) => format!("chmod +x {}", found.display()),
+            None => "name a program: this file is neither a binary nor a script with a `#!` line".to_owned(),
         };
         return refuse("it is not executable".to_owned(), &instead);
     }
     Ok(resolved)
+}
+
+/// Whether a file begins as something that the kernel can execute: execve(2) knows ELF and `#!`.
+fn is_program(path: &Path) -> bool {
+    use std::io::Read as _;
+    let mut first = Vec::new();
+    let read = std::fs::File::open(path).and_then(|file| file.take(4).read_to_end(&mut first));
+    read.is_ok() && (first.starts_with(b"#!") || first == b"\x7fELF")
 }
 
 /// `env NAME=value PROGRAM ...` without `env`. `None` when this is no env, or (R0 to R2) one with options of its own,

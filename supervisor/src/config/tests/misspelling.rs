@@ -72,7 +72,7 @@ fn try_all<T: serde::de::DeserializeOwned + schemars::JsonSchema + std::fmt::Deb
     kind: Kind,
 ) -> usize {
     let good = parse_typed::<T>(&Arc::from(text), Path::new("f.yaml"), kind).expect("the full file is right");
-    let raw = crate::config::yaml::parse(text).unwrap();
+    let raw = crate::config::yaml::parse(text, Kind::Agent).unwrap().0;
     let mut all = Vec::new();
     keys(&raw, &KeyPath::default(), &mut all);
     drop(good);

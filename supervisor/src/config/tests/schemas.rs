@@ -8,20 +8,40 @@ use serde::Deserialize;
 use super::*;
 
 #[test]
-fn the_committed_schema_is_that_of_the_types() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/agent.schema.json");
-    let committed = fs::read_to_string(&path).unwrap_or_default();
-    let fresh = schema(SchemaKind::Agent);
-    if std::env::var_os("AGT_WRITE_SCHEMA").is_some() {
-        fs::write(&path, &fresh).unwrap();
-        return;
+fn the_committed_schemas_are_those_of_the_types() {
+    for kind in SchemaKind::ALL {
+        let word = kind.word();
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../examples/{word}.schema.json"));
+        let committed = fs::read_to_string(&path).unwrap_or_default();
+        let fresh = schema(kind);
+        if std::env::var_os("AGT_WRITE_SCHEMA").is_some() {
+            fs::write(&path, &fresh).unwrap();
+            continue;
+        }
+        assert!(committed == fresh, "{word} is stale: run this test with AGT_WRITE_SCHEMA=1");
     }
-    assert!(committed == fresh, "stale: run this test with AGT_WRITE_SCHEMA=1");
+}
+
+#[test]
+fn every_example_names_its_schema_in_its_first_line() {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
+    let mut seen = 0;
+    for folder in fs::read_dir(&examples).unwrap().map(Result::unwrap).filter(|entry| entry.path().is_dir()) {
+        let files = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
+        for file in files.filter(|file| file.extension().is_some_and(|extension| extension == "yaml")) {
+            let kind = file.file_stem().unwrap().to_string_lossy().into_owned();
+            let text = fs::read_to_string(&file).unwrap();
+            let line = format!("# yaml-language-server: $schema=../{kind}.schema.json\n");
+            assert!(text.starts_with(&line), "{}", file.display());
+            seen += 1;
+        }
+    }
+    assert!(seen >= 9, "{seen}");
 }
 
 #[test]
 fn the_schema_is_draft_07_and_closed_but_for_x_keys() {
-    for kind in [SchemaKind::Agent, SchemaKind::Operator] {
+    for kind in SchemaKind::ALL {
         let text = schema(kind);
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(value["$schema"], "http://json-schema.org/draft-07/schema#");

@@ -68,13 +68,21 @@ pub(super) fn wrong_type(node: &Node, rules: &Map<String, Json>, path: &KeyPath)
         (Value::Text(text), types) if types.contains(&"boolean") && is_yes_or_no(text) => {
             problem.help("YAML 1.2 knows `true` and `false` only")
         }
+        (Value::Text(text), types) if types.contains(&"array") && is_nothing(text) => {
+            problem.help("leave the line out: nothing is what there is without it")
+        }
+        (Value::Text(_), types) if types.contains(&"array") && !has_text_items(rules) => {
+            problem.help("a list has one `- ` line of its own for each item")
+        }
         (Value::Text(text), types) if types.contains(&"array") => {
             problem.help(format!("a list is written `[{}]` or one `- ` line for each item", shorten(text)))
         }
         (Value::Mapping(_), types) if types.contains(&"array") => {
             problem.help("put `- ` before each item to make it a list")
         }
-        (Value::Float(_), types) if types.contains(&"integer") => problem.help("write it without a point"),
+        (Value::Float(_), types) if types.contains(&"integer") && node.source.contains('.') => {
+            problem.help("write it without a point")
+        }
         _ => match examples(rules) {
             Some(examples) => problem.help(examples),
             None => problem,
@@ -90,6 +98,14 @@ fn examples(rules: &Map<String, Json>) -> Option<String> {
 /// A JSON value as one would write it in YAML.
 pub(super) fn bare(value: &Json) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+fn is_nothing(text: &str) -> bool {
+    ["", "none", "nothing", "no", "off", "deny", "false"].contains(&text.to_ascii_lowercase().as_str())
+}
+
+fn has_text_items(rules: &Map<String, Json>) -> bool {
+    rules.get("items").and_then(|items| items.get("type")).is_some_and(|kind| kind == "string")
 }
 
 fn is_yes_or_no(text: &str) -> bool {
@@ -138,8 +154,15 @@ pub(super) fn not_among(node: &Node, allowed: &[&Json], path: &KeyPath) -> Optio
         .help(format!("values of `{path}`: {}", names.join(", ")));
     // `R2` where 2 is meant, `Never` where `never` is.
     let typed = node.source.trim_start_matches(['r', 'R']);
+    if matches!(node.value, Value::Text(_)) && names.contains(&node.source) {
+        let message = format!("`{path}` must be a number, this is text: `{}` in quotes", shorten(&node.source));
+        return Some(Problem::config(message).label(format!("write {} without quotes", node.source)));
+    }
+    let are_numbers = allowed.iter().all(|value| value.is_number());
     let near = match names.iter().find(|name| *name == typed) {
         Some(name) => vec![name.as_str()],
+        // Of numbers none is "like" another; of rings the one with the fewest rights is offered, never more.
+        None if are_numbers => names.last().filter(|_| names.len() > 1).map(String::as_str).into_iter().collect(),
         None => suggest::nearest(&node.source, names.iter().map(String::as_str)),
     };
     Some(problem.label(suggest::did_you_mean(&near, "not one of the values")))

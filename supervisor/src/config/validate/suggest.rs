@@ -8,7 +8,7 @@ use crate::config::diagnostic::{Problem, Show};
 use crate::config::tree::{Entry, KeyPath, Place, Value};
 
 /// What other tools call our keys (compose, systemd, Kubernetes, MCP clients). Used only where our key exists.
-const SYNONYMS: [(&str, &str); 24] = [
+const SYNONYMS: [(&str, &str); 28] = [
     ("cmd", "command"),
     ("args", "command"),
     ("exec", "command"),
@@ -33,6 +33,10 @@ const SYNONYMS: [(&str, &str); 24] = [
     ("pids", "tasks"),
     ("nofile", "files"),
     ("maxretries", "attempts"),
+    ("grace", "stop"),
+    ("stopgrace", "stop"),
+    ("graceperiod", "stop"),
+    ("terminationgraceperiod", "stop"),
 ];
 
 /// Letters and digits only, lower case: `stopGrace`, `stop-grace` and `stop_grace` are the same word.

@@ -5,12 +5,12 @@
 
 use serde_json::{Map, Value as Json};
 
-use super::{Walker, checks, suggest};
+use super::{Found, Walker, checks, suggest};
 use crate::config::diagnostic::Problem;
 use crate::config::tree::{KeyPath, Node, Place, Value};
 
 impl<'s> Walker<'s> {
-    pub(super) fn union(&mut self, node: &mut Node, branches: &'s [Json], path: &KeyPath, key_place: Place) {
+    pub(super) fn union(&mut self, node: &mut Node, branches: &'s [Json], path: &KeyPath, key_place: Place) -> bool {
         let branches: Vec<&'s Json> = branches.iter().map(|branch| self.resolve(branch)).collect();
         if let Value::Mapping(_) = node.value {
             let objects: Vec<&'s Map<String, Json>> = branches
@@ -28,10 +28,15 @@ impl<'s> Walker<'s> {
             .filter(|branch| branch.as_object().is_some_and(|rules| fits(node, rules)))
             .collect();
         if let Some(problem) = constants(node, &branches, &fitting, path) {
-            return self.problem(path, key_place, problem.at(node.place));
+            self.problem(path, key_place, problem.at(node.place));
+            let allowed = branches.iter().filter_map(|branch| listed(branch)).flatten();
+            return self.take_nearest(node, allowed, path);
         }
         match fitting.as_slice() {
-            [] => self.no_form(node, &branches, path, key_place),
+            [] => {
+                self.no_form(node, &branches, path, key_place);
+                false
+            }
             [only] => self.walk(node, only, path, key_place),
             several => self.best_of(node, several, path, key_place),
         }
@@ -54,27 +59,34 @@ impl<'s> Walker<'s> {
     }
 
     /// Walks copies against each form and keeps the result with the fewest problems.
-    fn best_of(&mut self, node: &mut Node, branches: &[&'s Json], path: &KeyPath, key_place: Place) {
-        let mut best: Option<(Node, Vec<Problem>)> = None;
+    fn best_of(&mut self, node: &mut Node, branches: &[&'s Json], path: &KeyPath, key_place: Place) -> bool {
+        let mut best: Option<(Node, Found, bool)> = None;
         for branch in branches {
             let mut copy = node.clone();
-            let mut trial = Walker { definitions: self.definitions, root: self.root, problems: Vec::new() };
-            trial.walk(&mut copy, branch, path, key_place);
-            if best.as_ref().is_none_or(|(_, problems)| trial.problems.len() < problems.len()) {
-                best = Some((copy, trial.problems));
+            let mut trial = Walker::new(self.definitions, self.root);
+            let usable = trial.walk(&mut copy, branch, path, key_place);
+            if best.as_ref().is_none_or(|(_, found, _)| trial.found.problems.len() < found.problems.len()) {
+                best = Some((copy, trial.found, usable));
             }
         }
-        if let Some((copy, problems)) = best {
-            *node = copy;
-            self.problems.extend(problems);
-        }
+        let Some((copy, found, usable)) = best else { return true };
+        *node = copy;
+        self.found.problems.extend(found.problems);
+        self.found.bad.extend(found.bad);
+        usable
     }
 
-    fn object_union(&mut self, node: &mut Node, objects: &[&'s Map<String, Json>], path: &KeyPath, key_place: Place) {
+    fn object_union(
+        &mut self,
+        node: &mut Node,
+        objects: &[&'s Map<String, Json>],
+        path: &KeyPath,
+        key_place: Place,
+    ) -> bool {
         if let Some(tag) = tag_of(objects) {
             return self.tagged(node, objects, &tag, path, key_place);
         }
-        let Value::Mapping(entries) = &node.value else { return };
+        let Value::Mapping(entries) = &node.value else { return true };
         // Externally tagged: each form has exactly one required key, which names it.
         let variant = |rules: &&'s Map<String, Json>| -> Option<&'s str> {
             match rules.get("required")?.as_array()?.as_slice() {
@@ -98,7 +110,8 @@ impl<'s> Walker<'s> {
                 }
                 None => Problem::config(format!("`{path}` is empty")).at(key_place).label("one key is needed"),
             };
-            return self.problems.push(problem.help(format!("one of: {}", names.join(", "))));
+            self.found.problems.push(problem.help(format!("one of: {}", names.join(", "))).about(path));
+            return false;
         }
         match objects {
             [only] => self.walk_rules(node, only, path, key_place),
@@ -108,16 +121,18 @@ impl<'s> Walker<'s> {
                     let known = rules.get("properties").and_then(Json::as_object);
                     entries.iter().filter(|entry| known.is_some_and(|known| known.contains_key(&entry.key))).count()
                 };
-                if let Some(rules) = several.iter().max_by_key(shared) {
-                    self.walk_rules(node, rules, path, key_place);
+                match several.iter().max_by_key(shared) {
+                    Some(rules) => self.walk_rules(node, rules, path, key_place),
+                    None => true,
                 }
             }
         }
     }
 
-    fn walk_rules(&mut self, node: &mut Node, rules: &'s Map<String, Json>, path: &KeyPath, key_place: Place) {
-        if let Value::Mapping(entries) = &mut node.value {
-            self.mapping(entries, rules, path, key_place);
+    fn walk_rules(&mut self, node: &mut Node, rules: &'s Map<String, Json>, path: &KeyPath, key_place: Place) -> bool {
+        match &mut node.value {
+            Value::Mapping(entries) => self.mapping(entries, rules, path, key_place),
+            _ => true,
         }
     }
 
@@ -128,19 +143,22 @@ impl<'s> Walker<'s> {
         tag: &str,
         path: &KeyPath,
         key_place: Place,
-    ) {
+    ) -> bool {
         let values: Vec<&'s Json> = objects.iter().filter_map(|rules| tag_value(rules, tag)).collect();
         let Some(given) = node.child(tag) else {
             let names: Vec<String> = values.iter().map(|value| checks::bare(value)).collect();
             let problem = suggest::missing_key(tag, path, key_place);
-            return self.problems.push(problem.help(format!("`{tag}:` is one of: {}", names.join(", "))));
+            let problem = problem.help(format!("`{tag}:` is one of: {}", names.join(", "))).about(&path.key(tag));
+            self.found.problems.push(problem);
+            return false;
         };
         if let Some(problem) = checks::not_among(given, &values, &path.key(tag)) {
-            let problem = problem.at(given.place);
-            return self.problems.push(problem);
+            let problem = problem.at(given.place).about(&path.key(tag));
+            self.found.problems.push(problem);
+            return false;
         }
         let index = values.iter().position(|value| checks::bare(value) == given.source).unwrap_or(0);
-        self.walk_rules(node, objects[index], path, key_place);
+        self.walk_rules(node, objects[index], path, key_place)
     }
 }
 

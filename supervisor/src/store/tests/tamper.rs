@@ -114,6 +114,9 @@ async fn a_cut_tail_is_found_by_the_table_or_by_the_file() {
     site.sql("DELETE FROM audit_heads WHERE seq > 35");
     let found = site.found();
     assert!(found.contains(&(Kind::CutTail, 36)), "{found:?}");
+    let by_the_floor = verify(&site.database, None, &site.key).unwrap();
+    assert!(by_the_floor.problems.iter().any(|problem| (problem.kind, problem.seq) == (Kind::CutTail, 36)));
+    fs::remove_file(site.dir.path().join("audit-floor")).unwrap();
     let without_file = verify(&site.database, None, &site.key).unwrap();
     assert_eq!(without_file.unprotected, 5, "the table alone can't know");
 }
@@ -154,6 +157,7 @@ async fn an_inserted_record_is_found() {
 async fn a_store_that_was_set_back_and_went_on_is_a_fork() {
     let site = Site::new().await;
     let old = site.dir.path().join("old.db");
+    let floor = fs::read(site.dir.path().join("audit-floor")).unwrap();
     site.sql(&format!("VACUUM INTO '{}'", old.display()));
     let add = |text: &'static str| async {
         let store = Store::open(site.dir.path()).unwrap();
@@ -162,10 +166,11 @@ async fn a_store_that_was_set_back_and_went_on_is_a_fork() {
         store.close().await.unwrap();
     };
     add("first history").await;
-    // The heads file is set back too for the start, which would refuse otherwise; its copy knows both histories.
+    // Heads file and floor are set back too for the start, which would refuse otherwise; a copy knows both histories.
     let first = fs::read_to_string(&site.heads).unwrap();
     fs::remove_file(&site.database).unwrap();
     fs::rename(&old, &site.database).unwrap();
+    fs::write(site.dir.path().join("audit-floor"), floor).unwrap();
     let before: Vec<&str> = first.lines().take(4).collect();
     fs::write(&site.heads, before.join("\n") + "\n").unwrap();
     add("second history").await;
@@ -204,7 +209,8 @@ async fn another_key_and_another_store_are_told() {
     // The whole database is replaced by a new one under the same key.
     fs::remove_file(&site.database).unwrap();
     let lines = fs::read_to_string(&site.heads).unwrap();
-    Store::open(site.dir.path()).unwrap().close().await.unwrap();
+    let error = Store::open(site.dir.path()).map(drop).unwrap_err();
+    assert_eq!(error.exit_code(), 65, "a start goes on over it");
     assert_eq!(fs::read_to_string(&site.heads).unwrap(), lines);
     let found = site.found();
     assert!(found.contains(&(Kind::OtherStore, 40)), "{found:?}");
