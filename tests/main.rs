@@ -12,6 +12,7 @@ mod govern;
 mod handover;
 mod health;
 mod kill;
+mod lifecycle;
 mod limits;
 mod metrics;
 mod probe;

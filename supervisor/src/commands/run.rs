@@ -4,13 +4,17 @@ use std::io::IsTerminal;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use agt_rings::launch::Streams;
 use agt_rings::ring::Ring;
 use agt_rings::spec::Terminal;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
 
 use super::check::{config_failure, surroundings};
+use super::handover::{Turn, take_turn};
+use super::namesakes;
 use super::{Failure, Outcome, dirs};
 use crate::chaosing::{self, Chaos};
 use crate::cli::{Global, RunArgs, ServeArgs, StdioChoice};
@@ -20,16 +24,18 @@ use crate::control::handoff::{Door, refusal_code};
 use crate::control::protocol::About;
 use crate::control::server::{Operators, Socket};
 use crate::dirs::Dirs;
+use crate::driver::audience::{Tenure, Wish};
 use crate::driver::definition::Definition;
-use crate::driver::event::{Act, Request};
+use crate::driver::event::{Refusal, Request};
 use crate::driver::ground::Ground;
 use crate::driver::streams::Wiring;
 use crate::driver::{Handle, Mode, Supervisor, Talk};
 use crate::exit;
 use crate::govern::governor::Vouching;
 use crate::govern::kill_mark;
+use crate::machine::lifecycle::Conclusion;
 use crate::store::lock::StateLock;
-use crate::store::{Options, Store, StoreError};
+use crate::store::{Options, Store};
 use crate::telemetry::Telemetry;
 use crate::telemetry::endpoint::{Bound, Choice, Endpoint};
 use crate::telemetry::scrape::Scraper;
@@ -57,28 +63,27 @@ pub fn run(global: &Global, args: RunArgs) -> Outcome {
     for note in plans.iter().flat_map(|plan| &plan.notes).filter(|_| talk == Talk::Normal) {
         eprintln!("note: {note}");
     }
+    namesakes::refuse(plans.iter())?;
     let several = plans.len() > 1;
     let definitions: Vec<(Definition, StdioKind)> = plans
         .into_iter()
         .map(|plan| {
-            let kind = stdio_kind(&plan, args.stdio, several);
+            let kind = stdio_kind(&plan, args.stdio, several)?;
             let mut definition = Definition::new(plan);
             definition.status_file = args.status_file.clone();
+            definition.term = term();
             if kind == StdioKind::Pty {
                 definition.terminal = Terminal::Controlling;
             }
             if definition.plan.vouch == Switch::On {
                 definition.vouching = Vouching::ByHand;
             }
-            (definition, kind)
+            Ok((definition, kind))
         })
-        .collect();
-    let lock = match StateLock::acquire(&dirs.state) {
-        Ok(lock) => lock,
-        Err(StoreError::Locked { .. }) => {
-            return super::handover::hand_over(&dirs, talk, definitions, args.metrics.metrics);
-        }
-        Err(e) => return Err(e.into()),
+        .collect::<Result<_, Failure>>()?;
+    let lock = match take_turn(&dirs, talk, &definitions, args.metrics.metrics)? {
+        Turn::Ours(lock) => lock,
+        Turn::Theirs(code) => return Ok(code),
     };
     supervise(&dirs, lock, Mode::UntilLast, talk, args.metrics.choice(), definitions)
 }
@@ -91,6 +96,7 @@ pub fn serve(global: &Global, args: &ServeArgs) -> Outcome {
     let dirs = dirs(global)?;
     let around = surroundings(&dirs)?;
     let definitions = load_folder(&args.folder, &around, args.operator.as_deref())?;
+    namesakes::refuse(definitions.iter().map(|(definition, _)| &definition.plan))?;
     let lock = StateLock::acquire(&dirs.state)?;
     supervise(&dirs, lock, Mode::Service, Talk::Normal, args.metrics.choice(), definitions)
 }
@@ -138,20 +144,34 @@ pub(super) enum StdioKind {
     Log,
 }
 
-fn stdio_kind(plan: &AgentPlan, typed: Option<StdioChoice>, several: bool) -> StdioKind {
+fn stdio_kind(plan: &AgentPlan, typed: Option<StdioChoice>, several: bool) -> Result<StdioKind, Failure> {
     // A terminal can only be joined to a terminal; without one the bytes go through untouched.
     let both = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     let terminal = if both && !several { StdioKind::Pty } else { StdioKind::Raw };
-    match (typed, plan.stdio) {
+    Ok(match (typed, plan.stdio) {
         (Some(StdioChoice::Prefixed), _) => StdioKind::Prefixed,
         (Some(StdioChoice::Raw), _) => StdioKind::Raw,
-        (Some(StdioChoice::Pty), _) => terminal,
+        (Some(StdioChoice::Pty), _) if several => {
+            return Err(Failure::usage("--stdio pty joins one agent to this terminal, and several are named")
+                .help("run them one by one, or with --stdio prefixed; nothing was started"));
+        }
+        (Some(StdioChoice::Pty), _) if !both => {
+            return Err(Failure::usage("--stdio pty needs a terminal, and standard input or output is none")
+                .help("run it at a terminal, under script(1), or with --stdio raw; nothing was started"));
+        }
+        (Some(StdioChoice::Pty), _) => StdioKind::Pty,
         (None, Some(Stdio::Prefixed)) => StdioKind::Prefixed,
         (None, Some(Stdio::Raw)) => StdioKind::Raw,
         (None, Some(Stdio::Pty)) => terminal,
         (None, None) if several => StdioKind::Prefixed,
         (None, None) => terminal,
-    }
+    })
+}
+
+/// What the caller's terminal is called, for an agent that gets a terminal joined to it.
+fn term() -> Option<String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-+._".contains(c);
+    std::env::var("TERM").ok().filter(|term| (1..=64).contains(&term.len()) && term.chars().all(plain))
 }
 
 pub(super) fn wiring(kind: StdioKind) -> std::io::Result<Wiring> {
@@ -231,28 +251,24 @@ async fn live(
     let scraped = endpoint.map(|endpoint| tokio::spawn(endpoint.serve(Scraper::new(telemetry, handle.clone(), store))));
     let about = About { pid: std::process::id(), version: env!("CARGO_PKG_VERSION").to_owned(), metrics: url };
     let door = Door::open(&dirs.handoff_socket(), handle.clone()).map_err(|e| Failure::of(exit::CANT_CREATE, &e))?;
-    let served = tokio::spawn(socket.serve(handle.clone(), operators, about, chaos));
-    let own = Arc::new(Mutex::new(definitions.iter().map(|(definition, _)| definition.name().to_owned()).collect()));
-    let signals = tokio::spawn(heed_signals(handle.clone(), Arc::clone(&own), mode));
+    let (over, closes) = tokio::sync::oneshot::channel();
+    let mut served = tokio::spawn(socket.until(closes).serve(handle.clone(), operators, about, chaos.clone()));
+    let own = definitions.iter().map(|(definition, _)| (definition.name().to_owned(), definition.tenure));
+    let own: Own = Arc::new(Mutex::new(own.collect()));
+    let signals = tokio::spawn(heed_signals(handle.clone(), chaos.clone(), Arc::clone(&own), mode));
     let looped = tokio::spawn(supervisor.run());
     let mut waits = Vec::new();
     for (definition, kind) in definitions {
         let name = definition.name().to_owned();
         let wiring = wiring(kind).map_err(|e| Failure::of(exit::BUG, &e))?;
-        waits.push((name, handle.add(definition, wiring)));
+        let (tenure, end) = (definition.tenure, handle.add(definition, wiring));
+        waits.push(tokio::spawn(wait_for(name, tenure, end, Arc::clone(&own))));
     }
     let mut code = 0;
-    for (name, wait) in waits {
-        let ended = match wait.await {
-            Ok(Ok(death)) => death.exit_code(),
-            Ok(Err(refusal)) => {
-                eprintln!("error: {name} was not started: {refusal}");
-                refusal_code(&refusal)
-            }
-            Err(_) => exit::BUG,
-        };
-        own.lock().unwrap_or_else(PoisonError::into_inner).retain(|left: &String| *left != name);
-        code = if code == 0 { ended } else { code };
+    for wait in waits {
+        let ended = wait.await.unwrap_or(exit::BUG);
+        // How its agents ended is no verdict on a service that was told to end and has.
+        code = if code == 0 && mode == Mode::UntilLast { ended } else { code };
     }
     if mode == Mode::UntilLast {
         handle.send(Request::Settle);
@@ -262,17 +278,40 @@ async fn live(
         code = exit::BUG;
     }
     drop(door);
-    served.abort();
     signals.abort();
     scraped.iter().for_each(tokio::task::JoinHandle::abort);
-    // Wait for the abort, so that the socket's file is gone when we are.
-    let _ = served.await;
+    // Whoever was answered gets the answer. Waited for also after an abort, so that the socket's file is gone when we are.
+    let _ = over.send(());
+    if tokio::time::timeout(ANSWERS_WITHIN, &mut served).await.is_err() {
+        served.abort();
+        let _ = served.await;
+    }
     Ok(code)
 }
 
+/// How long the end waits for askers to take their answers.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(3);
+
+/// The agents that were started from here and live.
+type Own = Arc<Mutex<Vec<(String, Tenure)>>>;
+
+/// Waits for the end of one agent; the exit code for it.
+async fn wait_for(name: String, tenure: Tenure, end: oneshot::Receiver<Result<Conclusion, Refusal>>, own: Own) -> u8 {
+    let code = match end.await {
+        Ok(Ok(conclusion)) => conclusion.exit_code(),
+        Ok(Err(refusal)) => {
+            eprintln!("error: {name} was not started: {refusal}");
+            refusal_code(&refusal)
+        }
+        Err(_) => exit::BUG,
+    };
+    own.lock().unwrap_or_else(PoisonError::into_inner).retain(|(_, left)| *left != tenure);
+    code
+}
+
 /// TERM stops everything in order. INT and HUP come from a terminal and stop the agents that were started there, or, when those
-/// are dead, everything. The second signal kills.
-async fn heed_signals(handle: Handle, own: Arc<Mutex<Vec<String>>>, mode: Mode) {
+/// are dead, everything. The second signal ends them at once, without the kill switch: they may be started again.
+async fn heed_signals(handle: Handle, chaos: Chaos, own: Own, mode: Mode) {
     let kinds = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()];
     let [Ok(mut term), Ok(mut int), Ok(mut hup)] = kinds.map(signal) else {
         eprintln!("error: signals can't be heard: stop this supervisor with `agt-supervise stop --all`");
@@ -290,14 +329,16 @@ async fn heed_signals(handle: Handle, own: Arc<Mutex<Vec<String>>>, mode: Mode) 
             return;
         }
         if first && std::io::stderr().is_terminal() {
-            eprintln!("\nstopping; once more to kill");
+            eprintln!("\nstopping; once more to end at once");
         }
         let left = own.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if all || left.is_empty() || mode == Mode::Service {
             handle.send(if first { Request::Shutdown } else { Request::ShutdownNow });
+            // Its report is waited for; without one there is nothing to break off.
+            let _ = chaos.abort("the supervisor was told to end", uid);
         } else {
-            let act = if first { Act::Stop } else { Act::Kill };
-            left.iter().for_each(|name| handle.wish(name, act, uid));
+            let wish = if first { Wish::Stop } else { Wish::End };
+            left.iter().for_each(|(name, tenure)| handle.wish(name, *tenure, wish, uid));
         }
         first = false;
     }

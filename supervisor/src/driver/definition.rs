@@ -6,6 +6,7 @@ use std::time::Duration;
 use agt_rings::Ring;
 use agt_rings::spec::{Spec, Terminal};
 
+use super::audience::{Audience, Tenure};
 use super::logfile::LogLimits;
 use crate::config::AgentPlan;
 use crate::config::plan::UnreadableSecret;
@@ -29,6 +30,12 @@ pub struct Definition {
     pub own_id: u32,
     /// Whether whoever starts it vouches for it.
     pub vouching: Vouching,
+    /// This start of it.
+    pub tenure: Tenure,
+    /// Who hears what is said of it, if that is not this process's own terminal.
+    pub audience: Option<Audience>,
+    /// Its `TERM`, if it has a terminal and its file names none.
+    pub term: Option<String>,
 }
 
 impl Definition {
@@ -43,6 +50,9 @@ impl Definition {
             terminal: Terminal::None,
             own_id: 0,
             vouching: Vouching::Nobody,
+            tenure: Tenure::begin(),
+            audience: None,
+            term: None,
         }
     }
 

@@ -7,6 +7,7 @@ use agt_rings::launch::{Checked, Exit, Running};
 use agt_rings::plan::Plan;
 use tokio::sync::oneshot;
 
+use super::audience::{Tenure, Wish};
 use super::definition::Definition;
 use super::observing::Observed;
 use super::scene::Scene;
@@ -14,7 +15,7 @@ use super::status::AgentStatus;
 use super::streams::Wiring;
 use crate::govern::ask::{Answer, Ask};
 use crate::govern::report::{Reply, Report};
-use crate::machine::lifecycle::{Death, Timer};
+use crate::machine::lifecycle::{Conclusion, Timer};
 
 /// A cause of work.
 #[derive(Debug)]
@@ -35,6 +36,8 @@ pub enum Event {
     Said(Whose, Report, oneshot::Sender<Reply>),
     /// Time to look at budgets.
     Tick,
+    /// Work beside the agents is over: the end may have waited for it.
+    Released,
     /// The watchdog was ended by somebody else.
     WatchdogGone,
 }
@@ -98,7 +101,7 @@ pub enum Request {
         /// Its streams.
         wiring: Wiring,
         /// Told when it is dead for good (or could not be taken up).
-        done: oneshot::Sender<Result<Death, Refusal>>,
+        done: oneshot::Sender<Result<Conclusion, Refusal>>,
     },
     /// All agents, or one.
     Status {
@@ -132,6 +135,17 @@ pub enum Request {
         /// The answer, once it is done.
         answer: oneshot::Sender<Result<Vec<AgentStatus>, Refusal>>,
     },
+    /// What whoever started an agent wants of it; nothing once it is dead or somebody else's.
+    Wish {
+        /// Its name.
+        agent: String,
+        /// Which start of it.
+        tenure: Tenure,
+        /// What.
+        wish: Wish,
+        /// Who asks.
+        by: u32,
+    },
     /// Whoever started this supervisor waits for nothing more: it ends with its last agent.
     Settle,
     /// Ask the governor.
@@ -145,7 +159,7 @@ pub enum Request {
     },
     /// Stop everything and end.
     Shutdown,
-    /// Kill everything and end.
+    /// End everything at once, and end.
     ShutdownNow,
 }
 
