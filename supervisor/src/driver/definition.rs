@@ -106,6 +106,9 @@ impl Definition {
         let mut spec = self.plan.launch_spec(ring)?;
         spec.own_id = self.own_id;
         spec.terminal = self.terminal;
+        if self.terminal == Terminal::Controlling && !spec.env.iter().any(|(name, _)| name == "TERM") {
+            spec.env.push(("TERM".into(), self.term.as_deref().unwrap_or("xterm-256color").into()));
+        }
         Ok(spec)
     }
 }
