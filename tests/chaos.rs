@@ -303,3 +303,26 @@ fn the_catalogue_has_six_faults_and_a_bad_file_is_named() {
     let bad = rig.output(["chaos".as_ref(), "run".as_ref(), file.as_os_str()]);
     assert_eq!(bad.code, 64, "no steady state: {}", bad.stderr);
 }
+
+#[test]
+fn an_experiment_whose_target_dies_still_reports_before_its_supervisor_ends() {
+    if !needs_root("an_experiment_whose_target_dies_still_reports_before_its_supervisor_ends") {
+        return;
+    }
+    let scene = Scene::new();
+    scene.hang_for("5s");
+    let supervisor = scene.start();
+    let client = scene.begin();
+    scene.until_frozen();
+    let killed = scene.rig.output(["kill", "ticker", "--reason", "test", "--yes"]);
+    assert_eq!(killed.code, 0, "{}", killed.stderr);
+    assert_eq!(supervisor.wait().code, 76);
+    let outcome = client.wait();
+    let report = report(&outcome);
+    assert_ne!(report["verdict"], "pass", "{report:#}");
+    assert_eq!(pending_undos(&scene.rig.state), 0);
+    let records = audit(&scene.rig);
+    assert!(records.contains("chaos.end"), "{records}");
+    let kept = scene.rig.output(["chaos", "report", "--json"]);
+    assert_eq!(serde_json::from_str::<Value>(&kept.stdout).unwrap()["run"], report["run"], "{}", kept.stderr);
+}

@@ -77,7 +77,7 @@ fn each_fault_is_undone_when_the_supervisor_is_killed() {
         let scene = Scene::new();
         scene.agent_also("limits: {memory: 64MiB, cpu: 50%}");
         scene.inject(yaml);
-        scene.hang_for("10min");
+        scene.hang_for("10m");
         let supervisor = scene.start();
         let dir = group(&scene, controller);
         let file = file.iter().map(|name| dir.join(name)).find(|path| path.exists()).unwrap();
@@ -108,7 +108,7 @@ fn spent_files_are_settled_after_a_crash() {
     }
     let scene = Scene::new();
     scene.inject("template: fd-exhaustion");
-    scene.hang_for("10min");
+    scene.hang_for("10m");
     let supervisor = scene.start();
     let client = scene.begin();
     until("the fault is injected", || {
@@ -132,7 +132,7 @@ fn a_lowered_score_is_gone_with_the_supervisor_that_lowered_it() {
     let scene = Scene::new();
     scene.agent_also(effort().trim_end());
     scene.inject("template: trust-manipulation");
-    scene.hang_for("10min");
+    scene.hang_for("10m");
     let supervisor = scene.start();
     let client = scene.begin();
     let trust = || -> Value {
@@ -157,7 +157,7 @@ fn without_a_guardian_no_fault_goes_on() {
         return;
     }
     let scene = Scene::new();
-    scene.hang_for("10min");
+    scene.hang_for("10m");
     let supervisor = scene.start();
     let client = scene.begin();
     scene.until_frozen();
@@ -180,7 +180,7 @@ fn an_abort_in_the_middle_of_a_pressing_leaves_no_hog() {
     let scene = Scene::new();
     scene.agent_also("limits: {memory: 64MiB}");
     scene.inject("template: memory-pressure\nparameters: {rate: 1MiB}");
-    scene.hang_for("10min");
+    scene.hang_for("10m");
     let supervisor = scene.start();
     let client = scene.begin();
     let dir = group(&scene, Controller::Memory);

@@ -119,7 +119,7 @@ fn a_lowered_score_changes_the_ring_and_comes_back_whole() {
     scene.one_quiet_process();
     scene.agent_also(effort().trim_end());
     scene.inject("template: trust-manipulation");
-    scene.hang_for("10min");
+    scene.hang_for("10m");
     let _supervisor = scene.start();
     let client = scene.begin();
     until("the score is lowered", || trust(&scene)["score"] == 300);
@@ -155,7 +155,7 @@ fn a_hang_burns_the_availability_budget_and_an_operators_freeze_does_not() {
     assert_eq!(scene.rig.output(["thaw", "ticker", "--reason", "test"]).code, 0);
     until("it is seen to be up again", || events(&scene).0 > held.0);
     assert_eq!(events(&scene).1, 0);
-    scene.hang_for("10min");
+    scene.hang_for("10m");
     let client = scene.begin();
     until("the hang is counted", || events(&scene).1 >= 2);
     assert_eq!(scene.rig.output(["chaos", "abort"]).code, 0);

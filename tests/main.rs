@@ -14,6 +14,7 @@ mod govern;
 mod handover;
 mod health;
 mod kill;
+mod lifecycle;
 mod limits;
 mod messages;
 mod metrics;

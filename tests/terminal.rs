@@ -36,3 +36,34 @@ fn raw_is_not_logged() {
     assert!(outcome.stdout.contains("hello"), "{:?}", outcome.stdout);
     assert_ne!(rig.output(["logs", "plain"]).code, 0, "raw is not logged");
 }
+
+#[test]
+fn its_terminal_has_a_type_and_a_name() {
+    let rig = Rig::new();
+    let script = "echo type=$TERM; echo name=$(tty); test -c $(tty) && echo there";
+    let file = rig.agent("named", &format!("ring: 2\n{}command: [sh, -c, {}]\n", effort(), quoted(script)));
+    for (term, expected) in [(Some("vt220"), "type=vt220\r\n"), (None, "type=xterm-256color\r\n")] {
+        let set = term.map_or_else(|| "env -u TERM ".to_owned(), |term| format!("env TERM={term} "));
+        let line = format!(
+            "{set}{} --state-dir {} run {}",
+            crate::support::binary().display(),
+            rig.state.display(),
+            file.display()
+        );
+        let mut command = Command::new("script");
+        command.args(["-qec", &line, "/dev/null"]).current_dir(&rig.work).stdin(Stdio::null());
+        let outcome: Outcome = command.output().unwrap().into();
+        assert!(outcome.stdout.contains(expected), "{:?}", outcome.stdout);
+        assert!(outcome.stdout.contains("name=/dev/") && outcome.stdout.contains("there"), "{:?}", outcome.stdout);
+    }
+}
+
+#[test]
+fn a_terminal_that_was_asked_for_and_is_not_there_is_a_usage_error() {
+    let rig = Rig::new();
+    let file = rig.agent("asked", &format!("ring: 2\n{}command: [sh, -c, 'touch started']\n", effort()));
+    let outcome = rig.output(["run".as_ref(), "--stdio".as_ref(), "pty".as_ref(), file.as_os_str()]);
+    assert_eq!(outcome.code, 64, "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("needs a terminal"), "{}", outcome.stderr);
+    assert!(!rig.work.join("started").exists());
+}

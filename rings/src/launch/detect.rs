@@ -139,7 +139,8 @@ fn rehearse() -> Result<(), String> {
         Mount::Private { target: PathBuf::from("/tmp"), mode: 0o1777 },
     ];
     let root = Root::Built { mounts, bytes: 1024 * 1024 };
-    super::root::enter(&root, None, &[]).map_err(|f| format!("{}: {}", f.step, io::Error::from_raw_os_error(f.errno)))
+    super::root::enter(&root, None, &[], None)
+        .map_err(|f| format!("{}: {}", f.step, io::Error::from_raw_os_error(f.errno)))
 }
 
 /// Which system paths exist here and what they are.

@@ -18,6 +18,7 @@ use super::server::{Given, tell};
 use crate::capability::Capabilities;
 use crate::plan::Plan;
 use crate::spec;
+use crate::spec::Terminal;
 use crate::sys::{fdpass, net, process};
 
 /// The OOM killer takes agents long before the supervisor.
@@ -57,7 +58,8 @@ fn live(plan: &Plan, given: &mut Given) -> Result<(), Failure> {
     }
     fs::write("/proc/self/oom_score_adj", OOM_SCORE_ADJ).map_err(failed("raise oom_score_adj"))?;
     limit_watches(plan).map_err(failed("limit the file watches"))?;
-    super::root::enter(&plan.root, plan.ids, &given.maps)?;
+    let terminal = (plan.terminal == Terminal::Controlling).then(|| given.streams[0].as_fd());
+    super::root::enter(&plan.root, plan.ids, &given.maps, terminal)?;
     given.maps.clear();
     let listeners = network(plan)?;
     if plan.namespaces & libc::CLONE_NEWUTS != 0 {

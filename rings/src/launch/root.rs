@@ -53,7 +53,12 @@ struct Builder<'a> {
 }
 
 /// Makes the view. The caller is alone in a new mount namespace (unless the root is left unchanged).
-pub(super) fn enter(root: &Root, ids: Option<Ids>, maps: &Maps) -> Result<(), Failure> {
+pub(super) fn enter(
+    root: &Root,
+    ids: Option<Ids>,
+    maps: &Maps,
+    terminal: Option<BorrowedFd<'_>>,
+) -> Result<(), Failure> {
     match root {
         Root::Unchanged => Ok(()),
         Root::Host { hide, show } => {
@@ -66,7 +71,7 @@ pub(super) fn enter(root: &Root, ids: Option<Ids>, maps: &Maps) -> Result<(), Fa
             }
             host::cover_all(root.as_fd(), hide, show.as_deref())
         }
-        Root::Built { mounts, bytes } => built(mounts, *bytes, ids, maps),
+        Root::Built { mounts, bytes } => built(mounts, *bytes, ids, maps, terminal),
     }
 }
 
@@ -95,7 +100,13 @@ fn open_dir(path: &str) -> Result<OwnedFd, Failure> {
     fs::File::open(path).map(OwnedFd::from).map_err(|e| Failure::new(format!("open {path}"), &e))
 }
 
-fn built(mounts: &[Mount], bytes: u64, ids: Option<Ids>, maps: &Maps) -> Result<(), Failure> {
+fn built(
+    mounts: &[Mount],
+    bytes: u64,
+    ids: Option<Ids>,
+    maps: &Maps,
+    terminal: Option<BorrowedFd<'_>>,
+) -> Result<(), Failure> {
     let failed = |step: &'static str| move |e: nix::errno::Errno| Failure::new(step, &e.into());
     private_propagation()?;
     let options = format!("size={bytes},nr_inodes={INODES_MAX},mode=0755");
@@ -110,6 +121,9 @@ fn built(mounts: &[Mount], bytes: u64, ids: Option<Ids>, maps: &Maps) -> Result<
     let builder = Builder { old: open_dir(&inside)?, new: open_dir("/")?, ids, maps };
     for mount in mounts {
         builder.add(mount)?;
+    }
+    if let Some(terminal) = terminal {
+        builder.console(terminal).map_err(|e| Failure::new("show its terminal as /dev/console", &e))?;
     }
     drop(builder);
     umount2(inside.as_str(), MntFlags::MNT_DETACH).map_err(failed("let go of the old root"))?;
@@ -181,6 +195,24 @@ impl Builder<'_> {
         mount::set_attributes(copy.as_fd(), ATTR_NOSUID | ATTR_NOEXEC)?;
         let place = self.place(path, false)?;
         mount::attach(copy.as_fd(), place.as_fd())
+    }
+
+    /// Its terminal belongs to the host's /dev/pts, so none of its own paths names it and ttyname(3) fails. Shown as
+    /// /dev/console, where that looks. A terminal that our own /dev/pts does not have (another container's) stays without a name.
+    fn console(&self, terminal: BorrowedFd<'_>) -> io::Result<()> {
+        let given = nix::sys::stat::fstat(terminal)?;
+        let path = PathBuf::from(format!("/dev/pts/{}", libc::minor(given.st_rdev)));
+        let at = match mount::open_in_root(self.old.as_fd(), &path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            at => at?,
+        };
+        let found = nix::sys::stat::fstat(&at)?;
+        if (found.st_dev, found.st_ino, found.st_rdev) != (given.st_dev, given.st_ino, given.st_rdev) {
+            return Ok(());
+        }
+        let copy = mount::clone_tree(at.as_fd())?;
+        mount::set_attributes(copy.as_fd(), ATTR_NOSUID | ATTR_NOEXEC)?;
+        mount::attach(copy.as_fd(), self.place(Path::new("/dev/console"), false)?.as_fd())
     }
 
     /// The mount point: what an earlier mount shows there, else made on the tmpfs.

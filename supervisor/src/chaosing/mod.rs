@@ -166,6 +166,8 @@ impl Chaos {
         self.store.append_audit(begun).await.map_err(|e| ChaosError::NotRecorded(e.to_string()))?;
         let target = AgentTarget::new(self.handle.clone(), plan.agent.clone());
         let store = self.store.clone();
+        // Its report is journaled before the supervisor may end, also when the agents are dead.
+        let hold = self.handle.hold();
         let experiment = tokio::spawn(async move {
             let journal = StoreJournal::new(store.clone(), plan.fault_kind());
             let guardians = GuardianProcess::default();
@@ -173,6 +175,7 @@ impl Chaos {
             let report = driver::run(plan, run, stage, ear, |_| {}).await;
             drop(place);
             conclude(&store, &report).await;
+            drop(hold);
             report
         });
         experiment.await.map_err(|e| ChaosError::Broken(e.to_string()))

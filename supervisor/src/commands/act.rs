@@ -51,6 +51,7 @@ pub fn act(global: &Global, args: &ActArgs, act: ActWord) -> Outcome {
         }
         Err(e) => return Err(e.into()),
     };
+    let acted = agents.is_empty() || agents.iter().any(|agent| agent.remark.is_none());
     if global.json {
         print(
             &(serde_json::to_string_pretty(&Agents { agents, supervisor: None })
@@ -64,6 +65,11 @@ pub fn act(global: &Global, args: &ActArgs, act: ActWord) -> Outcome {
             eprintln!("{name}  may live again: `run` starts it");
         }
         agents.iter().for_each(|agent| eprintln!("{}", done(agent, act)));
+    }
+    // Ending what does not run is done; anything else that fitted nobody is not.
+    let ends = matches!(act, ActWord::Stop | ActWord::Kill | ActWord::Freeze);
+    if !ends && !acted {
+        return Ok(exit::NO);
     }
     Ok(0)
 }
@@ -136,6 +142,12 @@ fn agent_of(group: &str) -> Option<String> {
 
 fn done(agent: &AgentStatus, act: ActWord) -> String {
     let name = &agent.name;
+    if let Some(remark) = &agent.remark {
+        // Refusals name the agent themselves.
+        let remark = remark.strip_prefix(name.as_str()).unwrap_or(remark).trim_start();
+        let left = matches!(act, ActWord::Revive | ActWord::Restart | ActWord::Thaw | ActWord::Freeze);
+        return format!("{name}  {}{remark}", if left { "left alone: " } else { "" });
+    }
     // What a step's end leads to is its saga's business; there is nothing to revive.
     let after = match name.split_once('/') {
         Some((saga, _)) => format!("Its saga turns back: `agt-supervise saga show {saga}`"),

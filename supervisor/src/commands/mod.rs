@@ -9,6 +9,7 @@ pub mod failure;
 mod handover;
 pub mod host;
 pub mod man;
+mod namesakes;
 pub mod probe;
 pub mod reload;
 pub mod run;

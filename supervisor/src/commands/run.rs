@@ -9,6 +9,8 @@ use agt_rings::ring::Ring;
 use agt_rings::spec::Terminal;
 
 use super::check::{config_failure, surroundings};
+use super::handover::{Turn, take_turn};
+use super::namesakes;
 use super::supervise::{Task, supervise};
 use super::{Failure, Outcome, dirs};
 use crate::cli::{Global, RunArgs, ServeArgs, StdioChoice};
@@ -21,7 +23,6 @@ use crate::driver::streams::Wiring;
 use crate::exit;
 use crate::govern::governor::Vouching;
 use crate::reloading::{Origin, Served, yaml_files};
-use crate::store::StoreError;
 use crate::store::lock::StateLock;
 
 /// Starts agents and stays until they have ended.
@@ -48,30 +49,29 @@ pub fn run(global: &Global, args: RunArgs) -> Outcome {
     for note in plans.iter().flat_map(|(plan, _)| &plan.notes).filter(|_| talk == Talk::Normal) {
         eprintln!("note: {note}");
     }
+    namesakes::refuse(plans.iter().map(|(plan, _)| plan))?;
     let several = plans.len() > 1;
     let status_file = args.status_file.as_deref().map(status_file).transpose()?;
     let definitions: Vec<(Definition, StdioKind)> = plans
         .into_iter()
         .map(|(plan, origin)| {
-            let kind = stdio_kind(&plan, args.stdio, several);
+            let kind = stdio_kind(&plan, args.stdio, several)?;
             let mut definition = Definition::new(plan);
             definition.status_file = status_file.clone();
             definition.origin = origin;
+            definition.term = term();
             if kind == StdioKind::Pty {
                 definition.terminal = Terminal::Controlling;
             }
             if definition.plan.vouch == Switch::On {
                 definition.vouching = Vouching::ByHand;
             }
-            (definition, kind)
+            Ok((definition, kind))
         })
-        .collect();
-    let lock = match StateLock::acquire(&dirs.state) {
-        Ok(lock) => lock,
-        Err(StoreError::Locked { .. }) => {
-            return super::handover::hand_over(&dirs, talk, definitions, args.metrics.metrics);
-        }
-        Err(e) => return Err(e.into()),
+        .collect::<Result<_, Failure>>()?;
+    let lock = match take_turn(&dirs, talk, &definitions, args.metrics.metrics)? {
+        Turn::Ours(lock) => lock,
+        Turn::Theirs(code) => return Ok(code),
     };
     let task = Task { served: None, talk, metrics: args.metrics.choice(), around, definitions, errand: None };
     supervise(&dirs, lock, task)
@@ -85,6 +85,7 @@ pub fn serve(global: &Global, args: &ServeArgs) -> Outcome {
     let dirs = dirs(global)?;
     let around = surroundings(&dirs)?;
     let definitions = load_folder(&args.folder, &around, args.operator.as_deref())?;
+    namesakes::refuse(definitions.iter().map(|(definition, _)| &definition.plan))?;
     let lock = StateLock::acquire(&dirs.state)?;
     let served = Some(Served::new(&args.folder, args.operator.as_deref(), &around));
     let (talk, metrics) = (Talk::Normal, args.metrics.choice());
@@ -143,20 +144,34 @@ pub(super) enum StdioKind {
     Log,
 }
 
-fn stdio_kind(plan: &AgentPlan, typed: Option<StdioChoice>, several: bool) -> StdioKind {
+fn stdio_kind(plan: &AgentPlan, typed: Option<StdioChoice>, several: bool) -> Result<StdioKind, Failure> {
     // A terminal can only be joined to a terminal; without one the bytes go through untouched.
     let both = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     let terminal = if both && !several { StdioKind::Pty } else { StdioKind::Tamed };
-    match (typed, plan.stdio) {
+    Ok(match (typed, plan.stdio) {
         (Some(StdioChoice::Prefixed), _) => StdioKind::Prefixed,
         (Some(StdioChoice::Raw), _) => StdioKind::Raw,
-        (Some(StdioChoice::Pty), _) => terminal,
+        (Some(StdioChoice::Pty), _) if several => {
+            return Err(Failure::usage("--stdio pty joins one agent to this terminal, and several are named")
+                .help("run them one by one, or with --stdio prefixed; nothing was started"));
+        }
+        (Some(StdioChoice::Pty), _) if !both => {
+            return Err(Failure::usage("--stdio pty needs a terminal, and standard input or output is none")
+                .help("run it at a terminal, under script(1), or with --stdio raw; nothing was started"));
+        }
+        (Some(StdioChoice::Pty), _) => StdioKind::Pty,
         (None, Some(Stdio::Prefixed)) => StdioKind::Prefixed,
         (None, Some(Stdio::Raw)) => StdioKind::Tamed,
         (None, Some(Stdio::Pty)) => terminal,
         (None, None) if several => StdioKind::Prefixed,
         (None, None) => terminal,
-    }
+    })
+}
+
+/// What the caller's terminal is called, for an agent that gets a terminal joined to it.
+fn term() -> Option<String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-+._".contains(c);
+    std::env::var("TERM").ok().filter(|term| (1..=64).contains(&term.len()) && term.chars().all(plain))
 }
 
 pub(super) fn wiring(kind: StdioKind) -> std::io::Result<Wiring> {

@@ -11,7 +11,7 @@ use crate::driver::status::{AgentStatus, CheckSeen, HealthState, HealthStatus};
 use crate::driver::streams::escaped;
 use crate::exit;
 use crate::govern::ask::Ask;
-use crate::machine::lifecycle::{Death, State};
+use crate::machine::lifecycle::{Death, GaveUp, State};
 
 /// Most lines of a log in one JSON document: the newest.
 const JSON_LINES_MAX: usize = 100_000;
@@ -88,20 +88,35 @@ fn state_word(agent: &AgentStatus) -> String {
     match &agent.state {
         State::Idle => "idle".to_owned(),
         State::Starting => "starting".to_owned(),
-        State::Running { .. } => match &agent.health {
-            None => "running".to_owned(),
-            Some(health) if health.state == HealthState::Failing => {
+        State::Running { .. } => match (&agent.frozen, &agent.health) {
+            (Some(by), _) => format!("frozen (by {})", by.word()),
+            (None, None) => "running".to_owned(),
+            (None, Some(health)) if health.state == HealthState::Failing => {
                 format!("running, failing {}/{}", health.failures, health.retries)
             }
-            Some(health) => format!("running, {}", health.state.word()),
+            (None, Some(health)) => format!("running, {}", health.state.word()),
         },
         State::Stopping { death: Death::Unhealthy } | State::Killing { death: Death::Unhealthy } => {
             "ending (unhealthy)".to_owned()
         }
         State::Stopping { .. } => "stopping".to_owned(),
         State::Killing { .. } => "killing".to_owned(),
-        State::Backoff { death, .. } => format!("restarting ({})", death.word()),
-        State::Ended { death, .. } => death.word().to_owned(),
+        State::Backoff { death, .. } => format!("restarting ({})", death_words(death)),
+        State::Ended { death, gave_up: GaveUp::Yes } => {
+            format!("gave up after {} restarts ({})", agent.restarts, death_words(death))
+        }
+        State::Ended { death, .. } => death_words(death),
+    }
+}
+
+/// A death in few words, with its number if it has one.
+fn death_words(death: &Death) -> String {
+    match death {
+        Death::Exit { code } => format!("exit {code}"),
+        Death::Signal { signal } => format!("signal {signal}"),
+        Death::Stopped { code } if *code != 0 => format!("stopped ({code})"),
+        Death::Killed { reason } => format!("killed ({reason})"),
+        _ => death.word().to_owned(),
     }
 }
 
@@ -139,7 +154,8 @@ pub fn status(global: &Global, agent: &str) -> Outcome {
     for agent in &agents.agents {
         let mut text = format!("{}  {}  {}\n", agent.name, state_word(agent), agent.ring);
         if let Some(death) = &agent.last_death {
-            text.push_str(&format!("  last death: {} (exit code {})\n", death.word(), death.exit_code()));
+            let code = agent.exit_code.unwrap_or_else(|| death.exit_code());
+            text.push_str(&format!("  last death: {} (exit code {code})\n", death_words(death)));
         }
         text.push_str(&format!(
             "  ring: {} of ceiling {}   pid: {}   trust: {}\n",

@@ -6,9 +6,10 @@
 use std::io::IsTerminal;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use super::run::{StdioKind, wiring};
 use super::{Failure, Outcome};
@@ -18,8 +19,9 @@ use crate::control::handoff::{Door, refusal_code};
 use crate::control::protocol::About;
 use crate::control::server::{Answers, Operators, Socket};
 use crate::dirs::Dirs;
+use crate::driver::audience::{Tenure, Wish};
 use crate::driver::definition::Definition;
-use crate::driver::event::{Act, Request};
+use crate::driver::event::Request;
 use crate::driver::ground::Ground;
 use crate::driver::{Handle, Mode, Supervisor, Talk};
 use crate::exit;
@@ -125,12 +127,22 @@ async fn live(dirs: &Dirs, ground: Arc<Ground>, store: Store, endpoint: Option<E
     let about = About { pid: std::process::id(), version: env!("CARGO_PKG_VERSION").to_owned(), metrics: url };
     let door = Door::open(&dirs.handoff_socket(), handle.clone(), sagas.clone());
     let door = door.map_err(|e| Failure::of(exit::CANT_CREATE, &e))?;
-    let answers =
-        Answers { handle: handle.clone(), about, chaos, sagas: sagas.clone(), reloader: reloader.clone(), store };
-    let served = tokio::spawn(socket.serve(operators, answers));
+    let answers = Answers {
+        handle: handle.clone(),
+        about,
+        chaos: chaos.clone(),
+        sagas: sagas.clone(),
+        reloader: reloader.clone(),
+        store,
+    };
+    let (over, closes) = oneshot::channel();
+    let mut served = tokio::spawn(socket.until(closes).serve(operators, answers));
     let (stop, stopped) = watch::channel(false);
-    let own = Arc::new(Own { agents: Mutex::default(), stop });
-    let signals = tokio::spawn(heed_signals(handle.clone(), Arc::clone(&own), sagas.clone(), mode, reloader));
+    let own = definitions.iter().map(|(definition, _)| (definition.name().to_owned(), definition.tenure)).collect();
+    let own = Arc::new(Own { agents: Mutex::new(own), stop });
+    let heeding =
+        Heeding { handle: handle.clone(), chaos, sagas: sagas.clone(), own: Arc::clone(&own), mode, reloader };
+    let signals = tokio::spawn(heeding.heed());
     let looped = tokio::spawn(supervisor.run());
     let errand = match errand {
         Some(errand) => Some(tokio::spawn(run_errand(sagas, errand, stopped))),
@@ -141,7 +153,9 @@ async fn live(dirs: &Dirs, ground: Arc<Ground>, store: Store, endpoint: Option<E
             None
         }
     };
-    let mut code = run_agents(&handle, &own, definitions).await?;
+    let ended = run_agents(&handle, &own, definitions).await?;
+    // How its agents ended is no verdict on a service that was told to end and has.
+    let mut code = if mode == Mode::Service { 0 } else { ended };
     if let Some(errand) = errand
         && let Err(e) = errand.await
     {
@@ -156,34 +170,43 @@ async fn live(dirs: &Dirs, ground: Arc<Ground>, store: Store, endpoint: Option<E
         code = exit::BUG;
     }
     drop(door);
-    served.abort();
     signals.abort();
     scraped.iter().for_each(tokio::task::JoinHandle::abort);
-    // Wait for the abort, so that the socket's file is gone when we are.
-    let _ = served.await;
+    // Whoever was answered gets the answer. Waited for also after an abort, so that the socket's file is gone when we are.
+    let _ = over.send(());
+    if tokio::time::timeout(ANSWERS_WITHIN, &mut served).await.is_err() {
+        served.abort();
+        let _ = served.await;
+    }
     Ok(code)
 }
 
+/// How long the end waits for askers to take their answers.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(3);
+
 /// Starts the agents and waits until they are dead for good; the first code that is not 0.
-async fn run_agents(handle: &Handle, own: &Own, definitions: Vec<(Definition, StdioKind)>) -> Outcome {
+async fn run_agents(handle: &Handle, own: &Arc<Own>, definitions: Vec<(Definition, StdioKind)>) -> Outcome {
     let mut waits = Vec::new();
     for (definition, kind) in definitions {
-        let name = definition.name().to_owned();
+        let (name, tenure) = (definition.name().to_owned(), definition.tenure);
         let wiring = wiring(kind).map_err(|e| Failure::of(exit::BUG, &e))?;
-        own.agents.lock().unwrap_or_else(PoisonError::into_inner).push(name.clone());
-        waits.push((name, handle.add(definition, wiring)));
+        let (own, end) = (Arc::clone(own), handle.add(definition, wiring));
+        waits.push(tokio::spawn(async move {
+            let code = match end.await {
+                Ok(Ok(conclusion)) => conclusion.exit_code(),
+                Ok(Err(refusal)) => {
+                    eprintln!("error: {name} was not started: {refusal}");
+                    refusal_code(&refusal)
+                }
+                Err(_) => exit::BUG,
+            };
+            own.agents.lock().unwrap_or_else(PoisonError::into_inner).retain(|(_, left)| *left != tenure);
+            code
+        }));
     }
     let mut code = 0;
-    for (name, wait) in waits {
-        let ended = match wait.await {
-            Ok(Ok(death)) => death.exit_code(),
-            Ok(Err(refusal)) => {
-                eprintln!("error: {name} was not started: {refusal}");
-                refusal_code(&refusal)
-            }
-            Err(_) => exit::BUG,
-        };
-        own.agents.lock().unwrap_or_else(PoisonError::into_inner).retain(|left| *left != name);
+    for wait in waits {
+        let ended = wait.await.unwrap_or(exit::BUG);
         code = if code == 0 { ended } else { code };
     }
     Ok(code)
@@ -197,53 +220,72 @@ async fn run_errand(sagas: Sagas, errand: Errand, stopped: watch::Receiver<bool>
 
 /// What was started from this terminal.
 struct Own {
-    agents: Mutex<Vec<String>>,
+    /// Those that live.
+    agents: Mutex<Vec<(String, Tenure)>>,
     /// Stops the saga in order; nobody hears when there is none, or when it has ended.
     stop: watch::Sender<bool>,
 }
 
-/// TERM stops everything in order. A service takes HUP for a reload: files are checked, and on an error the old plans stay. Else
-/// INT and HUP come from a terminal and stop what was started there, or, when that is over,
-/// everything. The second signal kills.
-async fn heed_signals(handle: Handle, own: Arc<Own>, sagas: Sagas, mode: Mode, reloader: Reloader) {
-    let kinds = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()];
-    let [Ok(mut term), Ok(mut int), Ok(mut hup)] = kinds.map(signal) else {
-        eprintln!("error: signals can't be heard: stop this supervisor with `agt-supervise stop --all`");
-        return;
-    };
-    let uid = nix::unistd::geteuid().as_raw();
-    let mut first = true;
-    loop {
-        let (heard, all) = tokio::select! {
-            heard = term.recv() => (heard, true),
-            heard = int.recv() => (heard, false),
-            heard = hup.recv() => {
-                if mode == Mode::Service && heard.is_some() {
-                    let reloader = reloader.clone();
-                    // Beside this loop: a stop must be heard while files are read.
-                    tokio::spawn(async move { reloader.on_hangup().await });
-                    continue;
-                }
-                (heard, false)
-            }
-        };
-        if heard.is_none() {
+/// Whom a signal concerns.
+struct Heeding {
+    handle: Handle,
+    chaos: Chaos,
+    sagas: Sagas,
+    own: Arc<Own>,
+    mode: Mode,
+    reloader: Reloader,
+}
+
+impl Heeding {
+    /// TERM stops everything in order. A service takes HUP for a reload: files are checked, and on an error the old plans stay.
+    /// Else INT and HUP come from a terminal and stop what was started there, or, when that is over, everything. The second
+    /// signal ends it all at once, without the kill switch: they may be started again.
+    async fn heed(self) {
+        let kinds = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()];
+        let [Ok(mut term), Ok(mut int), Ok(mut hup)] = kinds.map(signal) else {
+            eprintln!("error: signals can't be heard: stop this supervisor with `agt-supervise stop --all`");
             return;
+        };
+        let mut first = true;
+        loop {
+            let (heard, all) = tokio::select! {
+                heard = term.recv() => (heard, true),
+                heard = int.recv() => (heard, false),
+                heard = hup.recv() => {
+                    if self.mode == Mode::Service && heard.is_some() {
+                        let reloader = self.reloader.clone();
+                        // Beside this loop: a stop must be heard while files are read.
+                        tokio::spawn(async move { reloader.on_hangup().await });
+                        continue;
+                    }
+                    (heard, false)
+                }
+            };
+            if heard.is_none() {
+                return;
+            }
+            if first && std::io::stderr().is_terminal() {
+                eprintln!("\nstopping; once more to end at once");
+            }
+            self.stop(first, all);
+            first = false;
         }
-        if first && std::io::stderr().is_terminal() {
-            eprintln!("\nstopping; once more to kill");
-        }
-        let left = own.agents.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    }
+
+    fn stop(&self, first: bool, all: bool) {
+        let uid = nix::unistd::geteuid().as_raw();
+        let left = self.own.agents.lock().unwrap_or_else(PoisonError::into_inner).clone();
         // A saga's receiver lives as long as it is driven.
-        let saga = own.stop.receiver_count() > 0;
-        own.stop.send_replace(true);
-        if all || (left.is_empty() && !saga) || mode == Mode::Service {
-            sagas.close();
-            handle.send(if first { Request::Shutdown } else { Request::ShutdownNow });
+        let saga = self.own.stop.receiver_count() > 0;
+        self.own.stop.send_replace(true);
+        if all || (left.is_empty() && !saga) || self.mode == Mode::Service {
+            self.sagas.close();
+            self.handle.send(if first { Request::Shutdown } else { Request::ShutdownNow });
+            // Its report is waited for; without one there is nothing to break off.
+            let _ = self.chaos.abort("the supervisor was told to end", uid);
         } else {
-            let act = if first { Act::Stop } else { Act::Kill };
-            left.iter().for_each(|name| handle.wish(name, act, uid));
+            let wish = if first { Wish::Stop } else { Wish::End };
+            left.iter().for_each(|(name, tenure)| self.handle.wish(name, *tenure, wish, uid));
         }
-        first = false;
     }
 }

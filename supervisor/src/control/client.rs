@@ -32,6 +32,15 @@ pub enum ClientError {
         #[source]
         source: io::Error,
     },
+    /// Somebody may be there, but not for us.
+    #[error("not permitted to use the operator socket {}", path.display())]
+    NotPermitted {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// The conversation broke.
     #[error("the supervisor did not answer")]
     Broken(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -49,6 +58,7 @@ impl ClientError {
     pub fn exit_code(&self) -> u8 {
         match self {
             ClientError::Nobody { .. } | ClientError::Broken(_) | ClientError::Late(_) => exit::UNAVAILABLE,
+            ClientError::NotPermitted { .. } => exit::REFUSED,
             ClientError::Refused(_, code) => *code,
         }
     }
@@ -95,8 +105,10 @@ async fn exchange<T: DeserializeOwned>(
     body: Vec<u8>,
     within: Duration,
 ) -> Result<T, ClientError> {
-    let stream =
-        UnixStream::connect(socket).await.map_err(|source| ClientError::Nobody { path: socket.to_owned(), source })?;
+    let stream = UnixStream::connect(socket).await.map_err(|source| match source.kind() {
+        io::ErrorKind::PermissionDenied => ClientError::NotPermitted { path: socket.to_owned(), source },
+        _ => ClientError::Nobody { path: socket.to_owned(), source },
+    })?;
     let answer = tokio::time::timeout(within, converse(stream, method, path, body));
     let (ok, bytes) = answer.await.map_err(|_| ClientError::Late(within))??;
     if ok {

@@ -24,13 +24,14 @@ use tokio::runtime::Handle as Runtime;
 use crate::config::AgentPlan;
 use crate::config::spec::Switch;
 use crate::driver::Handle;
+use crate::driver::audience::{Audience, Said, Tenure, Wish};
 use crate::driver::definition::Definition;
-use crate::driver::event::{Act, Refusal};
+use crate::driver::event::Refusal;
 use crate::driver::status_file::StatusFile;
 use crate::driver::streams::Wiring;
 use crate::exit;
 use crate::govern::governor::Vouching;
-use crate::machine::lifecycle::Death;
+use crate::machine::lifecycle::Conclusion;
 use crate::reloading::Origin;
 use crate::sagas::hosted::Sagas;
 
@@ -44,22 +45,30 @@ struct Offer {
     terminal: Terminal,
     status_file: Option<PathBuf>,
     origin: Option<Origin>,
+    term: Option<String>,
 }
 
-/// From the second `run` while its agent lives.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+/// From the supervisor to the second `run`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Wish {
-    Stop,
-    Kill,
+pub enum Word {
+    /// Something is said of its agent.
+    Said(Said),
+    /// The last word.
+    End(End),
 }
+
+/// The longest refusal that is passed on, in bytes: it must fit a message.
+const WHY_BYTES_MAX: usize = 8192;
 
 /// How it ended.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum End {
     /// The agent died for good.
-    Dead(Death),
+    Dead(Conclusion),
+    /// It was not started because the supervisor is ending: another one can start it soon.
+    Ending,
     /// It was never started.
     Refused(Refused),
 }
@@ -171,10 +180,11 @@ fn one(connection: Arc<OwnedFd>, hosts: &Hosts) -> io::Result<()> {
     let handle = &hosts.handle;
     let peer = getsockopt(&*connection, sockopt::PeerCredentials)?;
     let ours = nix::unistd::geteuid().as_raw();
-    let answer = |end: &End| fdpass::send(connection.as_fd(), &serde_json::to_vec(end)?, &[]);
+    let say = |word: &Word| fdpass::send(connection.as_fd(), &serde_json::to_vec(word)?, &[]);
+    let answer = |end: End| say(&Word::End(end));
     if peer.uid() != ours && peer.uid() != 0 {
         let why = "this supervisor belongs to another user".to_owned();
-        return answer(&End::Refused(Refused { why, code: exit::REFUSED }));
+        return answer(End::Refused(Refused { why, code: exit::REFUSED }));
     }
     let Some((word, fds)) = fdpass::receive(connection.as_fd())? else { return Ok(()) };
     let mut fds = fds.into_iter();
@@ -198,16 +208,32 @@ fn one(connection: Arc<OwnedFd>, hosts: &Hosts) -> io::Result<()> {
         definition.vouching = Vouching::ByHand;
     }
     definition.status_file = offer.status_file.as_deref().map(StatusFile::new).transpose()?;
-    let name = definition.name().to_owned();
+    definition.term = offer.term;
+    let (audience, mut ear) = Audience::open();
+    definition.audience = Some(audience);
+    let (name, tenure) = (definition.name().to_owned(), definition.tenure);
     let death = handle.add(definition, Wiring::Direct(Streams { stdin, stdout, stderr }));
+    // After the order to take it up, in the same queue: a wish for one that was refused finds nobody of this tenure.
     let (wishes, from) = (handle.clone(), Arc::clone(&connection));
-    std::thread::Builder::new().name("wishes".to_owned()).spawn(move || hear(&from, &name, peer.uid(), &wishes))?;
-    let end = match death.blocking_recv() {
-        Ok(Ok(death)) => End::Dead(death),
-        Ok(Err(refusal)) => End::Refused(Refused { code: refusal_code(&refusal), why: refusal.to_string() }),
-        Err(_) => End::Refused(Refused { why: "the supervisor is ending".to_owned(), code: exit::UNAVAILABLE }),
-    };
-    answer(&end)
+    let hears = move || hear(&from, (&name, tenure), peer.uid(), &wishes);
+    std::thread::Builder::new().name("wishes".to_owned()).spawn(hears)?;
+    while let Some(said) = ear.blocking_recv() {
+        if say(&Word::Said(said)).is_err() {
+            // It went away; its agent is being stopped.
+            break;
+        }
+    }
+    drop(ear);
+    answer(match death.blocking_recv() {
+        Ok(Ok(conclusion)) => End::Dead(conclusion),
+        Ok(Err(Refusal::Ending)) | Err(_) => End::Ending,
+        Ok(Err(refusal)) => {
+            let mut why = refusal.to_string();
+            let end = (0..=WHY_BYTES_MAX.min(why.len())).rev().find(|end| why.is_char_boundary(*end));
+            why.truncate(end.expect("0 is a boundary"));
+            End::Refused(Refused { code: refusal_code(&refusal), why })
+        }
+    })
 }
 
 /// The exit code of a refusal.
@@ -225,20 +251,11 @@ pub fn refusal_code(refusal: &Refusal) -> u8 {
 }
 
 /// Hears what the second `run` wants; its end wants a stop.
-fn hear(connection: &OwnedFd, name: &str, by: u32, handle: &Handle) {
-    loop {
-        let act = match fdpass::receive(connection.as_fd()) {
-            Ok(Some((bytes, _))) => match serde_json::from_slice(&bytes) {
-                Ok(Wish::Kill) => Act::Kill,
-                Ok(Wish::Stop) | Err(_) => Act::Stop,
-            },
-            Ok(None) | Err(_) => {
-                handle.wish(name, Act::Stop, by);
-                return;
-            }
-        };
-        handle.wish(name, act, by);
+fn hear(connection: &OwnedFd, (name, tenure): (&str, Tenure), by: u32, handle: &Handle) {
+    while let Ok(Some((bytes, _))) = fdpass::receive(connection.as_fd()) {
+        handle.wish(name, tenure, serde_json::from_slice(&bytes).unwrap_or(Wish::Stop), by);
     }
+    handle.wish(name, tenure, Wish::Stop, by);
 }
 
 /// The second `run`'s side of the connection.
@@ -248,37 +265,43 @@ pub struct Handed {
 }
 
 impl Handed {
+    /// Knocks.
+    ///
+    /// # Errors
+    /// Nobody is there.
+    pub fn knock(path: &Path) -> io::Result<Handed> {
+        let connection = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
+        connect(connection.as_raw_fd(), &UnixAddr::new(path)?)?;
+        Ok(Handed { connection: Arc::new(connection) })
+    }
+
     /// Hands an agent over.
     ///
     /// # Errors
-    /// Nobody is there, or the connection broke.
-    pub fn over(path: &Path, definition: &Definition, streams: &Streams) -> io::Result<Handed> {
-        let connection = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
-        connect(connection.as_raw_fd(), &UnixAddr::new(path)?)?;
+    /// The connection broke.
+    pub fn over(&self, definition: &Definition, streams: &Streams) -> io::Result<()> {
         let status_file = definition.status_file.as_ref().map(|file| file.path().to_owned());
-        let origin = definition.origin.clone();
-        let offer = Offer { plan: definition.plan.to_wire(), terminal: definition.terminal, status_file, origin };
+        let (term, origin) = (definition.term.clone(), definition.origin.clone());
+        let offer = Offer { plan: definition.plan.to_wire(), terminal: definition.terminal, status_file, origin, term };
         let mut payload = File::from(memfd_create(c"agt-handoff", MFdFlags::MFD_CLOEXEC)?);
         payload.write_all(&serde_json::to_vec(&offer)?)?;
         payload.rewind()?;
         let fds =
             [payload.as_raw_fd(), streams.stdin.as_raw_fd(), streams.stdout.as_raw_fd(), streams.stderr.as_raw_fd()];
-        fdpass::send(connection.as_fd(), b"o", &fds)?;
-        Ok(Handed { connection: Arc::new(connection) })
+        fdpass::send(self.connection.as_fd(), b"o", &fds)
     }
 
-    /// Asks for a stop, or for a kill.
-    pub fn wish(&self, act: Act) {
-        let wish = if act == Act::Kill { Wish::Kill } else { Wish::Stop };
+    /// Asks for a stop, or for an end at once.
+    pub fn wish(&self, wish: Wish) {
         // A supervisor that is gone has ended the agent already.
         let _ = fdpass::send(self.connection.as_fd(), &serde_json::to_vec(&wish).expect("a word"), &[]);
     }
 
-    /// Blocks until the agent is dead for good.
+    /// Blocks until something is said; the last word is the end of the agent.
     ///
     /// # Errors
     /// The supervisor died; with it the agent.
-    pub fn end(&self) -> io::Result<End> {
+    pub fn hear(&self) -> io::Result<Word> {
         match fdpass::receive(self.connection.as_fd())? {
             Some((bytes, _)) => Ok(serde_json::from_slice(&bytes)?),
             None => {

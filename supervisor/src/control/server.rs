@@ -14,6 +14,7 @@ use axum::serve::IncomingStream;
 use axum::{Json, Router};
 use serde::Deserialize;
 use tokio::net::UnixListener;
+use tokio::sync::oneshot;
 
 use super::protocol::{ACT, AGENTS, About, ActBody, Agents, Problem, SUPERVISOR};
 use super::steps::{self, OrderBody, Ordered, SAGA_ORDER};
@@ -86,6 +87,7 @@ impl Connected<IncomingStream<'_, UnixListener>> for Peer {
 pub struct Socket {
     listener: Option<UnixListener>,
     path: PathBuf,
+    closes: Option<oneshot::Receiver<()>>,
 }
 
 impl Socket {
@@ -107,10 +109,17 @@ impl Socket {
         let listener = UnixListener::bind(path).map_err(at)?;
         let mode = if operators.uids.is_empty() && operators.gids.is_empty() { 0o600 } else { 0o666 };
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(at)?;
-        Ok(Socket { listener: Some(listener), path: path.to_owned() })
+        Ok(Socket { listener: Some(listener), path: path.to_owned(), closes: None })
     }
 
-    /// Serves until the task is aborted.
+    /// From this word on nobody new is served; those who are get their answers.
+    #[must_use]
+    pub fn until(mut self, closes: oneshot::Receiver<()>) -> Socket {
+        self.closes = Some(closes);
+        self
+    }
+
+    /// Serves until the task is aborted, or the word of [`Socket::until`].
     ///
     /// # Errors
     /// What accept(2) says, when it can't go on.
@@ -129,7 +138,15 @@ impl Socket {
             .route(CHAOS_ABORT, post(chaos_abort))
             .route(SAGA_ORDER, post(saga_order))
             .with_state(shared);
-        axum::serve(listener, router.into_make_service_with_connect_info::<Peer>()).await
+        let closes = self.closes.take();
+        let closed = async move {
+            match closes {
+                // Dropped is as good as said: whoever held it has ended.
+                Some(closes) => drop(closes.await),
+                None => std::future::pending().await,
+            }
+        };
+        axum::serve(listener, router.into_make_service_with_connect_info::<Peer>()).with_graceful_shutdown(closed).await
     }
 }
 

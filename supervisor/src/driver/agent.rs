@@ -13,13 +13,13 @@ use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
 
-use super::availability::Held;
+use super::audience::{Audience, Tenure};
 use super::definition::Definition;
 use super::event::{Event, Gone, Refusal, Whose};
 use super::health::Watched;
-use super::status::{AgentStatus, KillSeen};
+use super::status::{AgentStatus, Frozen, KillSeen};
 use super::streams::Wiring;
-use crate::machine::lifecycle::{Death, Lifecycle, State, Timer};
+use crate::machine::lifecycle::{Conclusion, Death, GaveUp, Lifecycle, State, Timer};
 
 /// How long a status may look at the kernel's numbers: it reads a handful of small files.
 pub(super) const STOP_WITHIN: Duration = Duration::from_secs(10);
@@ -49,13 +49,15 @@ pub(super) struct Agent {
     /// Forwards and watchers of the present life; aborted with it.
     pub(super) served: JoinSet<()>,
     timers: HashMap<Timer, AbortHandle>,
-    pub(super) done: Option<oneshot::Sender<Result<Death, Refusal>>>,
-    /// Answers owed once it is dead.
-    pub(super) owed: Vec<oneshot::Sender<Result<Vec<AgentStatus>, Refusal>>>,
+    pub(super) done: Option<oneshot::Sender<Result<Conclusion, Refusal>>>,
+    /// Whose it is, until `done` is told.
+    pub(super) tenure: Tenure,
+    /// Who hears what is said of it, if that is not this process's own terminal.
+    pub(super) audience: Option<Audience>,
+    /// Who holds its tasks.
+    pub(super) frozen: Option<Frozen>,
     /// Start again once it is dead.
     pub(super) again: Again,
-    /// Whether an operator has frozen it.
-    pub(super) held: Held,
     /// OOM kills in its earlier lives.
     pub(super) oom_kills_before: u64,
     /// Its control socket, until its process is there to be served.
@@ -75,13 +77,16 @@ pub(super) enum Again {
 
 impl Agent {
     pub(super) fn new(
-        definition: Definition,
+        mut definition: Definition,
         wiring: Wiring,
         log: PathBuf,
-        done: oneshot::Sender<Result<Death, Refusal>>,
+        done: oneshot::Sender<Result<Conclusion, Refusal>>,
     ) -> Agent {
         Agent {
             ring: definition.plan.ceiling,
+            tenure: definition.tenure,
+            audience: definition.audience.take(),
+            frozen: None,
             life: Lifecycle::new(definition.rules()),
             definition,
             wiring,
@@ -99,9 +104,7 @@ impl Agent {
             served: JoinSet::new(),
             timers: HashMap::new(),
             done: Some(done),
-            owed: Vec::new(),
             again: Again::No,
-            held: Held::No,
             oom_kills_before: 0,
             control: None,
             health: Watched::default(),
@@ -117,6 +120,20 @@ impl Agent {
         if self.again != Again::Never {
             self.again = Again::Yes;
         }
+    }
+
+    /// It is being ended for good: a restart that was on its way is off.
+    pub(super) fn not_again(&mut self) {
+        if self.again == Again::Yes {
+            self.again = Again::No;
+        }
+    }
+
+    /// How it ended; `None` while it lives or has not lived.
+    pub(super) fn conclusion(&self) -> Option<Conclusion> {
+        let gave_up = matches!(self.life.state(), State::Ended { gave_up: GaveUp::Yes, .. });
+        let gave_up_after = gave_up.then(|| self.life.restarts());
+        self.last_death.clone().map(|death| Conclusion { death, gave_up_after })
     }
 
     pub(super) fn is_dead(&self) -> bool {
@@ -156,12 +173,14 @@ impl Agent {
             up_ms: self.started.map(|at| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX)),
             restarts: self.life.restarts(),
             last_death: self.last_death.clone(),
-            exit_code: self.last_death.as_ref().map(Death::exit_code),
+            exit_code: self.conclusion().map(|end| end.exit_code()),
             usage: self.group.as_ref().and_then(|group| group.usage().ok()),
             memory_limit_bytes: self.definition.plan.limits_at(self.ring).memory_bytes,
             log: self.log.clone(),
             kill: self.kill.clone(),
             governed: None,
+            frozen: self.frozen,
+            remark: None,
             health: self.health.status(&self.definition, self.life.state()),
         }
     }

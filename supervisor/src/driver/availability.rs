@@ -10,22 +10,13 @@ use agt_sre::sli::Outcome;
 use super::agent::Agent;
 use crate::machine::lifecycle::State;
 
-/// Whether an operator has frozen it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Held {
-    /// No.
-    No,
-    /// Yes, until the thaw or the end of this life.
-    ByOperator,
-}
-
 /// The evidence; `None`: this is no moment at which it could be available.
 pub(super) fn look(agent: &Agent) -> Option<Outcome> {
     let seen = super::health::evidence(agent)?;
     if !matches!(agent.life.state(), State::Running { .. }) {
         return Some(seen);
     }
-    if agent.held == Held::ByOperator {
+    if agent.frozen.is_some() {
         return None;
     }
     // A freezer that can't be read says nothing; the process is there.

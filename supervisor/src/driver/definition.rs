@@ -5,6 +5,7 @@ use std::time::Duration;
 use agt_rings::Ring;
 use agt_rings::spec::{Spec, Terminal};
 
+use super::audience::{Audience, Tenure};
 use super::logfile::LogLimits;
 use super::status_file::StatusFile;
 use crate::config::AgentPlan;
@@ -32,6 +33,12 @@ pub struct Definition {
     pub vouching: Vouching,
     /// Where the plan came from; `None` for a command line.
     pub origin: Option<Origin>,
+    /// This start of it.
+    pub tenure: Tenure,
+    /// Who hears what is said of it, if that is not this process's own terminal.
+    pub audience: Option<Audience>,
+    /// Its `TERM`, if it has a terminal and its file names none.
+    pub term: Option<String>,
 }
 
 impl Definition {
@@ -47,6 +54,9 @@ impl Definition {
             own_id: 0,
             vouching: Vouching::Nobody,
             origin: None,
+            tenure: Tenure::begin(),
+            audience: None,
+            term: None,
         }
     }
 
@@ -100,6 +110,9 @@ impl Definition {
         let mut spec = self.plan.launch_spec(ring)?;
         spec.own_id = self.own_id;
         spec.terminal = self.terminal;
+        if self.terminal == Terminal::Controlling && !spec.env.iter().any(|(name, _)| name == "TERM") {
+            spec.env.push(("TERM".into(), self.term.as_deref().unwrap_or("xterm-256color").into()));
+        }
         Ok(spec)
     }
 }

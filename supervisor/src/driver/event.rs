@@ -7,6 +7,7 @@ use agt_rings::launch::{Checked, Exit, Running};
 use agt_rings::plan::Plan;
 use tokio::sync::oneshot;
 
+use super::audience::{Tenure, Wish};
 use super::definition::Definition;
 use super::experimenting::Order;
 use super::observing::Observed;
@@ -16,7 +17,7 @@ use super::status::AgentStatus;
 use super::streams::Wiring;
 use crate::govern::ask::{Answer, Ask};
 use crate::govern::report::{Reply, Report};
-use crate::machine::lifecycle::{Death, Timer};
+use crate::machine::lifecycle::{Conclusion, Timer};
 
 /// A cause of work.
 #[derive(Debug)]
@@ -37,6 +38,8 @@ pub enum Event {
     Said(Whose, Report, oneshot::Sender<Reply>),
     /// Time to look at budgets.
     Tick,
+    /// Work beside the agents is over: the end may have waited for it.
+    Released,
     /// The watchdog was ended by somebody else.
     WatchdogGone,
 }
@@ -100,7 +103,7 @@ pub enum Request {
         /// Its streams.
         wiring: Wiring,
         /// Told when it is dead for good (or could not be taken up).
-        done: oneshot::Sender<Result<Death, Refusal>>,
+        done: oneshot::Sender<Result<Conclusion, Refusal>>,
     },
     /// All agents, or one.
     Status {
@@ -145,6 +148,17 @@ pub enum Request {
     },
     /// Something about sagas.
     Saga(SagaAsk),
+    /// What whoever started an agent wants of it; nothing once it is dead or somebody else's.
+    Wish {
+        /// Its name.
+        agent: String,
+        /// Which start of it.
+        tenure: Tenure,
+        /// What.
+        wish: Wish,
+        /// Who asks.
+        by: u32,
+    },
     /// Whoever started this supervisor waits for nothing more: it ends with its last agent.
     Settle,
     /// Read or replace the loaded plans.
@@ -160,7 +174,7 @@ pub enum Request {
     },
     /// Stop everything and end.
     Shutdown,
-    /// Kill everything and end.
+    /// End everything at once, and end.
     ShutdownNow,
 }
 

@@ -14,12 +14,13 @@ use agt_sre::remedy;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
-use super::agent::{Agent, STOP_WITHIN};
+use super::agent::Agent;
+use super::audience::{Audience, Line, say_to};
 use super::availability;
 use super::definition::Definition;
 use super::event::{Event, Refusal, Whose};
 use super::records::{self, wall_ms};
-use super::status::AgentStatus;
+use super::status::{AgentStatus, Frozen};
 use super::{Supervisor, Talk};
 use crate::audit::record::{Action, Actor, Outcome, Record};
 use crate::config::spec::RestartPolicy;
@@ -103,7 +104,7 @@ impl Supervisor {
             .take_up(&plan.identity, &plan.slos, subject(definition).await, plan.ceiling, definition.vouching)
             .await
             .map_err(refusal)?;
-        tell_dropped(name, &dropped);
+        tell_dropped(definition.audience.as_ref(), self.talk, name, &dropped);
         self.not_killed(name)?;
         self.breaker_closed(name)
     }
@@ -126,8 +127,10 @@ impl Supervisor {
         }
         // One held open by an operator is asked again now and then.
         let wait = wait.clamp(Duration::from_millis(50), Duration::from_secs(60));
-        eprintln!("warning: {}: its circuit breaker is open; it is started again in {} s", whose.agent, wait.as_secs());
         agent.arm(lifecycle::Timer::Backoff, wait, &events);
+        let (name, wait) = (&whose.agent, wait.as_secs());
+        let text = format!("warning: {name}: its circuit breaker is open; it is started again in {wait} s");
+        self.say(name, Line::Matter, text);
         true
     }
 
@@ -155,8 +158,8 @@ impl Supervisor {
         }
         let Some(agent) = self.agents.get_mut(name) else { return Err(Refusal::Unknown(name.to_owned())) };
         agent.ring = choice.ring;
-        if let Some(line) = choice.line(name, ceiling).filter(|_| self.talk == Talk::Normal) {
-            eprintln!("note: {line}");
+        if let Some(line) = choice.line(name, ceiling) {
+            self.say(name, Line::Course, format!("note: {line}"));
         }
         Ok(())
     }
@@ -172,7 +175,7 @@ impl Supervisor {
                 Some(folder)
             }
             Err(e) => {
-                eprintln!("warning: {name} has no control socket: {e}");
+                self.say(name, Line::Matter, format!("warning: {name} has no control socket: {e}"));
                 None
             }
         }
@@ -201,7 +204,8 @@ impl Supervisor {
                 governed.observe_up(seen, now);
             }
             if frozen.is_some_and(|since| now.since(since) >= QUARANTINE_MOST) {
-                eprintln!("warning: {name}: nobody ended its quarantine within {} s", QUARANTINE_MOST.as_secs());
+                let most = QUARANTINE_MOST.as_secs();
+                self.say(&name, Line::Matter, format!("warning: {name}: nobody ended its quarantine within {most} s"));
                 self.kill_for(&name, "quarantine_timeout").await;
                 continue;
             }
@@ -242,8 +246,10 @@ impl Supervisor {
             }
             match verdict.action {
                 remedy::Action::Alert => {}
-                remedy::Action::Throttle => eprintln!(
-                    "warning: {name} can't be throttled yet: requests are counted by the gateway. Give the SLO another remedy."
+                remedy::Action::Throttle => self.say(
+                    name,
+                    Line::Matter,
+                    format!("warning: {name} can't be throttled yet: requests are counted by the gateway. Give the SLO another remedy."),
                 ),
                 remedy::Action::Demote => self.demote(name, verdict).await,
                 remedy::Action::Break => self.open_breaker(name, verdict.slo.as_str()),
@@ -264,7 +270,8 @@ impl Supervisor {
             if !verdicts[..index].iter().any(|earlier| same(earlier, verdict)) {
                 let all = verdicts.iter().filter(|other| same(other, verdict)).map(|other| other.action.as_str());
                 let all = all.collect::<Vec<_>>().join(", ");
-                eprintln!("warning: {name} / {}: {}. Remedy: {all}.", verdict.slo, verdict.reason);
+                let text = format!("warning: {name} / {}: {}. Remedy: {all}.", verdict.slo, verdict.reason);
+                self.say(name, Line::Matter, text);
             }
             let record = Record::new(wall_ms(), Actor::Supervisor, REMEDY, Outcome::Noted)
                 .agent(name)
@@ -280,19 +287,23 @@ impl Supervisor {
         // The kill first: the mark is noted while the tree is already dying.
         self.step(name, lifecycle::Event::Kill { reason: reason.to_owned() }).await;
         self.governor.mark_killed(name, reason);
+        self.note_taking(name, records::KILL, reason);
     }
 
     async fn demote(&mut self, name: &str, verdict: &Verdict) {
         let Some(agent) = self.agents.get(name) else { return };
         let from = agent.ring;
         let Some(to) = self.governor.demote(name, from, verdict.slo.as_str()) else {
-            eprintln!("warning: {name} is in {from} already: there is no lower ring to demote it to");
+            let text = format!("warning: {name} is in {from} already: there is no lower ring to demote it to");
+            self.say(name, Line::Matter, text);
             return;
         };
-        eprintln!("Demoted from {from} to {to} at {}: {}.", clock(), changes(&agent.definition, from, to));
-        eprintln!(
-            "It is restarted in {to}, and returns at a start after the budget has recovered: agt-supervise slo {name} --explain"
+        let changed = changes(&agent.definition, from, to);
+        let text = format!(
+            "Demoted from {from} to {to} at {}: {changed}.\nIt is restarted in {to}, and returns at a start after the budget has recovered: agt-supervise slo {name} --explain",
+            records::clock()
         );
+        self.say(name, Line::Matter, text);
         self.note_taking(name, DEMOTE, &format!("{from} to {to}: {}", verdict.slo));
         let Some(agent) = self.agents.get_mut(name) else { return };
         if matches!(agent.life.state(), State::Running { .. } | State::Starting | State::Stopping { .. }) {
@@ -308,27 +319,22 @@ impl Supervisor {
         match self.governor.trip(name, rand::random()) {
             Ok(Some(until)) => {
                 let wait = until.since(now).as_secs();
-                eprintln!("warning: {name}: its circuit breaker is open for {wait} s: no new work, no start");
+                let text = format!("warning: {name}: its circuit breaker is open for {wait} s: no new work, no start");
+                self.say(name, Line::Matter, text);
                 self.note_taking(name, BREAKER_OPEN, slo);
             }
             Ok(None) => {}
-            Err((open, of)) => eprintln!(
-                "warning: {name}: its circuit breaker stays closed: {open} of {of} agents are out already, so the fault is likely elsewhere"
+            Err((open, of)) => self.say(
+                name,
+                Line::Matter,
+                format!("warning: {name}: its circuit breaker stays closed: {open} of {of} agents are out already, so the fault is likely elsewhere"),
             ),
         }
     }
 
     async fn quarantine(&mut self, name: &str, verdict: &Verdict) {
-        let group = self.agents.get(name).and_then(|agent| agent.group.clone());
-        let frozen = match group {
-            Some(group) => {
-                let freezing = tokio::task::spawn_blocking(move || group.freeze(STOP_WITHIN));
-                matches!(freezing.await, Ok(Ok(_)))
-            }
-            None => false,
-        };
-        if !frozen {
-            eprintln!("warning: {name} can't be frozen here, so its quarantine is a kill");
+        if self.set_frozen(name, Some(Frozen::Quarantine)).await.is_err() {
+            self.say(name, Line::Matter, format!("warning: {name} can't be frozen here, so its quarantine is a kill"));
             self.kill_for(name, "budget_exhausted").await;
             return;
         }
@@ -336,10 +342,11 @@ impl Supervisor {
         if let Some(governed) = self.governor.get_mut(name) {
             governed.quarantined = Some(now);
         }
-        eprintln!(
+        let text = format!(
             "warning: {name} is quarantined: frozen until `agt-supervise thaw {name} --reason \"...\"`; in {} s it is killed",
             QUARANTINE_MOST.as_secs()
         );
+        self.say(name, Line::Matter, text);
         self.note_taking(name, records::FREEZE, &format!("quarantine by {}", verdict.slo));
     }
 
@@ -353,7 +360,8 @@ impl Supervisor {
         governed.quarantined = None;
         if let Some(until) = governed.died(death, counts, now, Jitter::new(rand::random())) {
             let wait = until.since(now).as_secs();
-            eprintln!("warning: {name} fails too often: its circuit breaker is open for {wait} s");
+            let text = format!("warning: {name} fails too often: its circuit breaker is open for {wait} s");
+            self.say(name, Line::Matter, text);
             self.note_taking(name, BREAKER_OPEN, "its runs fail");
         }
         let folder = self.dirs.agent_socket_folder(name);
@@ -388,9 +396,10 @@ impl Supervisor {
     }
 }
 
-pub(super) fn tell_dropped(name: &str, dropped: &[String]) {
+pub(super) fn tell_dropped(audience: Option<&Audience>, talk: Talk, name: &str, dropped: &[String]) {
     for slo in dropped {
-        eprintln!("warning: {name}: its SLO {slo} is gone from its file, and what it had counted with it");
+        let text = format!("warning: {name}: its SLO {slo} is gone from its file, and what it had counted with it");
+        say_to(audience, talk, Line::Matter, text);
     }
 }
 
@@ -427,10 +436,4 @@ fn changes(definition: &Definition, from: Ring, to: Ring) -> String {
         parts.push(format!("{} hosts -> {}", hosts(from), hosts(to)));
     }
     if parts.is_empty() { format!("the protections of {to}") } else { parts.join(", ") }
-}
-
-/// The time of day in UTC, for people.
-fn clock() -> String {
-    let seconds = wall_ms().div_euclid(1000).rem_euclid(86_400);
-    format!("{:02}:{:02}:{:02} UTC", seconds / 3600, seconds / 60 % 60, seconds % 60)
 }

@@ -1,7 +1,11 @@
 //! How everything outside the loop reaches it: requests in, answers out, never a lock.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use tokio::sync::{mpsc, oneshot};
 
+use super::audience::{Tenure, Wish};
 use super::definition::Definition;
 use super::event::{Act, Event, Refusal, Request};
 use super::experimenting::Order;
@@ -10,12 +14,25 @@ use super::scene::Scene;
 use super::status::AgentStatus;
 use super::streams::Wiring;
 use crate::govern::ask::{Answer, Ask};
-use crate::machine::lifecycle::Death;
+use crate::machine::lifecycle::Conclusion;
 
 /// How to reach the loop.
 #[derive(Debug, Clone)]
 pub struct Handle {
     pub(super) events: mpsc::UnboundedSender<Event>,
+    pub(super) holds: Arc<AtomicUsize>,
+}
+
+/// Work beside the agents, an experiment say: as long as one of these is there, the supervisor does not end.
+#[derive(Debug)]
+pub struct Hold(Handle);
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.0.holds.fetch_sub(1, Ordering::SeqCst);
+        // Whoever waited for it looks again; a loop that has ended waits for nothing.
+        let _ = self.0.events.send(Event::Released);
+    }
 }
 
 impl Handle {
@@ -27,7 +44,7 @@ impl Handle {
 
     /// Takes up an agent; the receiver hears how it died for good.
     #[must_use]
-    pub fn add(&self, definition: Definition, wiring: Wiring) -> oneshot::Receiver<Result<Death, Refusal>> {
+    pub fn add(&self, definition: Definition, wiring: Wiring) -> oneshot::Receiver<Result<Conclusion, Refusal>> {
         let (done, hears) = oneshot::channel();
         self.send(Request::Add { definition: Box::new(definition), wiring, done });
         hears
@@ -43,10 +60,16 @@ impl Handle {
         hears.await.unwrap_or(Err(Refusal::Ending))
     }
 
-    /// Does something to an agent without waiting for it: for somebody who waits for its death already.
-    pub fn wish(&self, agent: &str, act: Act, by: u32) {
-        let (answer, _) = oneshot::channel();
-        self.send(Request::Act { agent: Some(agent.to_owned()), act, by, reason: String::new(), answer });
+    /// Says what whoever started an agent wants of it, without waiting: they wait for its death already.
+    pub fn wish(&self, agent: &str, tenure: Tenure, wish: Wish, by: u32) {
+        self.send(Request::Wish { agent: agent.to_owned(), tenure, wish, by });
+    }
+
+    /// Keeps the supervisor from ending until the hold is dropped.
+    #[must_use]
+    pub fn hold(&self) -> Hold {
+        self.holds.fetch_add(1, Ordering::SeqCst);
+        Hold(self.clone())
     }
 
     /// Asks the governor.

@@ -11,13 +11,13 @@ use agt_rings::launch::{Checked, Checker, End};
 use agt_sre::sli::Outcome as Evidence;
 use tokio::sync::mpsc;
 
+use super::Supervisor;
 use super::agent::Agent;
-use super::availability::Held;
+use super::audience::Line;
 use super::definition::Definition;
 use super::event::{Event, Whose};
 use super::records::wall_ms;
 use super::status::{CheckSeen, HealthState, HealthStatus};
-use super::{Supervisor, Talk};
 use crate::audit::record::{Action, Actor, Outcome, Record};
 use crate::config::units::Span;
 use crate::machine::health::{Health, Passed, Rules, Watch};
@@ -128,7 +128,7 @@ impl Supervisor {
         };
         let (interval, timeout, retries) = (health.interval.0, health.timeout, health.retries);
         let checked = match checked {
-            Ok(checked) if !quarantined && agent.held == Held::No => checked,
+            Ok(checked) if !quarantined && agent.frozen.is_none() => checked,
             Ok(_) => return arm(agent, interval, &events),
             Err(e) => {
                 eprintln!("error: {}: its health check can't be run: {e}", whose.agent);
@@ -162,18 +162,18 @@ impl Supervisor {
     }
 
     fn say_ready(&self, name: &str, after_ms: u64) {
-        if self.talk == Talk::Normal {
-            eprintln!("{name}  ready after {:.1} s: its health check passes", seconds(after_ms));
-        }
+        let text = format!("{name}  ready after {:.1} s: its health check passes", seconds(after_ms));
+        self.say(name, Line::Course, text);
         self.note_health(name, READY, &format!("after {after_ms} ms"));
     }
 
     fn say_unhealthy(&self, name: &str, why: &str, last: &CheckSeen) {
-        eprintln!("warning: {name} is unhealthy: {why}; the last one {}. It is ended.", last.result);
+        let mut text = format!("warning: {name} is unhealthy: {why}; the last one {}. It is ended.", last.result);
         if let Some(line) = last.output.lines().rev().find(|line| !line.trim().is_empty()) {
-            eprintln!("  it said: {}", super::streams::escaped(line));
+            text.push_str(&format!("\n  it said: {}", super::streams::escaped(line)));
         }
-        eprintln!("help: agt-supervise status {name}");
+        text.push_str(&format!("\nhelp: agt-supervise status {name}"));
+        self.say(name, Line::Matter, text);
         self.note_health(name, UNHEALTHY, &format!("{why}; the last one {}", last.result));
     }
 

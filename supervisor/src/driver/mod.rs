@@ -4,7 +4,9 @@
 //! power (terminate, kill, freeze) is done at once and recorded right after; what gives power (a launch, a revival) is durable
 //! in the audit log before it happens, and does not happen when it can't be recorded.
 
+mod acting;
 mod agent;
+pub mod audience;
 mod availability;
 pub mod definition;
 pub mod event;
@@ -31,6 +33,7 @@ mod watching;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use agt_rings::cgroup::Group;
@@ -39,17 +42,16 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use self::handle::Handle;
 
-use self::agent::{Again, Agent, STOP_WITHIN};
-use self::availability::Held;
+use self::acting::Owed;
+use self::agent::{Agent, STOP_WITHIN};
 use self::definition::Definition;
-use self::event::{Act, Event, Gone, Launched, NotLaunched, OutOfMemory, Refusal, Request, Whose};
+use self::event::{Event, Gone, Launched, NotLaunched, OutOfMemory, Refusal, Request, Whose};
 use self::ground::Ground;
 use self::status::{AgentStatus, KillSeen};
 use self::streams::Wiring;
 use crate::dirs::Dirs;
 use crate::govern::Governor;
-use crate::govern::ask::Ask;
-use crate::machine::lifecycle::{self, Action, Death, Ended, State};
+use crate::machine::lifecycle::{self, Action, Conclusion, Ended};
 use crate::store::Store;
 use crate::telemetry::Telemetry;
 
@@ -80,6 +82,10 @@ pub struct Supervisor {
     telemetry: Telemetry,
     ticks: u64,
     hosting: sagas::Hosting,
+    /// Answers that wait for deaths.
+    owed: Vec<Owed>,
+    /// Work beside the agents that must be over before the end.
+    holds: Arc<AtomicUsize>,
 }
 
 /// Whether the supervisor itself writes what happens to its standard error.
@@ -109,7 +115,8 @@ impl Supervisor {
     #[must_use]
     pub fn new(mode: Mode, dirs: Dirs, ground: Arc<Ground>, store: Store, talk: Talk) -> (Supervisor, Handle) {
         let (events, inbox) = mpsc::unbounded_channel();
-        let handle = Handle { events: events.clone() };
+        let holds = Arc::<AtomicUsize>::default();
+        let handle = Handle { events: events.clone(), holds: Arc::clone(&holds) };
         let supervisor = Supervisor {
             mode,
             dirs,
@@ -126,6 +133,8 @@ impl Supervisor {
             telemetry: Telemetry::new(),
             ticks: 0,
             hosting: sagas::Hosting::default(),
+            owed: Vec::new(),
+            holds,
         };
         (supervisor, handle)
     }
@@ -146,7 +155,7 @@ impl Supervisor {
             self.forget_retired();
             let idle = self.agents.values().all(Agent::is_dead) && self.hosting.is_empty();
             let over = self.ending == Ending::Yes || (self.mode == Mode::UntilLast && self.settled == Settled::Yes);
-            if idle && over {
+            if idle && over && self.holds.load(Ordering::SeqCst) == 0 {
                 break;
             }
         }
@@ -194,6 +203,7 @@ impl Supervisor {
             Event::Checked(whose, checked) => self.checked(&whose, *checked).await,
             Event::Request(request) => self.request(request).await,
             Event::Said(whose, report, answer) => self.said(&whose, report, answer).await,
+            Event::Released => {}
             Event::Tick => self.look_around().await,
             Event::WatchdogGone => self.watchdog_gone(),
         }
@@ -220,12 +230,14 @@ impl Supervisor {
             }
             Request::Saga(ask) => self.saga(ask).await,
             Request::Reload(ask) => self.reload(ask).await,
+            Request::Wish { agent, tenure, wish, by } => self.wish(&agent, tenure, wish, by).await,
             Request::Settle => self.settled = Settled::Yes,
             Request::Govern { ask, by, answer } => {
                 let _ = answer.send(self.govern(ask, by).await);
             }
-            Request::Shutdown => self.end_all(lifecycle::Event::Stop).await,
-            Request::ShutdownNow => self.end_all(lifecycle::Event::Kill { reason: "manual".to_owned() }).await,
+            Request::Shutdown => self.end_all(1).await,
+            // A stop during a stop ends its grace. No kill switch: nobody said that they must not be started again.
+            Request::ShutdownNow => self.end_all(2).await,
         }
     }
 
@@ -233,12 +245,15 @@ impl Supervisor {
         self.ending == Ending::Yes
     }
 
-    async fn end_all(&mut self, event: lifecycle::Event) {
+    async fn end_all(&mut self, stops: usize) {
         self.ending = Ending::Yes;
         for name in self.agents.keys().cloned().collect::<Vec<_>>() {
-            if self.agents.get(&name).is_some_and(|agent| !agent.is_dead()) {
-                self.step(&name, event.clone()).await;
+            let Some(agent) = self.agents.get_mut(&name).filter(|agent| !agent.is_dead()) else { continue };
+            agent.not_again();
+            for _ in 0..stops {
+                self.step(&name, lifecycle::Event::Stop).await;
             }
+            self.note_taking(&name, records::STOP, "the supervisor was told to end");
         }
     }
 
@@ -254,7 +269,12 @@ impl Supervisor {
         names.iter().filter_map(|name| self.status_of(name)).collect()
     }
 
-    async fn add(&mut self, mut definition: Definition, wiring: Wiring, done: oneshot::Sender<Result<Death, Refusal>>) {
+    async fn add(
+        &mut self,
+        mut definition: Definition,
+        wiring: Wiring,
+        done: oneshot::Sender<Result<Conclusion, Refusal>>,
+    ) {
         let name = definition.name().to_owned();
         if self.ending == Ending::Yes {
             let _ = done.send(Err(Refusal::Ending));
@@ -280,7 +300,10 @@ impl Supervisor {
         }
         definition.own_id = self.own_id(&definition);
         let log = self.dirs.logs().join(format!("{name}.log"));
-        self.agents.insert(name.clone(), Agent::new(definition, wiring, log, done));
+        let mut agent = Agent::new(definition, wiring, log, done);
+        // Lives are counted on: what is late from an earlier one must not be taken for this one's.
+        agent.launches = self.agents.get(&name).map_or(0, |known| known.launches);
+        self.agents.insert(name.clone(), agent);
         self.step(&name, lifecycle::Event::Launch).await;
     }
 
@@ -336,12 +359,12 @@ impl Supervisor {
                     // ESRCH: it has ended, and its exit is on the way.
                     let _ = running.signal(libc::SIGTERM);
                 }
-                self.note_taking(name, records::STOP, "");
+                self.note_ending(name, records::STOP);
             }
             Action::KillTree => {
                 agent.strikes += 1;
                 kill_tree(agent.whose(), agent.group.clone(), agent.running.clone(), events);
-                self.note_taking(name, records::KILL, "");
+                self.note_ending(name, records::KILL);
             }
             Action::Launch => return self.launch(name).await,
             Action::Announce => self.announce(name),
@@ -398,7 +421,7 @@ impl Supervisor {
         agent.running = None;
         agent.group = None;
         agent.started = None;
-        agent.held = Held::No;
+        agent.frozen = None;
         agent.served.abort_all();
         agent.health.end();
         let status = |usage: agt_rings::launch::Usage| usage.status;
@@ -431,96 +454,6 @@ impl Supervisor {
             verified_empty: report.is_some(),
         });
         if agent.strikes == 0 { agent.gone.take() } else { None }
-    }
-
-    async fn act(
-        &mut self,
-        agent: Option<&str>,
-        act: Act,
-        by: u32,
-        reason: String,
-        answer: oneshot::Sender<Result<Vec<AgentStatus>, Refusal>>,
-    ) {
-        let names = match self.named(agent) {
-            Ok(names) => names,
-            Err(Refusal::Unknown(name)) if act == Act::Revive => {
-                let revived = self.govern(Ask::Revive { agent: name, reason }, by).await;
-                let _ = answer.send(revived.map(|_| Vec::new()));
-                return;
-            }
-            Err(refusal) => {
-                let _ = answer.send(Err(refusal));
-                return;
-            }
-        };
-        let mut waits = None;
-        for name in &names {
-            if let Err(refusal) = self.act_on(name, act, by, &reason).await {
-                let _ = answer.send(Err(refusal));
-                return;
-            }
-            let ends = matches!(act, Act::Stop | Act::Kill);
-            if ends && self.agents.get(name).is_some_and(|agent| !agent.is_dead()) {
-                waits = Some(name.clone());
-            }
-        }
-        // The answer comes with the last agent's death; the earlier ones are ended by the same strike.
-        match waits.and_then(|name| self.agents.get_mut(&name)) {
-            Some(agent) => agent.owed.push(answer),
-            None => {
-                let _ = answer.send(Ok(self.statuses(&names)));
-            }
-        }
-    }
-
-    async fn act_on(&mut self, name: &str, act: Act, by: u32, reason: &str) -> Result<(), Refusal> {
-        let Some(agent) = self.agents.get_mut(name) else { return Err(Refusal::Unknown(name.to_owned())) };
-        match act {
-            Act::Stop => self.step(name, lifecycle::Event::Stop).await,
-            Act::Kill => {
-                let reason = if reason.is_empty() { "manual" } else { reason };
-                self.governor.mark_killed(name, reason);
-                self.step(name, lifecycle::Event::Kill { reason: reason.to_owned() }).await;
-            }
-            Act::Restart => {
-                if agent.is_dead() {
-                    self.step(name, lifecycle::Event::Launch).await;
-                } else {
-                    agent.start_again();
-                    self.step(name, lifecycle::Event::Stop).await;
-                }
-            }
-            Act::Revive => {
-                if !agent.is_dead() && !matches!(agent.life.state(), State::Backoff { .. }) {
-                    return Err(Refusal::NotNow(format!("{name} is not dead")));
-                }
-                self.revive(name, by, reason).await?;
-                self.step(name, lifecycle::Event::Revive).await;
-            }
-            Act::Freeze | Act::Thaw => {
-                let Some(group) = agent.group.clone() else {
-                    return Err(Refusal::NotNow(format!("{name} does not run in a cgroup, so it can't be frozen")));
-                };
-                let frozen = tokio::task::spawn_blocking(move || match act {
-                    Act::Freeze => group.freeze(STOP_WITHIN),
-                    _ => group.thaw(STOP_WITHIN),
-                });
-                match frozen.await {
-                    Ok(Ok(_)) => {
-                        if let Some(agent) = self.agents.get_mut(name) {
-                            agent.held = if act == Act::Freeze { Held::ByOperator } else { Held::No };
-                        }
-                        if let Some(governed) = self.governor.get_mut(name).filter(|_| act == Act::Thaw) {
-                            governed.quarantined = None;
-                        }
-                        self.note_taking(name, if act == Act::Freeze { records::FREEZE } else { records::THAW }, reason)
-                    }
-                    Ok(Err(e)) => return Err(Refusal::NotNow(e.to_string())),
-                    Err(e) => return Err(Refusal::NotNow(e.to_string())),
-                }
-            }
-        }
-        Ok(())
     }
 }
 

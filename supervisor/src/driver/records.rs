@@ -2,11 +2,13 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::agent::Again;
+use super::audience::Line;
 use super::event::Refusal;
 use super::streams::Wiring;
-use super::{Again, Supervisor, Talk};
+use super::{Ending, Supervisor};
 use crate::audit::record::{Action, Actor, Outcome, Record};
-use crate::machine::lifecycle::{self, Death};
+use crate::machine::lifecycle::{self, Conclusion, Death, State};
 use crate::store::StoreError;
 
 pub(super) const LAUNCH: Action = Action::new("launch");
@@ -14,6 +16,8 @@ pub(super) const STOP: Action = Action::new("stop");
 pub(super) const KILL: Action = Action::new("kill");
 pub(super) const FREEZE: Action = Action::new("freeze");
 pub(super) const THAW: Action = Action::new("thaw");
+pub(super) const RESTART: Action = Action::new("restart");
+pub(super) const REVIVE: Action = Action::new("revive");
 pub(super) const END: Action = Action::new("end");
 
 /// Milliseconds since the epoch, for records; a clock before 1970 counts as 0.
@@ -43,22 +47,37 @@ impl Supervisor {
         self.durable(record).await
     }
 
-    async fn durable(&self, record: Record) -> Result<(), Refusal> {
+    pub(super) async fn durable(&self, record: Record) -> Result<(), Refusal> {
         self.store.append_audit(record).await.map(drop).map_err(|e| not_recorded(&e))
     }
 
     /// What takes power is noted after the fact; a lost note is counted by the store and itself recorded.
     pub(super) fn note_taking(&self, name: &str, action: Action, reason: &str) {
         let record = Record::new(wall_ms(), Actor::Supervisor, action, Outcome::Done).agent(name).reason(reason);
+        self.note(record);
+    }
+
+    /// Notes a record without waiting; a lost note is counted by the store and itself recorded.
+    pub(super) fn note(&self, record: Record) {
         let _ = self.store.append_audit_nowait(record);
+    }
+
+    /// Notes an end that a rule of ours wants. Whoever orders a stop or a kill notes that themselves, with their reason.
+    pub(super) fn note_ending(&self, name: &str, action: Action) {
+        match self.agents.get(name).map(|agent| agent.life.state()) {
+            Some(State::Stopping { death: Death::Stopped { .. } } | State::Killing { death: Death::Killed { .. } }) => {
+            }
+            Some(State::Killing { death: Death::Stopped { .. } }) => {
+                self.note_taking(name, action, "its stop was not heeded within its grace, or was asked for again");
+            }
+            Some(State::Stopping { death } | State::Killing { death }) => self.note_taking(name, action, death.word()),
+            _ => self.note_taking(name, action, ""),
+        }
     }
 
     pub(super) fn announce(&self, name: &str) {
         let Some(agent) = self.agents.get(name) else { return };
         let Some(plan) = &agent.plan else { return };
-        if self.talk == Talk::Quiet {
-            return;
-        }
         let limits = &plan.limits;
         let mut line = format!("{name}  {}", plan.ring);
         if let Some(bytes) = limits.memory_bytes {
@@ -75,10 +94,10 @@ impl Supervisor {
             line.push_str(&format!("  net {}", forward.target));
         }
         line.push_str(&format!("   enforced: {}", plan.report.extent()));
-        eprintln!("{line}");
         for words in agt_rings::report::in_words(&plan.report.gaps) {
-            eprintln!("  not enforced: {words}");
+            line.push_str(&format!("\n  not enforced: {words}"));
         }
+        self.say(name, Line::Course, line);
     }
 
     /// Says, records and answers that an agent is dead.
@@ -92,25 +111,29 @@ impl Supervisor {
         if again_in.is_some() {
             self.telemetry.restarts(name);
         }
-        let quiet = self.talk == Talk::Quiet;
         self.note_death(name, death);
         let Some(agent) = self.agents.get_mut(name) else { return };
         agent.last_death = Some(death.clone());
-        let failed_launch = matches!(death, Death::LaunchFailed { .. });
-        if failed_launch || !quiet {
-            eprintln!("{}", obituary(name, death, again_in, agent.life.restarts()));
-            if matches!(agent.life.state(), lifecycle::State::Ended { gave_up: lifecycle::GaveUp::Yes, .. }) {
-                eprintln!("error: {name}: gave up after {} restarts within its window", agent.life.restarts());
-            }
+        let conclusion = agent.conclusion().unwrap_or(Conclusion { death: death.clone(), gave_up_after: None });
+        let mut text = obituary(name, death, again_in, agent.life.restarts());
+        if let Some(restarts) = conclusion.gave_up_after {
+            text.push_str(&format!("\nerror: {name}: gave up after {restarts} restarts within its window"));
         }
+        let failed_launch = matches!(death, Death::LaunchFailed { .. });
+        self.say(name, if failed_launch { Line::Matter } else { Line::Course }, text);
         if again_in.is_some() {
             return;
         }
+        let Some(agent) = self.agents.get_mut(name) else { return };
         if agent.again == Again::Yes {
             agent.again = Again::No;
-            Box::pin(self.step(name, lifecycle::Event::Launch)).await;
-            return;
+            // Killed, or everything ends: whoever wanted it started again was overruled.
+            if self.ending == Ending::No && !matches!(death, Death::Killed { .. }) {
+                Box::pin(self.step(name, lifecycle::Event::Launch)).await;
+                return;
+            }
         }
+        let Some(agent) = self.agents.get_mut(name) else { return };
         // Whoever gave it its streams sees their end now; should it live again, its words go to its log.
         agent.wiring = Wiring::Log;
         let mut status = agent.status();
@@ -121,12 +144,11 @@ impl Supervisor {
                 eprintln!("error: {name}: the status file {} can't be written: {e}", file.path().display());
             }
         }
-        for owed in agent.owed.drain(..) {
-            let _ = owed.send(Ok(vec![status.clone()]));
-        }
+        agent.audience = None;
         if let Some(done) = agent.done.take() {
-            let _ = done.send(Ok(death.clone()));
+            let _ = done.send(Ok(conclusion));
         }
+        self.pay_for(name);
     }
 }
 
@@ -158,4 +180,10 @@ fn bytes_text(bytes: u64) -> String {
         .iter()
         .find(|(_, size)| bytes >= *size && bytes.is_multiple_of(*size))
         .map_or_else(|| format!("{bytes} B"), |(unit, size)| format!("{}{unit}", bytes / size))
+}
+
+/// The time of day in UTC, for people.
+pub(super) fn clock() -> String {
+    let seconds = wall_ms().div_euclid(1000).rem_euclid(86_400);
+    format!("{:02}:{:02}:{:02} UTC", seconds / 3600, seconds / 60 % 60, seconds % 60)
 }

@@ -2,6 +2,7 @@
 
 use tokio::sync::oneshot;
 
+use super::Supervisor;
 use super::agent::Again;
 use super::definition::Definition;
 use super::event::{Refusal, Request};
@@ -9,7 +10,6 @@ use super::governing;
 use super::handle::Handle;
 use super::records::wall_ms;
 use super::streams::Wiring;
-use super::{Ending, Supervisor};
 use crate::audit::record::{Actor, Outcome, Record};
 use crate::config::{self, AgentPlan};
 use crate::machine::lifecycle::{self, State};
@@ -140,7 +140,7 @@ impl Supervisor {
 
     /// All of it or, where one part can't be, nothing: durable first, because a new plan can give power.
     async fn edit(&mut self, edits: Vec<Edit>, by: u32, reason: &str) -> Result<(), Refusal> {
-        if self.ending == Ending::Yes {
+        if self.is_ending() {
             return Err(Refusal::Ending);
         }
         let mut commit = Commit::new();
@@ -200,7 +200,7 @@ impl Supervisor {
         let now = self.governor.now();
         if let Some(governed) = self.governor.get_mut(&name) {
             match governed.take_specs(&definition.plan.slos, subject, now) {
-                Ok(dropped) => governing::tell_dropped(&name, &dropped),
+                Ok(dropped) => governing::tell_dropped(definition.audience.as_ref(), self.talk, &name, &dropped),
                 Err(e) => eprintln!("error: {name}: its SLOs stay as they were: {e}"),
             }
         }

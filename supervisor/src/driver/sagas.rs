@@ -194,9 +194,7 @@ impl Supervisor {
         let subject = Subject { plan: plan_hash, program: None };
         let vouching = if plan.vouch == Switch::On { Vouching::ByHand } else { Vouching::Nobody };
         let taken = self.governor.take_up(&plan.identity, &plan.slos, subject.clone(), plan.ceiling, vouching).await;
-        for slo in taken.map_err(refusal)? {
-            eprintln!("warning: {name}: its SLO {slo} is gone from its file, and what it had counted with it");
-        }
+        governing::tell_dropped(None, self.talk, &name, &taken.map_err(refusal)?);
         if begins == Begins::Anew {
             self.not_killed(&name)?;
             self.breaker_closed(&name)?;

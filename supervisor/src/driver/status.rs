@@ -40,6 +40,12 @@ pub struct AgentStatus {
     pub memory_limit_bytes: Option<u64>,
     /// Its log.
     pub log: std::path::PathBuf,
+    /// Who holds all its tasks; `null` while they may run.
+    #[serde(default)]
+    pub frozen: Option<Frozen>,
+    /// In an answer to an order: why there was nothing, or not the usual, to be done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remark: Option<String>,
     /// What the kill switch last did to it.
     pub kill: Option<KillSeen>,
     /// Trust, budget, burn and breaker.
@@ -48,6 +54,27 @@ pub struct AgentStatus {
     /// Its health; `None` if it has no health check.
     #[serde(default)]
     pub health: Option<HealthStatus>,
+}
+
+/// Who holds an agent's tasks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Frozen {
+    /// An operator.
+    Operator,
+    /// A quarantine, by the remedy of an SLO.
+    Quarantine,
+}
+
+impl Frozen {
+    /// The word for people.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Frozen::Operator => "operator",
+            Frozen::Quarantine => "quarantine",
+        }
+    }
 }
 
 /// Where an agent's health stands.

@@ -360,18 +360,20 @@ impl Governor {
     /// Nobody of that name; a record that can't be written.
     pub async fn revive(&mut self, name: &str, reason: &str, by: u32) -> Result<bool, GovernError> {
         let mark = self.known(name).await?.killed.clone();
-        let mut record =
-            Record::new(wall_ms(), Actor::Operator(by), REVIVE, Outcome::Allowed).agent(name).reason(reason);
-        if let Some(mark) = &mark {
-            record = record.detail("killed", mark.reason.as_str());
-        }
+        let record = |outcome| Record::new(wall_ms(), Actor::Operator(by), REVIVE, outcome).agent(name).reason(reason);
+        let Some(mark) = mark else {
+            // Nothing is given, so the record waits for nobody.
+            let _ = self.store.append_audit_nowait(record(Outcome::Failed).detail("why", "it was not killed"));
+            return Ok(false);
+        };
+        let record = record(Outcome::Allowed).detail("killed", mark.reason.as_str());
         // Recorded before the mark goes: a revival that can't be written leaves the agent dead.
         self.store.commit(Commit::new().audit(record).delete_state(name, stored::KILLED)).await?;
         if let Some(governed) = self.agents.get_mut(name) {
             let _ = governed.revive();
         }
         self.flush().await?;
-        Ok(mark.is_some())
+        Ok(true)
     }
 
     /// How long an open breaker still refuses.

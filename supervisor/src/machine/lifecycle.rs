@@ -15,6 +15,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::ended::cause;
+pub use super::ended::{Conclusion, Ended};
 pub use super::health::Health;
 use super::restart::Policy;
 pub use super::rules::Rules;
@@ -115,19 +117,6 @@ impl Death {
             Death::Taken => "taken",
         }
     }
-}
-
-/// What ended the tree, as far as the driver could see.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ended {
-    /// The main process exited.
-    Exit(i32),
-    /// The main process died of a signal.
-    Signal(i32),
-    /// The main process died of a signal and the kernel counted an OOM kill in its group.
-    OutOfMemory,
-    /// No status: the whole tree was taken.
-    Taken,
 }
 
 /// Where an agent is in its life.
@@ -290,6 +279,7 @@ impl Lifecycle {
     #[must_use]
     pub fn step(&mut self, event: Event, now: Now, draw: f64) -> Vec<Action> {
         match (self.state.clone(), event) {
+            (State::Ended { death: Death::Killed { .. }, .. }, Event::Launch) => Vec::new(),
             (State::Idle | State::Ended { .. }, Event::Launch | Event::Revive) => {
                 self.restarts = 0;
                 self.window_began = now;
@@ -329,8 +319,11 @@ impl Lifecycle {
                 Event::Kill { reason },
             ) => self.kill(Death::Killed { reason }),
             (State::Backoff { death, .. }, Event::Stop) => self.rest(death),
-            (State::Backoff { .. } | State::Idle | State::Ended { .. }, Event::Kill { reason }) => {
-                self.rest(Death::Killed { reason })
+            (State::Backoff { .. } | State::Idle, Event::Kill { reason }) => self.rest(Death::Killed { reason }),
+            // Nothing ran, so nothing dies; but it stays dead from now on.
+            (State::Ended { .. }, Event::Kill { reason }) => {
+                self.state = State::Ended { death: Death::Killed { reason }, gave_up: GaveUp::No };
+                Vec::new()
             }
             _ => Vec::new(),
         }
@@ -391,15 +384,6 @@ impl Lifecycle {
     }
 }
 
-fn cause(ended: &Ended) -> Death {
-    match ended {
-        Ended::Exit(code) => Death::Exit { code: *code },
-        Ended::Signal(signal) => Death::Signal { signal: *signal },
-        Ended::OutOfMemory => Death::MemoryLimit,
-        Ended::Taken => Death::Taken,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::restart::Restart;
@@ -442,6 +426,17 @@ mod tests {
         assert!(matches!(life.state(), State::Ended { death: Death::Killed { .. }, .. }));
         assert!(life.step(Event::BackoffOver, 4, 0.5).is_empty());
         assert_eq!(life.step(Event::Revive, 5, 0.5), [Action::DisarmAll, Action::Launch]);
+    }
+
+    #[test]
+    fn no_launch_brings_a_killed_agent_back_and_killing_the_dead_buries_nobody() {
+        let mut life = running(Policy::Always);
+        let _ = life.step(Event::Stop, 2, 0.5);
+        let _ = life.step(Event::Ended(Ended::Exit(0)), 3, 0.5);
+        assert_eq!(life.step(Event::Kill { reason: "manual".into() }, 4, 0.5), []);
+        assert!(matches!(life.state(), State::Ended { death: Death::Killed { .. }, .. }));
+        assert_eq!(life.step(Event::Launch, 5, 0.5), []);
+        assert_eq!(life.step(Event::Revive, 6, 0.5), [Action::DisarmAll, Action::Launch]);
     }
 
     #[test]

@@ -218,6 +218,8 @@ impl LiveRun {
             usage,
             memory_limit_bytes: seen.memory_limit_bytes,
             log: seen.log,
+            frozen: None,
+            remark: None,
             kill: None,
             governed: None,
             health: None,

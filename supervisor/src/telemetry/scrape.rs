@@ -135,7 +135,7 @@ fn add_agents(sample: &mut Sample, telemetry: &Telemetry, agents: &[AgentStatus]
             continue;
         };
         let labels = [("agent", agent.name.as_str())];
-        sample.set_state(&names::AGENT_STATE, &labels, state::agent_state(&agent.state));
+        sample.set_state(&names::AGENT_STATE, &labels, state::agent_state(&agent.state, agent.frozen));
         sample.set_state(&names::AGENT_RING, &labels, state::ring(agent.ring));
         if let Some(report) = &agent.report {
             sample.set_state(&names::AGENT_ENFORCED, &labels, report.extent());

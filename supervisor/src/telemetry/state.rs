@@ -2,11 +2,12 @@
 
 use agt_rings::Ring;
 
+use crate::driver::status::Frozen;
 use crate::machine::lifecycle::{GaveUp, State};
 
 /// States of an agent. `gave_up` is its own: an operator must look, where `ended` is often meant.
-pub const AGENT_STATES: [&str; 8] =
-    ["idle", "starting", "running", "stopping", "killing", "backoff", "ended", "gave_up"];
+pub const AGENT_STATES: [&str; 9] =
+    ["idle", "starting", "running", "frozen", "stopping", "killing", "backoff", "ended", "gave_up"];
 /// Where a health check stands, as `HealthState::word` has it.
 pub const HEALTH_STATES: [&str; 5] = ["down", "starting", "healthy", "failing", "unhealthy"];
 /// Rings.
@@ -23,8 +24,9 @@ pub const BREAKER_STATES: [&str; 5] = ["closed", "open", "half-open", "forced-op
 
 /// The word for an agent's state.
 #[must_use]
-pub(super) fn agent_state(state: &State) -> &'static str {
+pub(super) fn agent_state(state: &State, frozen: Option<Frozen>) -> &'static str {
     match state {
+        State::Running { .. } if frozen.is_some() => "frozen",
         State::Idle => "idle",
         State::Starting => "starting",
         State::Running { .. } => "running",
