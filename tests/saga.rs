@@ -408,7 +408,7 @@ fn a_saga_whose_serve_was_killed_is_finished_by_the_next_serve_without_asking() 
     until("the next serve has finished it", || shown(&rig, &id)["state"] == "completed");
     assert!(processes_with(&mark).is_empty(), "a step outlived its supervisor");
     let shown = shown(&rig, &id)["history"].to_string();
-    assert!(shown.contains("was running when the supervisor died"), "{shown}");
+    assert!(shown.contains("was running when the supervisor stopped"), "{shown}");
     assert_eq!(log(&rig).get("forward before new"), Some(&1), "{:?}", log(&rig));
     let said = end(second).stderr;
     assert!(said.contains(&format!("saga {id} is taken up where it stood")), "{said}");

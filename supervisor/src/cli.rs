@@ -341,6 +341,7 @@ pub fn main() -> ExitCode {
                 }
                 _ => 0,
             };
+            crate::say::flush();
             return ExitCode::from(code);
         }
     };

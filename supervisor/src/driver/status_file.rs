@@ -11,8 +11,9 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use nix::fcntl::{OFlag, open, openat, renameat};
-use nix::sys::stat::Mode;
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, open, openat, renameat};
+use nix::sys::stat::{Mode, SFlag, fstatat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 /// Names tried for the new file before giving up: somebody else's leftovers, or an agent in our way.
@@ -30,15 +31,20 @@ impl StatusFile {
     /// Takes hold of the folder. To be called before any agent runs that could rearrange the path to it.
     ///
     /// # Errors
-    /// A folder that isn't there or can't be entered; a path that names no file.
+    /// A folder that isn't there or can't be entered; a path that names no file, or a folder.
     pub fn new(path: &Path) -> io::Result<StatusFile> {
         let path = std::path::absolute(path)?;
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "it names no file"));
         };
         let folder = open(parent, OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_RDONLY, Mode::empty())?;
-        nix::unistd::faccessat(&folder, ".", nix::unistd::AccessFlags::W_OK, nix::fcntl::AtFlags::AT_EACCESS)?;
-        Ok(StatusFile { folder: Arc::new(folder), name: name.to_owned(), path: path.clone() })
+        nix::unistd::faccessat(&folder, ".", nix::unistd::AccessFlags::W_OK, AtFlags::AT_EACCESS)?;
+        let (name, folder) = (name.to_owned(), Arc::new(folder));
+        let there = fstatat(&*folder, name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW);
+        if there.is_ok_and(|there| there.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFDIR.bits()) {
+            return Err(Errno::EISDIR.into());
+        }
+        Ok(StatusFile { folder, name, path: path.clone() })
     }
 
     /// The path as it was given, made absolute.
