@@ -51,6 +51,10 @@ pub fn run(global: &Global, args: RunArgs) -> Outcome {
     }
     namesakes::refuse(plans.iter().map(|(plan, _)| plan))?;
     let several = plans.len() > 1;
+    if several && args.status_file.is_some() {
+        let text = "--status-file is the place for one agent's final state, and several are named";
+        return Err(Failure::usage(text).help("run them one by one; nothing was started"));
+    }
     let status_file = args.status_file.as_deref().map(status_file).transpose()?;
     let definitions: Vec<(Definition, StdioKind)> = plans
         .into_iter()
