@@ -107,6 +107,16 @@ impl Supervisor {
         self.pay();
     }
 
+    /// One agent is dead, and about to be started again by a later order: whoever waited for its end is told that.
+    pub(super) fn pay_overruled(&mut self, name: &str) {
+        for owed in &mut self.owed {
+            if owed.alive.remove(name) {
+                owed.remarks.insert(name.to_owned(), "ended, and was started again by a later order".to_owned());
+            }
+        }
+        self.pay();
+    }
+
     fn pay(&mut self) {
         for owed in self.owed.extract_if(.., |owed| owed.alive.is_empty()).collect::<Vec<_>>() {
             let mut statuses = self.statuses(&owed.names);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use agt_rings::cgroup::{Group, KillReport, Usage};
+use agt_rings::cgroup::{Group, Usage};
 use agt_rings::launch::{Checked, Exit, Running};
 use agt_rings::plan::Plan;
 use tokio::sync::oneshot;
@@ -13,7 +13,7 @@ use super::experimenting::Order;
 use super::observing::Observed;
 use super::sagas::SagaAsk;
 use super::scene::Scene;
-use super::status::AgentStatus;
+use super::status::{AgentStatus, KillSeen};
 use super::streams::Wiring;
 use crate::govern::ask::{Answer, Ask};
 use crate::govern::report::{Reply, Report};
@@ -29,7 +29,7 @@ pub enum Event {
     /// An agent's main process ended and its tree was verified gone.
     Exited(Whose, Gone),
     /// A kill has done its work.
-    Killed(Whose, Option<KillReport>),
+    Killed(Whose, KillSeen),
     /// A health check has ended; the error is ours, not the agent's.
     Checked(Whose, Box<std::io::Result<Checked>>),
     /// An operator or the program asks.

@@ -99,11 +99,9 @@ impl Supervisor {
     pub(super) async fn take_up(&mut self, definition: &Definition) -> Result<(), Refusal> {
         let name = definition.name();
         let plan = &definition.plan;
-        let dropped = self
-            .governor
-            .take_up(&plan.identity, &plan.slos, subject(definition).await, plan.ceiling, definition.vouching)
-            .await
-            .map_err(refusal)?;
+        let (subject, what) = (subject(definition).await, records::asked(plan.identity.uid, name));
+        let taken = self.governor.take_up(&plan.identity, &plan.slos, subject, plan.ceiling, definition.vouching);
+        let dropped = records::in_time(&self.store, what, taken).await?.map_err(refusal)?;
         tell_dropped(definition.audience.as_ref(), self.talk, name, &dropped);
         self.not_killed(name)?;
         self.breaker_closed(name)
@@ -300,17 +298,22 @@ impl Supervisor {
         };
         let changed = changes(&agent.definition, from, to);
         let text = format!(
-            "Demoted from {from} to {to} at {}: {changed}.\nIt is restarted in {to}, and returns at a start after the budget has recovered: agt-supervise slo {name} --explain",
+            "Demoted from {from} to {to} at {}: {changed}.\nFrom now on it runs in {to}, and returns at a start after the budget has recovered: agt-supervise slo {name} --explain",
             records::clock()
         );
         self.say(name, Line::Matter, text);
         self.note_taking(name, DEMOTE, &format!("{from} to {to}: {}", verdict.slo));
         let Some(agent) = self.agents.get_mut(name) else { return };
-        if matches!(agent.life.state(), State::Running { .. } | State::Starting | State::Stopping { .. }) {
-            agent.start_again();
-            // Twice: power is taken at once, so there is no grace in the ring that it has lost.
-            self.step(name, lifecycle::Event::Stop).await;
-            self.step(name, lifecycle::Event::Stop).await;
+        match agent.life.state() {
+            State::Running { .. } | State::Starting => {
+                agent.start_again();
+                // Twice: power is taken at once, so there is no grace in the ring that it has lost.
+                self.step(name, lifecycle::Event::Stop).await;
+                self.step(name, lifecycle::Event::Stop).await;
+            }
+            // Whoever ends it has decided whether it comes back; what it says of itself must not.
+            State::Stopping { .. } => self.step(name, lifecycle::Event::GraceOver).await,
+            _ => {}
         }
     }
 
@@ -374,7 +377,9 @@ impl Supervisor {
     }
 
     pub(super) async fn revive(&mut self, name: &str, by: u32, reason: &str) -> Result<(), Refusal> {
-        self.governor.revive(name, reason, by).await.map(drop).map_err(refusal)
+        let what = records::asked(by, name);
+        let revived = records::in_time(&self.store, what, self.governor.revive(name, reason, by)).await?;
+        revived.map(drop).map_err(refusal)
     }
 
     pub(super) async fn govern(&mut self, ask: Ask, by: u32) -> Result<Answer, Refusal> {
@@ -387,7 +392,8 @@ impl Supervisor {
             Ask::Forget { agent, .. } => Some(agent.clone()),
             _ => None,
         };
-        let answer = self.governor.ask(ask, by).await.map_err(refusal)?;
+        let what = records::asked(by, ask.agent().unwrap_or_default());
+        let answer = records::in_time(&self.store, what, self.governor.ask(ask, by)).await?.map_err(refusal)?;
         if let Some(name) = forgotten {
             // Another file may have the name from now on.
             self.agents.remove(&name);

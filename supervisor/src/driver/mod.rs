@@ -16,10 +16,12 @@ mod governing;
 pub mod ground;
 mod handle;
 pub mod health;
+pub mod killing;
 pub(crate) mod launching;
 pub mod logfile;
 mod marked;
 pub mod observing;
+mod reach;
 pub mod records;
 pub mod reload;
 pub mod sagas;
@@ -34,7 +36,7 @@ mod watching;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use agt_rings::cgroup::Group;
 use agt_rings::launch::{Exit, Running};
@@ -86,6 +88,8 @@ pub struct Supervisor {
     owed: Vec<Owed>,
     /// Work beside the agents that must be over before the end.
     holds: Arc<AtomicUsize>,
+    /// The kill switch's way past this loop.
+    reach: reach::Reach,
 }
 
 /// Whether the supervisor itself writes what happens to its standard error.
@@ -116,7 +120,8 @@ impl Supervisor {
     pub fn new(mode: Mode, dirs: Dirs, ground: Arc<Ground>, store: Store, talk: Talk) -> (Supervisor, Handle) {
         let (events, inbox) = mpsc::unbounded_channel();
         let holds = Arc::<AtomicUsize>::default();
-        let handle = Handle { events: events.clone(), holds: Arc::clone(&holds) };
+        let reach = reach::Reach::default();
+        let handle = Handle { events: events.clone(), holds: Arc::clone(&holds), reach: reach.clone() };
         let supervisor = Supervisor {
             mode,
             dirs,
@@ -135,6 +140,7 @@ impl Supervisor {
             hosting: sagas::Hosting::default(),
             owed: Vec::new(),
             holds,
+            reach,
         };
         (supervisor, handle)
     }
@@ -223,7 +229,7 @@ impl Supervisor {
                 let _ = answer.send(self.scene(&agent));
             }
             Request::Experiment { agent, order, answer } => {
-                let _ = answer.send(self.experiment(&agent, order));
+                let _ = answer.send(self.experiment(&agent, order).await);
             }
             Request::Act { agent, act, by, reason, answer } => {
                 self.act(agent.as_deref(), act, by, reason, answer).await
@@ -389,6 +395,7 @@ impl Supervisor {
                     }
                 }
                 let running = Arc::new(launched.running);
+                self.reach.enter(&whose.agent, &running, launched.group.as_ref());
                 agent.running = Some(Arc::clone(&running));
                 agent.group = launched.group.clone();
                 governing::serve(agent, whose, &launched.plan, &self.events);
@@ -418,6 +425,7 @@ impl Supervisor {
             self.telemetry.used(&whose.agent, whose.life, usage);
             agent.oom_kills_before += usage.oom_kills.unwrap_or(0);
         }
+        self.reach.leave(&whose.agent);
         agent.running = None;
         agent.group = None;
         agent.started = None;
@@ -444,15 +452,11 @@ impl Supervisor {
     }
 
     /// Notes what a kill did; the end that waited for the last of them.
-    fn note_kill(&mut self, whose: &Whose, report: Option<agt_rings::cgroup::KillReport>) -> Option<Gone> {
-        self.telemetry.killed(report.map(|report| report.took));
+    fn note_kill(&mut self, whose: &Whose, seen: KillSeen) -> Option<Gone> {
+        self.telemetry.killed(seen.took_us.map(Duration::from_micros));
         let agent = self.agents.get_mut(&whose.agent).filter(|agent| agent.launches == whose.life)?;
         agent.strikes = agent.strikes.saturating_sub(1);
-        agent.kill = Some(KillSeen {
-            processes: report.map_or(0, |report| report.processes),
-            took_us: report.map_or(0, |report| u64::try_from(report.took.as_micros()).unwrap_or(u64::MAX)),
-            verified_empty: report.is_some(),
-        });
+        agent.kill = Some(seen);
         if agent.strikes == 0 { agent.gone.take() } else { None }
     }
 }
@@ -465,15 +469,11 @@ fn kill_tree(
     events: mpsc::UnboundedSender<Event>,
 ) {
     tokio::task::spawn_blocking(move || {
-        let report = group.as_ref().map(|group| group.kill(STOP_WITHIN));
-        if let Some(running) = &running {
-            // Without a cgroup this is the kill; with one the init is gone already (ESRCH).
-            let _ = running.kill_init();
-        }
-        if let Some(Err(e)) = &report {
-            eprintln!("error: {}: the kill could not be verified: {e}", whose.agent);
-        }
-        let _ = events.send(Event::Killed(whose, report.and_then(Result::ok)));
+        let seen = killing::end(group.as_deref(), running.as_deref(), STOP_WITHIN).unwrap_or_else(|e| {
+            eprintln!("error: {}: the kill could not be verified: {}", whose.agent, launching::in_full(&e));
+            KillSeen::unverified()
+        });
+        let _ = events.send(Event::Killed(whose, seen));
     });
 }
 

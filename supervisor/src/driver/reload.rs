@@ -8,7 +8,7 @@ use super::definition::Definition;
 use super::event::{Refusal, Request};
 use super::governing;
 use super::handle::Handle;
-use super::records::wall_ms;
+use super::records::{self, wall_ms};
 use super::streams::Wiring;
 use crate::audit::record::{Actor, Outcome, Record};
 use crate::config::{self, AgentPlan};
@@ -147,7 +147,9 @@ impl Supervisor {
         for edit in &edits {
             commit = commit.audit(self.record_of(edit, by, reason)?);
         }
-        self.store.commit(commit).await.map_err(|e| Refusal::NotRecorded(e.to_string()))?;
+        let what = records::asked(by, edits.first().map_or("", Edit::agent));
+        let recorded = records::in_time(&self.store, what, self.store.commit(commit)).await?;
+        recorded.map_err(|e| records::not_recorded(&e))?;
         for edit in edits {
             match edit {
                 Edit::Change { plan, process, .. } => self.change(*plan, process).await,

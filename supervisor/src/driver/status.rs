@@ -140,10 +140,10 @@ pub struct CheckSeen {
 /// What a kill did.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct KillSeen {
-    /// Processes ended.
-    pub processes: usize,
-    /// Microseconds from the trigger until the cgroup was empty.
-    pub took_us: u64,
-    /// The cgroup was seen empty (without one: the init was seen dead).
+    /// Processes ended; `null` without a cgroup, where nobody counts them.
+    pub processes: Option<usize>,
+    /// Microseconds from the trigger until nothing was left; `null` when that was not verified.
+    pub took_us: Option<u64>,
+    /// The cgroup was seen empty; without one: the end of the PID namespace was seen.
     pub verified_empty: bool,
 }

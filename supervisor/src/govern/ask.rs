@@ -60,6 +60,20 @@ pub enum Ask {
     },
 }
 
+impl Ask {
+    /// The agent that it is about, unless it is about all.
+    #[must_use]
+    pub fn agent(&self) -> Option<&str> {
+        match self {
+            Ask::Slo { agent } | Ask::Trust { agent } => agent.as_deref(),
+            Ask::SetTrust { agent, .. }
+            | Ask::Forget { agent, .. }
+            | Ask::Attest { agent, .. }
+            | Ask::Revive { agent, .. } => Some(agent),
+        }
+    }
+}
+
 /// An answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use agt_rings::cgroup::{Group, KillReport};
+use agt_rings::cgroup::Group;
 use agt_rings::launch::Running;
 use agt_rings::plan::Plan;
 use agt_rings::report::Report;
@@ -17,6 +17,7 @@ use agt_saga::driver::StepsError;
 use agt_saga::id::{RunId, SagaId};
 use tokio::sync::watch;
 
+use crate::driver::killing;
 use crate::driver::status::{AgentStatus, KillSeen};
 use crate::machine::lifecycle::State;
 
@@ -228,16 +229,5 @@ impl LiveRun {
 }
 
 async fn kill(running: Arc<Running>, group: Option<Arc<Group>>) -> Result<KillSeen, StepsError> {
-    let killed = tokio::task::spawn_blocking(move || -> Result<Option<KillReport>, agt_rings::cgroup::Error> {
-        let report = group.as_ref().map(|group| group.kill(END_WITHIN)).transpose();
-        // With a cgroup the init is gone already (ESRCH); without one this is the kill.
-        let _ = running.kill_init();
-        report
-    });
-    let report = killed.await??;
-    Ok(KillSeen {
-        processes: report.map_or(0, |report| report.processes),
-        took_us: report.map_or(0, |report| u64::try_from(report.took.as_micros()).unwrap_or(u64::MAX)),
-        verified_empty: report.is_some(),
-    })
+    Ok(tokio::task::spawn_blocking(move || killing::end(group.as_deref(), Some(&running), END_WITHIN)).await??)
 }
