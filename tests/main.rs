@@ -20,6 +20,7 @@ mod messages;
 mod metrics;
 mod operators;
 mod output;
+mod overruled;
 mod probe;
 mod r0;
 mod real_agents;

@@ -198,6 +198,8 @@ impl Supervisor {
         if let Some(reason) = self.killed_for(name) {
             return Err(Refusal::Killed { name: name.to_owned(), reason });
         }
+        // Before anything is stopped: what runs well is not taken down for a start that is refused.
+        self.breaker_closed(name)?;
         self.durable(order.record(name, Outcome::Allowed)).await?;
         let Some(agent) = self.agents.get_mut(name) else { return Err(Refusal::Unknown(name.to_owned())) };
         if agent.is_dead() {
