@@ -346,6 +346,10 @@ pub fn main() -> ExitCode {
         }
     };
     let global = cli.global;
+    if global.json && matches!(cli.verb, Verb::Run(_) | Verb::Serve(_)) {
+        // Standard output is the agent's: what is for programs is what we say beside it.
+        crate::say::speak_json();
+    }
     let code = match cli.verb {
         Verb::Run(args) => commands::run::run(&global, *args),
         Verb::Serve(args) => commands::run::serve(&global, &args),

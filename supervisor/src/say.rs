@@ -7,7 +7,7 @@
 
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -38,6 +38,14 @@ enum Message {
     Text(String),
     /// Everything before it is written: say so.
     Flush(SyncSender<()>),
+}
+
+/// Whether programs read what we say.
+static AS_JSON: AtomicBool = AtomicBool::new(false);
+
+/// From now on each message is a JSON object on a line of its own.
+pub fn speak_json() {
+    AS_JSON.store(true, Ordering::Relaxed);
 }
 
 /// Messages that found no room, since the last one that did.
@@ -81,16 +89,29 @@ pub fn flush() {
 fn write_all(messages: &Receiver<Message>) {
     while let Ok(message) = messages.recv() {
         match message {
-            Message::Text(text) => write(&text),
+            Message::Text(text) => write(&formed(text)),
             Message::Flush(done) => {
                 let _ = done.send(());
             }
         }
         let dropped = DROPPED.swap(0, Ordering::Relaxed);
         if dropped > 0 {
-            write(&format!("warning: {dropped} messages were lost here: nobody read standard error in time\n"));
+            write(&formed(format!("warning: {dropped} messages were lost here: nobody read standard error in time\n")));
         }
     }
+}
+
+/// A text as it is written: as it stands, or as one JSON object on a line of its own.
+fn formed(text: String) -> String {
+    if !AS_JSON.load(Ordering::Relaxed) {
+        return text;
+    }
+    let text = text.trim_matches('\n');
+    let (level, text) = ["error", "refused", "warning", "note", "help"]
+        .into_iter()
+        .find_map(|level| Some((level, text.strip_prefix(level)?.strip_prefix(": ")?)))
+        .unwrap_or(("info", text));
+    format!("{}\n", serde_json::json!({ "level": level, "text": text }))
 }
 
 /// Writes all of it, waiting for room where there is none. A standard error that is gone swallows the rest.

@@ -168,7 +168,10 @@ pub fn status(global: &Global, agent: &str) -> Outcome {
             "  memory: {}   restarts: {}   log: {}\n",
             memory(agent),
             agent.restarts,
-            agent.log.display()
+            agent
+                .log
+                .as_deref()
+                .map_or_else(|| "none: its output goes to its caller".into(), std::path::Path::to_string_lossy)
         ));
         if let Some(health) = &agent.health {
             text.push_str(&health_lines(health));
@@ -246,7 +249,10 @@ pub fn logs(global: &Global, args: &LogsArgs) -> Outcome {
         if read == 0 {
             break;
         }
-        let text = escaped(String::from_utf8_lossy(&line).trim_end_matches('\n')) + "\n";
+        let text = String::from_utf8_lossy(&line);
+        // A terminal ends its lines with CR LF.
+        let text = text.strip_suffix('\n').unwrap_or(&text);
+        let text = escaped(text.strip_suffix('\r').unwrap_or(text)) + "\n";
         match args.lines {
             None if !global.json => print(&text),
             keep => {

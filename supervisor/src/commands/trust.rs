@@ -166,6 +166,7 @@ fn show(global: &Global, answer: Answer) -> Outcome {
     }
     if agents.is_empty() {
         eprintln!("no agent has run with this state directory yet");
+        return Ok(0);
     }
     let mut table = comfy_table::Table::new();
     table.load_style(comfy_table::presets::NOTHING);

@@ -242,6 +242,7 @@ pub fn refusal_code(refusal: &Refusal) -> u8 {
     match refusal {
         Refusal::NameTaken { .. } | Refusal::Policy(_) => exit::REFUSED,
         Refusal::NotNow(_) => exit::NO,
+        Refusal::Unable(_) => exit::UNAVAILABLE,
         Refusal::Killed { .. } => exit::KILLED,
         Refusal::BreakerOpen { .. } => exit::TRY_AGAIN,
         Refusal::BadState(_) => exit::DATA,

@@ -157,6 +157,7 @@ fn refused(refusal: &Refusal) -> Response {
         Refusal::Unknown(_) => (StatusCode::NOT_FOUND, exit::USAGE),
         Refusal::NameTaken { .. } => (StatusCode::CONFLICT, exit::REFUSED),
         Refusal::NotNow(_) => (StatusCode::CONFLICT, exit::NO),
+        Refusal::Unable(_) => (StatusCode::NOT_IMPLEMENTED, exit::UNAVAILABLE),
         Refusal::Killed { .. } => (StatusCode::CONFLICT, exit::KILLED),
         Refusal::BreakerOpen { .. } => (StatusCode::CONFLICT, exit::TRY_AGAIN),
         Refusal::Policy(_) => (StatusCode::FORBIDDEN, exit::REFUSED),

@@ -81,7 +81,9 @@ impl Supervisor {
                 Ok(None) => {}
                 Ok(Some(remark)) => drop(remarks.insert(name.clone(), remark)),
                 // It does not fit this one; the others are not held up by that.
-                Err(refusal @ (Refusal::NotNow(_) | Refusal::Killed { .. })) if agent.is_none() => {
+                Err(refusal @ (Refusal::NotNow(_) | Refusal::Unable(_) | Refusal::Killed { .. }))
+                    if agent.is_none() =>
+                {
                     let why = refusal.to_string();
                     remarks.insert(name.clone(), why.lines().next().unwrap_or_default().to_owned());
                 }
@@ -258,12 +260,11 @@ impl Supervisor {
     pub(super) async fn set_frozen(&mut self, name: &str, frozen: Option<Frozen>) -> Result<(), Refusal> {
         let Some(agent) = self.agents.get(name) else { return Err(Refusal::Unknown(name.to_owned())) };
         let Some(group) = agent.group.clone() else {
-            let why = if agent.running.is_some() {
-                "can't be frozen: this host gives it no cgroup. `agt-supervise doctor` shows why."
-            } else {
-                "does not run"
-            };
-            return Err(Refusal::NotNow(format!("{name} {why}")));
+            if agent.running.is_none() {
+                return Err(Refusal::NotNow(format!("{name} does not run")));
+            }
+            let why = "can't be frozen: this host gives it no cgroup\nhelp: `agt-supervise doctor` shows why";
+            return Err(Refusal::Unable(format!("{name} {why}")));
         };
         let changed = tokio::task::spawn_blocking(move || match frozen {
             Some(_) => group.freeze(STOP_WITHIN),
@@ -301,7 +302,7 @@ impl Supervisor {
         let outcome = match refusal {
             // What can't be recorded can't be recorded.
             Refusal::NotRecorded(_) => return,
-            Refusal::NotNow(_) => Outcome::Failed,
+            Refusal::NotNow(_) | Refusal::Unable(_) => Outcome::Failed,
             _ => Outcome::Denied,
         };
         let why = refusal.to_string();

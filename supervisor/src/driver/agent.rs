@@ -176,7 +176,7 @@ impl Agent {
             exit_code: self.conclusion().map(|end| end.exit_code()),
             usage: self.group.as_ref().and_then(|group| group.usage().ok()),
             memory_limit_bytes: self.definition.plan.limits_at(self.ring).memory_bytes,
-            log: self.log.clone(),
+            log: Some(self.log.clone()).filter(|log| log.exists()),
             kill: self.kill.clone(),
             governed: None,
             frozen: self.frozen,

@@ -212,6 +212,9 @@ pub enum Refusal {
     /// It can't be done in this state.
     #[error("{0}")]
     NotNow(String),
+    /// This host can't do it.
+    #[error("{0}")]
+    Unable(String),
     /// What gives power could not be recorded, so it was not given.
     #[error("the audit log can't be written, so nothing was started: {0}")]
     NotRecorded(String),

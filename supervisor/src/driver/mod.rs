@@ -24,6 +24,7 @@ pub mod observing;
 mod reach;
 pub mod records;
 pub mod reload;
+mod remedies;
 pub mod sagas;
 pub mod scene;
 pub mod status;

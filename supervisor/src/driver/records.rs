@@ -2,6 +2,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use agt_rings::spec::Enforcement;
+
 use super::agent::Again;
 use super::audience::Line;
 use super::event::Refusal;
@@ -113,11 +115,18 @@ impl Supervisor {
         if let Some(tasks) = limits.tasks {
             line.push_str(&format!("  tasks {tasks}"));
         }
-        line.push_str(&format!("  {} file rules", agent.definition.plan.files.len()));
+        let rules = agent.definition.plan.files.len();
+        line.push_str(&format!("  {rules} file rule{}", if rules == 1 { "" } else { "s" }));
         for forward in agent.definition.plan.forwards_at(agent.ring) {
             line.push_str(&format!("  net {}", forward.target));
         }
         line.push_str(&format!("   enforced: {}", plan.report.extent()));
+        // Where less would do, it is said what there is.
+        if agent.definition.plan.enforcement == Enforcement::BestEffort {
+            for kept in &plan.report.enforced {
+                line.push_str(&format!("\n  {:<20} {}", kept.protection.name(), kept.by.join(", ")));
+            }
+        }
         for words in agt_rings::report::in_words(&plan.report.gaps) {
             line.push_str(&format!("\n  not enforced: {words}"));
         }

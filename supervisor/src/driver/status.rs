@@ -38,8 +38,8 @@ pub struct AgentStatus {
     pub usage: Option<Usage>,
     /// Memory limit in bytes.
     pub memory_limit_bytes: Option<u64>,
-    /// Its log.
-    pub log: std::path::PathBuf,
+    /// Its log; `null` while there is none (an agent with `stdio: raw` writes to its caller).
+    pub log: Option<std::path::PathBuf>,
     /// Who holds all its tasks; `null` while they may run.
     #[serde(default)]
     pub frozen: Option<Frozen>,

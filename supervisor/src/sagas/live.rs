@@ -218,7 +218,7 @@ impl LiveRun {
             exit_code: None,
             usage,
             memory_limit_bytes: seen.memory_limit_bytes,
-            log: seen.log,
+            log: Some(seen.log),
             frozen: None,
             remark: None,
             kill: None,
