@@ -159,3 +159,39 @@ fn clean_end_leaves_no_watchdog_and_no_group() {
     assert_ne!(called(watchdog), "agt-watchdog", "it ended with the supervisor");
     assert!(!tree.exists(), "its group is gone too");
 }
+
+/// The end must not come before the renewal has let go of the cgroups.
+#[test]
+fn agent_that_ends_while_the_watchdog_is_renewed_leaves_no_cgroups() {
+    if !needs_root("agent_that_ends_while_the_watchdog_is_renewed_leaves_no_cgroups") {
+        return;
+    }
+    for delay_ms in (0..24).step_by(3) {
+        let rig = Rig::new();
+        let marker = unique("renewed");
+        let supervisor = tree(&rig, &marker);
+        let tree: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(rig.state.join("cgroup.json")).unwrap()).unwrap();
+        let watchdog = child(supervisor.pid().as_raw(), "agt-watchdog").expect("a watchdog");
+        let agent = rig.ps()["agents"][0]["pid"].as_i64().unwrap();
+        send(watchdog, Signal::SIGKILL);
+        std::thread::sleep(std::time::Duration::from_millis(delay_ms));
+        send(i32::try_from(agent).unwrap(), Signal::SIGKILL);
+        let outcome = supervisor.wait();
+        assert_eq!(outcome.code, 137, "{}", outcome.stderr);
+        assert!(!rig.state.join("cgroup.json").exists(), "after {delay_ms} ms: {}", outcome.stderr);
+        for folder in folders_in(&tree) {
+            assert!(!std::path::Path::new(&folder).exists(), "after {delay_ms} ms: {folder} is left");
+        }
+    }
+}
+
+/// Every path that a record of cgroups names.
+fn folders_in(value: &serde_json::Value) -> Vec<String> {
+    match value {
+        serde_json::Value::String(text) if text.starts_with('/') => vec![text.clone()],
+        serde_json::Value::Array(all) => all.iter().flat_map(folders_in).collect(),
+        serde_json::Value::Object(all) => all.values().flat_map(folders_in).collect(),
+        _ => Vec::new(),
+    }
+}

@@ -17,6 +17,7 @@ use agt_saga::driver::StepsError;
 use agt_saga::id::{RunId, SagaId};
 use tokio::sync::watch;
 
+use crate::driver::beside::beside;
 use crate::driver::status::{AgentStatus, KillSeen};
 use crate::machine::lifecycle::State;
 
@@ -228,7 +229,7 @@ impl LiveRun {
 }
 
 async fn kill(running: Arc<Running>, group: Option<Arc<Group>>) -> Result<KillSeen, StepsError> {
-    let killed = tokio::task::spawn_blocking(move || -> Result<Option<KillReport>, agt_rings::cgroup::Error> {
+    let killed = beside("agt-kill", move || -> Result<Option<KillReport>, agt_rings::cgroup::Error> {
         let report = group.as_ref().map(|group| group.kill(END_WITHIN)).transpose();
         // With a cgroup the init is gone already (ESRCH); without one this is the kill.
         let _ = running.kill_init();
