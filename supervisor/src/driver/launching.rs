@@ -56,10 +56,10 @@ impl Supervisor {
         let control = self.open_control(name);
         let (ground, events) = (Arc::clone(&self.ground), self.events.clone());
         // How it went comes back as an event.
-        let _ = beside("agt-launch", move || {
+        drop(beside("agt-launch", move || {
             let result = perform(&ground, &spec, &whose, &wired.streams, control.as_deref());
             let _ = events.send(Event::Launched(whose, Box::new(result)));
-        });
+        }));
         None
     }
 }

@@ -460,7 +460,7 @@ fn kill_tree(
     events: mpsc::UnboundedSender<Event>,
 ) {
     // Its end comes back as an event.
-    let _ = beside("agt-kill", move || {
+    drop(beside("agt-kill", move || {
         let report = group.as_ref().map(|group| group.kill(STOP_WITHIN));
         if let Some(running) = &running {
             // Without a cgroup this is the kill; with one the init is gone already (ESRCH).
@@ -470,7 +470,7 @@ fn kill_tree(
             eprintln!("error: {}: the kill could not be verified: {e}", whose.agent);
         }
         let _ = events.send(Event::Killed(whose, report.and_then(Result::ok)));
-    });
+    }));
 }
 
 /// Waits for the end of one life and verifies that nothing is left of it.
