@@ -22,6 +22,7 @@ use crate::cli::Global;
 use crate::config::Surroundings;
 use crate::control::client;
 use crate::control::handoff::Refused;
+use crate::control::listener;
 use crate::control::sagas::{HandedSaga, Word};
 use crate::control::steps::{OrderBody, OrderWord, Ordered, SAGA_ORDER};
 use crate::dirs::Dirs;
@@ -182,6 +183,9 @@ fn drive_here(
 fn hand_over(dirs: &Dirs, wanted: Wanted, quiet: bool) -> Result<Driven, Failure> {
     let runtime = runtime()?;
     let handed = HandedSaga::over(&dirs.handoff_socket(), &wanted.name, wanted.submission, color()).map_err(|e| {
+        if let Some(stranger) = listener::stranger(&e) {
+            return stranger.into();
+        }
         Failure::new(
             exit::UNAVAILABLE,
             format!("the supervisor of {} can't take sagas over: {e}", dirs.state.display()),

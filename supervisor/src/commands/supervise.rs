@@ -33,7 +33,7 @@ use crate::machine::lifecycle::State;
 use crate::reloading::{Reloader, Served};
 use crate::sagas::hosted::{DriveError, Driven, Listener, Sagas, Submission};
 use crate::store::lock::StateLock;
-use crate::store::{Options, Store};
+use crate::store::{Options, Store, directory};
 use crate::telemetry::Telemetry;
 use crate::telemetry::endpoint::{Bound, Choice, Endpoint};
 use crate::telemetry::scrape::Scraper;
@@ -78,11 +78,10 @@ pub(super) fn supervise(dirs: &Dirs, lock: StateLock, task: Task) -> Outcome {
     }
     let operators = operators(&task)?;
     raise_open_files();
-    let made = |path: &Path| {
-        std::fs::create_dir_all(path).map_err(|e| Failure::new(exit::CANT_CREATE, format!("{}: {e}", path.display())))
-    };
-    made(&dirs.runtime)?;
-    made(&dirs.logs())?;
+    if dirs.runtime != dirs.state {
+        directory::prepare_runtime(&dirs.runtime)?;
+    }
+    directory::prepare_logs(&dirs.logs())?;
     if !operators.is_empty() {
         warn_of_closed_folders(&dirs.operator_socket());
     }

@@ -12,6 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
+use super::listener::{self, Stranger, Trust};
 use super::protocol::Problem;
 use crate::exit;
 
@@ -45,6 +46,9 @@ pub enum ClientError {
         #[source]
         source: io::Error,
     },
+    /// Somebody else than a supervisor that was meant is there.
+    #[error(transparent)]
+    Stranger(Stranger),
     /// The conversation broke.
     #[error("the supervisor did not answer")]
     Broken(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -62,7 +66,7 @@ impl ClientError {
     pub fn exit_code(&self) -> u8 {
         match self {
             ClientError::Nobody { .. } | ClientError::Broken(_) | ClientError::Late(_) => exit::UNAVAILABLE,
-            ClientError::NotPermitted { .. } => exit::REFUSED,
+            ClientError::NotPermitted { .. } | ClientError::Stranger(_) => exit::REFUSED,
             ClientError::Refused(_, code) => *code,
         }
     }
@@ -138,6 +142,10 @@ async fn ask(
     let stream = UnixStream::connect(socket).await.map_err(|source| match source.kind() {
         io::ErrorKind::PermissionDenied => ClientError::NotPermitted { path: socket.to_owned(), source },
         _ => ClientError::Nobody { path: socket.to_owned(), source },
+    })?;
+    listener::check(&stream, socket, Trust::Orders).map_err(|e| match listener::stranger(&e) {
+        Some(Stranger { path, uid }) => ClientError::Stranger(Stranger { path: path.clone(), uid: *uid }),
+        None => broken(e),
     })?;
     let answer = tokio::time::timeout(within, converse(stream, method, path, body));
     answer.await.map_err(|_| ClientError::Late(within))?

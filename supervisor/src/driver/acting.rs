@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use super::Supervisor;
 use super::agent::STOP_WITHIN;
 use super::audience::{Tenure, Wish};
+use super::beside::beside;
 use super::event::{Act, Refusal};
 use super::records::{self, wall_ms};
 use super::status::{AgentStatus, Frozen};
@@ -266,7 +267,7 @@ impl Supervisor {
             let why = "can't be frozen: this host gives it no cgroup\nhelp: `agt-supervise doctor` shows why";
             return Err(Refusal::Unable(format!("{name} {why}")));
         };
-        let changed = tokio::task::spawn_blocking(move || match frozen {
+        let changed = beside("agt-freeze", move || match frozen {
             Some(_) => group.freeze(STOP_WITHIN),
             None => group.thaw(STOP_WITHIN),
         });

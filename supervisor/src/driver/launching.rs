@@ -13,6 +13,7 @@ use tokio::net::UnixStream;
 
 use super::Supervisor;
 use super::agent::STOP_WITHIN;
+use super::beside::beside;
 use super::event::{Event, Gone, Launched, NotLaunched, OutOfMemory};
 use super::governing;
 use super::ground::Ground;
@@ -41,6 +42,7 @@ impl Supervisor {
         agent.kill = None;
         agent.strikes = 0;
         agent.gone = None;
+        streams::give_way(std::mem::take(&mut agent.pumps), &agent.wiring).await;
         let wired = match streams::wire(name, &agent.wiring, agent.log.clone(), agent.definition.log_limits()) {
             Ok(wired) => wired,
             Err(e) => return failed(format!("its standard streams can't be made: {e}"), exit::CANT_CREATE),
@@ -53,10 +55,11 @@ impl Supervisor {
         };
         let control = self.open_control(name);
         let (ground, events) = (Arc::clone(&self.ground), self.events.clone());
-        tokio::task::spawn_blocking(move || {
+        // How it went comes back as an event.
+        drop(beside("agt-launch", move || {
             let result = perform(&ground, &spec, &whose, &wired.streams, control.as_deref());
             let _ = events.send(Event::Launched(whose, Box::new(result)));
-        });
+        }));
         None
     }
 }

@@ -8,6 +8,7 @@ mod acting;
 mod agent;
 pub mod audience;
 mod availability;
+pub(crate) mod beside;
 pub mod definition;
 pub mod event;
 pub mod experimenting;
@@ -21,6 +22,7 @@ pub(crate) mod launching;
 pub mod logfile;
 mod marked;
 pub mod observing;
+pub(crate) mod outlet;
 mod reach;
 pub mod records;
 pub mod reload;
@@ -47,6 +49,7 @@ pub use self::handle::Handle;
 
 use self::acting::Owed;
 use self::agent::{Agent, STOP_WITHIN};
+use self::beside::beside;
 use self::definition::Definition;
 use self::event::{Event, Gone, Launched, NotLaunched, OutOfMemory, Refusal, Request, Whose};
 use self::ground::Ground;
@@ -170,16 +173,8 @@ impl Supervisor {
         if let Err(e) = self.governor.flush().await {
             eprintln!("error: what the agents have earned and spent could not be stored: {e}");
         }
-        for agent in self.agents.values_mut() {
-            streams::last_words(&mut agent.pumps).await;
-        }
-        let swept = match Arc::try_unwrap(self.ground) {
-            Ok(ground) => ground.clear(&self.dirs.cgroup_record()),
-            Err(_) => Ok(()),
-        };
-        if let Err(e) = swept {
-            eprintln!("warning: our cgroups could not be removed: {e}");
-        }
+        streams::last_words(self.agents.values_mut().map(|agent| &mut agent.pumps).collect()).await;
+        Ground::leave(self.ground, &self.dirs.cgroup_record()).await;
         if let Err(e) = self.store.close().await {
             eprintln!("error: the state store could not be closed in order: {e}");
         }
@@ -469,13 +464,14 @@ fn kill_tree(
     running: Option<Arc<Running>>,
     events: mpsc::UnboundedSender<Event>,
 ) {
-    tokio::task::spawn_blocking(move || {
+    // Its end comes back as an event.
+    drop(beside("agt-kill", move || {
         let seen = killing::end(group.as_deref(), running.as_deref(), STOP_WITHIN).unwrap_or_else(|e| {
             eprintln!("error: {}: the kill could not be verified: {}", whose.agent, launching::in_full(&e));
             KillSeen::unverified()
         });
         let _ = events.send(Event::Killed(whose, seen));
-    });
+    }));
 }
 
 /// Waits for the end of one life and verifies that nothing is left of it.
@@ -489,8 +485,7 @@ fn watch(whose: Whose, running: Arc<Running>, group: Option<Arc<Group>>, events:
             }
         };
         let name = whose.agent.clone();
-        let gone =
-            tokio::task::spawn_blocking(move || launching::clear_away(&name, exit, &running, group.as_deref())).await;
+        let gone = beside("agt-clear", move || launching::clear_away(&name, exit, &running, group.as_deref())).await;
         let gone = gone.unwrap_or(Gone { exit, out_of_memory: OutOfMemory::NotSeen, usage: None });
         let _ = events.send(Event::Exited(whose, gone));
     });

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use agt_rings::cgroup::Group;
 use agt_rings::launch::Running;
-use tokio::sync::oneshot;
 
 use super::agent::STOP_WITHIN;
+use super::beside::beside;
 use super::event::Refusal;
 use super::killing;
 use super::status::KillSeen;
@@ -52,7 +52,7 @@ impl Reach {
         self.map().remove(name);
     }
 
-    /// Ends one agent's tree, or all, each by a thread of its own: pools can be full.
+    /// Ends one agent's tree, or all, each beside the runtime, whose pools can be full.
     pub(super) async fn strike(&self, agent: Option<&str>) -> Vec<Struck> {
         let meant = |name: &String| agent.is_none_or(|agent| agent == name);
         let targets: Vec<(String, Alive)> = self
@@ -63,20 +63,12 @@ impl Reach {
             .collect();
         let mut waits = Vec::new();
         for (name, alive) in targets {
-            let (done, wait) = oneshot::channel();
-            let spawned = std::thread::Builder::new().name("kill".to_owned()).spawn(move || {
-                let seen = killing::end(alive.group.as_deref(), Some(&alive.running), STOP_WITHIN);
-                // Whoever asked may have gone.
-                let _ = done.send(seen.unwrap_or_else(|_| KillSeen::unverified()));
-            });
-            waits.push((name, spawned.is_ok().then_some(wait)));
+            let kill = move || killing::end(alive.group.as_deref(), Some(&alive.running), STOP_WITHIN);
+            waits.push((name, beside("agt-kill", kill)));
         }
         let mut struck = Vec::new();
         for (name, wait) in waits {
-            let seen = match wait {
-                Some(wait) => wait.await.ok(),
-                None => None,
-            };
+            let seen = wait.await.ok().and_then(Result::ok);
             struck.push(Struck { name, seen: seen.unwrap_or_else(KillSeen::unverified) });
         }
         struck

@@ -9,6 +9,7 @@ use super::event::{Refusal, Request};
 use super::governing;
 use super::handle::Handle;
 use super::records::{self, wall_ms};
+use super::streams;
 use super::streams::Wiring;
 use crate::audit::record::{Actor, Outcome, Record};
 use crate::config::{self, AgentPlan};
@@ -230,7 +231,7 @@ impl Supervisor {
         for name in names {
             if let Some(mut agent) = self.agents.remove(&name) {
                 // Its last words are still on their way to its log.
-                tokio::spawn(async move { while agent.pumps.join_next().await.is_some() {} });
+                tokio::spawn(async move { streams::last_words(vec![&mut agent.pumps]).await });
             }
         }
     }

@@ -9,6 +9,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::sync::mpsc;
 
 use super::Supervisor;
+use super::beside::beside;
 use super::event::Event;
 use super::ground::Ground;
 use super::launching::in_full;
@@ -47,7 +48,7 @@ impl Supervisor {
         tokio::spawn(async move {
             let mut told = false;
             while let Some(held) = ground.upgrade() {
-                let renewed = tokio::task::spawn_blocking(move || {
+                let renewed = beside("agt-renew", move || {
                     let renewed = held.renew_watchdog();
                     (held, renewed)
                 });

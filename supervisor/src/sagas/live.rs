@@ -17,6 +17,7 @@ use agt_saga::driver::StepsError;
 use agt_saga::id::{RunId, SagaId};
 use tokio::sync::watch;
 
+use crate::driver::beside::beside;
 use crate::driver::killing;
 use crate::driver::status::{AgentStatus, KillSeen};
 use crate::machine::lifecycle::State;
@@ -229,5 +230,5 @@ impl LiveRun {
 }
 
 async fn kill(running: Arc<Running>, group: Option<Arc<Group>>) -> Result<KillSeen, StepsError> {
-    Ok(tokio::task::spawn_blocking(move || killing::end(group.as_deref(), Some(&running), END_WITHIN)).await??)
+    Ok(beside("agt-kill", move || killing::end(group.as_deref(), Some(&running), END_WITHIN)).await??)
 }

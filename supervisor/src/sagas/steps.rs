@@ -25,6 +25,7 @@ use super::live::{END_WITHIN, Entry, LiveRuns, Seen};
 use super::output::{Tail, answer};
 use crate::config::AgentPlan;
 use crate::driver::Handle;
+use crate::driver::beside::beside;
 use crate::driver::event::{Gone, Launched, OutOfMemory, Whose};
 use crate::driver::ground::Ground;
 use crate::driver::launching::{clear_away, exit_of, in_full, perform};
@@ -134,7 +135,7 @@ impl ProcessSteps {
         };
         spec.own_id = own_id(&run.id.step, &agent.identity);
         tell(&mut spec, run);
-        let wired = match Wired::new(run, self.log(agent, &run.id.step)) {
+        let wired = match Wired::new(run, self.log(agent, &run.id.step)).await {
             Ok(wired) => wired,
             Err(e) => return not_started(format!("its standard streams can't be made: {e}"), Again::Yes),
         };
@@ -142,7 +143,7 @@ impl ProcessSteps {
         let group_name = format!("{}.{}", spec.name, run.id.step);
         let whose = Whose { agent: group_name, life: self.launches.fetch_add(1, Ordering::SeqCst) };
         let streams = wired.streams;
-        let launched = tokio::task::spawn_blocking(move || perform(&ground, &spec, &whose, &streams, None)).await;
+        let launched = beside("agt-launch", move || perform(&ground, &spec, &whose, &streams, None)).await;
         let Launched { running, group, plan } = match launched {
             Ok(Ok(launched)) => launched,
             Ok(Err(failed)) => return not_started(failed.error, Again::No),
@@ -164,7 +165,7 @@ impl ProcessSteps {
             }
         };
         let name = entry.run().name();
-        let cleared = tokio::task::spawn_blocking(move || clear_away(&name, exit, &running, group.as_deref())).await;
+        let cleared = beside("agt-clear", move || clear_away(&name, exit, &running, group.as_deref())).await;
         let gone = cleared.unwrap_or(Gone { exit, out_of_memory: OutOfMemory::NotSeen, usage: None });
         // The tree is gone and with it the last writers: both pumps end.
         let stdout = wired.stdout.await.unwrap_or_else(|_| Tail::new(0));
