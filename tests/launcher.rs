@@ -54,17 +54,17 @@ fn an_answer_that_comes_late_is_never_taken_for_that_of_another_agent() {
         return;
     }
     let rig = Rig::new();
-    let mut agents = Vec::new();
+    let mut files = Vec::new();
     for (name, uid) in [("a", 64_301), ("b", 64_302)] {
         let workdir = rig.dir.path().join(name);
         fs::create_dir(&workdir).unwrap();
         fs::set_permissions(&workdir, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
         std::os::unix::fs::chown(&workdir, Some(uid), Some(uid)).unwrap();
-        let script = "echo >> written && exec sleep 1000";
-        agents.push(format!("workdir: {}\ncommand: [sh, -c, {}]\n", workdir.display(), quoted(script)));
+        let script = quoted("echo >> written && exec sleep 1000");
+        let text = format!("version: 1\nname: {name}\nring: 2\ncommand: [sh, -c, {script}]\n");
+        files.push(workdir.join(format!("{name}.yaml")));
+        fs::write(files.last().unwrap(), text).unwrap();
     }
-    let files: Vec<PathBuf> =
-        ["a", "b"].iter().zip(&agents).map(|(name, rest)| rig.agent(name, &format!("ring: 2\n{rest}"))).collect();
     // `run`: whoever starts them vouches for them, so that they have R2 at once.
     let said = rig.dir.path().join("said");
     let mut command = rig.command(["run", "--metrics", "off"]);
