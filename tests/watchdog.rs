@@ -22,11 +22,11 @@ fn called(pid: i32) -> String {
     String::from_utf8_lossy(line.split(|b| *b == 0).next().unwrap_or_default()).into_owned()
 }
 
-fn child(of: i32, name: &str) -> Option<i32> {
+pub fn child(of: i32, name: &str) -> Option<i32> {
     children(of).into_iter().find(|pid| called(*pid) == name)
 }
 
-fn send(pid: i32, signal: Signal) {
+pub fn send(pid: i32, signal: Signal) {
     kill(Pid::from_raw(pid), signal).unwrap();
 }
 

@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,8 +14,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::check::Checker;
+use super::held::Process;
 use super::protocol::{Descriptors, LAUNCHER_NAME, Reply, Request, SLOTS, Usage, Word};
 use super::streams::{Stream, Streams};
+use super::talk::Talk;
 use crate::cgroup;
 use crate::host::{Controllers, Host, Tree};
 use crate::plan::{self, Plan, Refused, SystemTrees};
@@ -161,8 +163,8 @@ impl Running {
 /// The launcher process.
 #[derive(Debug)]
 pub struct Launcher {
-    socket: Mutex<OwnedFd>,
-    child: Mutex<Child>,
+    talk: Mutex<Talk>,
+    process: Process,
     host: Host,
     system: SystemTrees,
     cookie: ExecCookie,
@@ -185,6 +187,7 @@ impl Launcher {
     pub fn start(controllers: Controllers) -> Result<Launcher, LaunchError> {
         let at = |doing| move |source| LaunchError::Launcher { doing, source };
         let (ours, theirs) = fdpass::pair().map_err(at("making its socket"))?;
+        let talk = Talk::new(ours, LAUNCH_TIMEOUT).map_err(at("making its socket"))?;
         let child = Command::new("/proc/self/exe")
             .arg0(LAUNCHER_NAME)
             .env_clear()
@@ -194,20 +197,28 @@ impl Launcher {
             .current_dir("/")
             .spawn()
             .map_err(at("starting it"))?;
-        let reply = ask(ours.as_fd(), &Request::Detect).map_err(at("asking what this host offers"))?;
+        let process = Process::hold(child).map_err(at("getting hold of it"))?;
+        // Let go of before the process is, wherever this fails: it is what the process ends for.
+        let mut talk = talk;
+        let reply = talk.ask(|id| Request::Detect { id }).map_err(at("asking what this host offers"))?;
         let Reply::Host(mut host, system) = reply else {
             return Err(at("asking what this host offers")(unexpected(&reply)));
         };
         host.controllers = controllers;
         let cookie = ExecCookie::new(random().map_err(at("asking for random bits"))?);
-        Ok(Launcher {
-            socket: Mutex::new(ours),
-            child: Mutex::new(child),
-            host: *host,
-            system,
-            cookie,
-            kept: Mutex::default(),
-        })
+        Ok(Launcher { talk: Mutex::new(talk), process, host: *host, system, cookie, kept: Mutex::default() })
+    }
+
+    /// A descriptor that is readable once the launcher is gone, and with it every agent that it started.
+    #[must_use]
+    pub fn gone(&self) -> BorrowedFd<'_> {
+        self.process.gone()
+    }
+
+    /// Whether it is gone.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        readable(self.gone(), Duration::ZERO).unwrap_or(true)
     }
 
     /// What this host offers.
@@ -219,7 +230,7 @@ impl Launcher {
     /// The launcher's pid: it belongs to the supervisor's own cgroup.
     #[must_use]
     pub fn pid(&self) -> u32 {
-        self.child.lock().unwrap_or_else(PoisonError::into_inner).id()
+        self.process.id()
     }
 
     /// Makes a plan for this host.
@@ -238,11 +249,13 @@ impl Launcher {
     /// When one of them can't be looked at.
     pub fn inspect(&self, paths: &[PathBuf]) -> Result<Vec<Tree>, LaunchError> {
         let at = |source| LaunchError::Launcher { doing: "looking at the files of the agent", source };
-        let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
-        let reply = ask(socket.as_fd(), &Request::Inspect(paths.to_vec())).map_err(at)?;
-        drop(socket);
-        let Reply::Trees(trees) = reply else { return Err(at(unexpected(&reply))) };
-        Ok(trees)
+        let mut talk = self.talk.lock().unwrap_or_else(PoisonError::into_inner);
+        let reply = talk.ask(|id| Request::Inspect { id, paths: paths.to_vec() }).map_err(at)?;
+        drop(talk);
+        match reply {
+            Reply::Trees(trees) if trees.iter().map(|tree| &tree.path).eq(paths) => Ok(trees),
+            other => Err(at(unexpected(&other))),
+        }
     }
 
     /// The slot that holds a plan, which is handed over if it is new. The caller holds the socket's lock, so the slot can't be
@@ -282,9 +295,9 @@ impl Launcher {
             tasks: u8::try_from(join.tasks.len()).expect("a handful of controllers"),
         };
         {
-            let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
-            let slot = self.keep(socket.as_fd(), plan).map_err(at("handing over the plan"))?;
-            send(socket.as_fd(), &Request::Launch { slot, descriptors }, &fds).map_err(at("asking for a launch"))?;
+            let talk = self.talk.lock().unwrap_or_else(PoisonError::into_inner);
+            let slot = self.keep(talk.socket(), plan).map_err(at("handing over the plan"))?;
+            send(talk.socket(), &Request::Launch { slot, descriptors }, &fds).map_err(at("asking for a launch"))?;
         }
         drop(theirs);
         await_start(ours, plan)
@@ -355,17 +368,6 @@ pub(super) fn readable(fd: BorrowedFd<'_>, timeout: Duration) -> io::Result<bool
     }
 }
 
-fn ask(socket: BorrowedFd<'_>, request: &Request) -> io::Result<Reply> {
-    send(socket, request, &[])?;
-    if !readable(socket, LAUNCH_TIMEOUT)? {
-        return Err(io::ErrorKind::TimedOut.into());
-    }
-    let Some((_, fds)) = fdpass::receive(socket)? else {
-        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the launcher has ended"));
-    };
-    Ok(serde_json::from_slice(&read_payload(fds)?)?)
-}
-
 /// Puts a value into a memfd and sends it with the other descriptors behind it.
 pub(super) fn send<T: serde::Serialize>(socket: BorrowedFd<'_>, value: &T, fds: &[RawFd]) -> io::Result<()> {
     let mut payload = File::from(memfd_create(c"agt-request", MFdFlags::MFD_CLOEXEC)?);
@@ -388,12 +390,7 @@ pub(super) fn read_payload(fds: Vec<OwnedFd>) -> io::Result<Vec<u8>> {
 
 impl Drop for Launcher {
     fn drop(&mut self) {
-        // Closing the socket ends the launcher, and its death ends every init. Then it is reaped.
-        let (closed, _) = match fdpass::pair() {
-            Ok(pair) => pair,
-            Err(_) => return,
-        };
-        *self.socket.lock().unwrap_or_else(PoisonError::into_inner) = closed;
-        let _ = self.child.lock().unwrap_or_else(PoisonError::into_inner).wait();
+        // The end of the talk ends the launcher, and its death ends every init. Then `process` reaps it.
+        self.talk.lock().unwrap_or_else(PoisonError::into_inner).hang_up();
     }
 }

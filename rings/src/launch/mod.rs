@@ -21,11 +21,13 @@ mod checker;
 mod child;
 mod client;
 mod detect;
+mod held;
 mod init;
 mod protocol;
 mod root;
 mod server;
 mod streams;
+mod talk;
 
 pub use check::{Checked, Checker, End, OUTPUT_BYTES_MAX};
 pub use client::{Exit, LaunchError, Launcher, Running};

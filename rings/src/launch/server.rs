@@ -8,7 +8,7 @@ use std::rc::Rc;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
 use super::client::{read_payload, send};
-use super::protocol::{Descriptors, Failure, LAUNCHER_NAME, Reply, Request, Word};
+use super::protocol::{Answer, Descriptors, Failure, LAUNCHER_NAME, Reply, Request, Word};
 use super::{detect, init};
 use crate::host::Privilege;
 use crate::plan::{Ids, Plan};
@@ -54,13 +54,13 @@ fn serve() -> io::Result<()> {
         let mut fds = fds.into_iter();
         let payload = fds.next().into_iter().collect();
         match serde_json::from_slice(&read_payload(payload)?)? {
-            Request::Detect => {
+            Request::Detect { id } => {
                 let (host, system) = detect::host(privilege);
-                send(socket, &Reply::Host(Box::new(host), system), &[])?;
+                send(socket, &Answer { id, reply: Reply::Host(Box::new(host), system) }, &[])?;
             }
-            Request::Inspect(paths) => {
+            Request::Inspect { id, paths } => {
                 let trees: Result<Vec<_>, String> = paths.iter().map(|path| detect::tree(path, privilege)).collect();
-                send(socket, &trees.map_or_else(Reply::Failed, Reply::Trees), &[])?;
+                send(socket, &Answer { id, reply: trees.map_or_else(Reply::Failed, Reply::Trees) }, &[])?;
             }
             Request::Keep { slot, plan } => {
                 let index = usize::from(slot);

@@ -208,7 +208,8 @@ const HOST_NAMESPACES: i32 = libc::CLONE_NEWNS | libc::CLONE_NEWPID;
 /// `cookie` is the supervisor's secret for its own exec.
 ///
 /// # Errors
-/// [`Refused`] with every gap when the spec asks for `required` enforcement and the host can't give it.
+/// [`Refused`] with every gap when the spec asks for `required` enforcement and the host can't give it; whatever it asks for
+/// when `trees` lacks one of its files: what is not known of a tree must not be taken for "no map needed".
 pub fn compile(
     spec: &Spec,
     host: &Host,
@@ -216,6 +217,9 @@ pub fn compile(
     system: &SystemTrees,
     cookie: ExecCookie,
 ) -> Result<Plan, Refused> {
+    if let Some(gap) = protections::unknown(spec, trees) {
+        return Err(Refused { ring: spec.ring, gaps: vec![gap] });
+    }
     let definition = builtin::definition(spec.ring);
     let namespaced = host.namespaces.is_yes();
     let namespaces = match (namespaced, definition.view) {

@@ -41,6 +41,17 @@ pub(super) fn judge(definition: &Definition, facts: &Facts<'_>) -> (Vec<Enforced
     (enforced, gaps)
 }
 
+/// The first of a spec's trees of which nothing is known: neither whose it is nor whether it can be mapped.
+pub(super) fn unknown(spec: &Spec, trees: &[Tree]) -> Option<Gap> {
+    let rule = spec.files.iter().find(|rule| !trees.iter().any(|tree| tree.path == rule.path))?;
+    Some(Gap {
+        protection: Protection::OwnIdentity,
+        reason: format!("can't be judged: nothing is known of {}", rule.path.display()),
+        help: "this is a mistake of the supervisor's: please report it".to_owned(),
+        controller: None,
+    })
+}
+
 fn missing_controller(protection: Protection, host: &Host) -> Option<MissingController> {
     let controllers = &host.controllers;
     let (name, support) = match protection {
@@ -309,7 +320,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use crate::builtin;
     use crate::capability::Capabilities;
-    use crate::host::{Controllers, Host, Privilege, Support};
+    use crate::host::{Controllers, Host, Privilege, Support, Tree};
     use crate::plan::{Mount, Plan, Root, SystemTrees, compile};
     use crate::report::Protection;
     use crate::ring::Ring;
@@ -352,7 +363,20 @@ mod tests {
             terminal: Terminal::None,
             check: None,
         };
-        compile(&spec, &host, &[], &SystemTrees::default(), ExecCookie::new(1)).unwrap()
+        let tree = Tree {
+            path: "/var/tmp/w".into(),
+            uid: 1000,
+            gid: 1000,
+            id_map: Support::No { reason: "test".to_owned() },
+            filesystem: "ext4".to_owned(),
+        };
+        let plan = |trees: &[Tree]| compile(&spec, &host, trees, &SystemTrees::default(), ExecCookie::new(1));
+        // Of another tree, or of none: refused, best effort or not.
+        let other = Tree { path: "/var/tmp/v".into(), ..tree.clone() };
+        for trees in [&[][..], &[other]] {
+            assert!(plan(trees).unwrap_err().to_string().contains("nothing is known of /var/tmp/w"));
+        }
+        plan(&[tree]).unwrap()
     }
 
     fn missing(plan: &Plan) -> Vec<Protection> {

@@ -8,6 +8,7 @@
 mod env;
 mod files;
 mod installation;
+pub(super) mod look;
 mod packages;
 mod program;
 mod protect;
@@ -22,14 +23,13 @@ mod workdir;
 use std::path::{Path, PathBuf};
 
 use agt_rings::Ring;
-use agt_rings::report::{Gap, Protection};
 use agt_rings::spec::{Access, Enforcement, FileRule, User};
 use serde::{Deserialize, Serialize};
 
 use super::diagnostic::{Class, ConfigError, Problem, Report};
 use super::document::Document;
 use super::grant::{Grant, Refusal, Right};
-use super::plan::{AgentPlan, Forward, HealthPlan, Identity};
+use super::plan::{self, AgentPlan, Forward, HealthPlan, Identity};
 use super::rights::{Operator, Rights};
 use super::spec::{AgentSpec, EnforcementSpec, HostPort, Target};
 use super::surroundings::Surroundings;
@@ -76,7 +76,6 @@ pub(super) struct Context<'a> {
     pub(super) problems: Vec<Problem>,
     pub(super) needs_attestation: Vec<Refusal>,
     pub(super) notes: Vec<String>,
-    pub(super) gaps: Vec<Gap>,
 }
 
 impl Context<'_> {
@@ -108,11 +107,6 @@ impl Context<'_> {
         let help = format!("add {grant} in {}", self.operator_file.display());
         let problem = Problem::new(Class::Refused, message).label("needs an operator").help(help).grant(grant);
         self.problem(path, problem);
-    }
-
-    /// A promise that can't be kept here, whatever the host offers.
-    pub(super) fn gap(&mut self, protection: Protection, reason: String, help: String) {
-        self.gaps.push(Gap { protection, reason, help, controller: None });
     }
 
     /// A request that no line can allow.
@@ -149,7 +143,6 @@ pub(super) fn resolve(
         problems: Vec::new(),
         needs_attestation: Vec::new(),
         notes: Vec::new(),
-        gaps: Vec::new(),
     };
     let plan = context.plan();
     match plan {
@@ -178,10 +171,20 @@ impl Context<'_> {
         let health = self.health(&search);
         let files = files::resolve(self, &workdir, program.as_ref(), health.as_ref().map(|(_, installed)| installed));
         let program = program?;
-        let seen = protect::existing(self, &files, &workdir);
-        let sockets = sockets::to_cover(self, &files, &workdir, seen.sockets);
-        let as_owner =
+        let as_owner: Vec<PathBuf> =
             files.iter().filter(|rule| files::is_given(self, &workdir, rule)).map(|r| r.path.clone()).collect();
+        let opened = self.opened(&files);
+        let seen = look::look(&look::Question {
+            ring: self.ceiling,
+            files: &files,
+            workdir: &workdir,
+            source: self.origin.source,
+            opened: &opened,
+            as_owner: &as_owner,
+            is_stranger: plan::is_stranger(self.around.uid, user),
+            known: look::Known::default(),
+            operator: &self.operator_file.display().to_string(),
+        });
         let mut env = env;
         env.extend(program.env);
         let spec = self.spec;
@@ -203,8 +206,9 @@ impl Context<'_> {
             workdir,
             files,
             as_owner,
-            protect: seen.protected,
-            sockets,
+            protect: seen.protect,
+            sockets: seen.sockets,
+            opened,
             hide: self.zones.hidden(),
             forwards,
             ring_limits,
@@ -223,8 +227,16 @@ impl Context<'_> {
             environment: self.rights.environment,
             needs_attestation: std::mem::take(&mut self.needs_attestation),
             notes: std::mem::take(&mut self.notes),
-            gaps: std::mem::take(&mut self.gaps),
+            gaps: seen.gaps,
         })
+    }
+
+    /// What the operator's file opens in the trees of this agent.
+    fn opened(&self, files: &[FileRule]) -> look::Opened {
+        let rights = &self.rights;
+        let visible = |path: &Path| self.ceiling == Ring::R1 || files.iter().any(|rule| path.starts_with(&rule.path));
+        let named = rights.read.iter().chain(&rights.write).filter(|path| visible(path) && !path.is_dir());
+        look::Opened { names: rights.writable.clone(), sockets: named.cloned().collect() }
     }
 
     fn health(&mut self, search: &program::Search<'_>) -> Option<(HealthPlan, Vec<PathBuf>)> {

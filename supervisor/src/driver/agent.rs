@@ -169,6 +169,7 @@ impl Agent {
             ring: self.ring,
             ceiling: self.definition.plan.ceiling,
             report: self.plan.as_ref().map(|plan| plan.report.clone()),
+            protected: self.plan.iter().flat_map(Plan::protected).map(Into::into).collect(),
             pid: self.running.as_ref().map(|running| running.pid()),
             up_ms: self.started.map(|at| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX)),
             restarts: self.life.restarts(),

@@ -42,6 +42,8 @@ pub enum Event {
     Released,
     /// The watchdog was ended by somebody else.
     WatchdogGone,
+    /// The launcher was, and with it every agent.
+    LauncherGone,
 }
 
 /// Which launch of which agent an event is about: events of an earlier life are ignored.

@@ -1,4 +1,5 @@
-//! What the supervisor stands on: its cgroup subtree, its launcher and its watchdog. Made once at the start, swept first.
+//! What the supervisor stands on: its cgroup subtree, its launcher and its watchdog. Made at the start, swept first; a launcher
+//! or a watchdog that is ended from outside is replaced.
 
 use std::io::Write;
 use std::os::fd::OwnedFd;
@@ -13,6 +14,10 @@ use agt_rings::launch::{LaunchError, Launcher};
 use agt_rings::spec::Limits;
 use agt_rings::watchdog::{Watchdog, WatchdogError};
 use sha2::{Digest, Sha256};
+use tokio::sync::mpsc;
+
+use super::event::Event;
+use super::succession::{NoLauncher, Succession};
 
 /// How long whatever an earlier life left may take to die.
 const SWEEP_WITHIN: Duration = Duration::from_secs(10);
@@ -24,8 +29,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// The ground.
 #[derive(Debug)]
 pub struct Ground {
-    /// The launcher process.
-    pub launcher: Launcher,
+    launchers: Succession,
     base: Option<Base>,
     watchdog: Mutex<Option<Watchdog>>,
     /// What the sweep at the start ended.
@@ -84,7 +88,20 @@ impl Ground {
         };
         let launcher = Launcher::start(controllers).map_err(GroundError::Launcher)?;
         let watchdog = base.as_ref().map(Watchdog::start).transpose().map_err(GroundError::Watchdog)?;
-        Ok(Ground { launcher, base, watchdog: Mutex::new(watchdog), swept })
+        Ok(Ground { launchers: Succession::begin(launcher), base, watchdog: Mutex::new(watchdog), swept })
+    }
+
+    /// The launcher process; another one where it was ended. Blocks for some milliseconds then.
+    ///
+    /// # Errors
+    /// No other could be started, or too many were ended in a short time.
+    pub fn launcher(&self) -> Result<Arc<Launcher>, NoLauncher> {
+        self.launchers.present()
+    }
+
+    /// Sends [`Event::LauncherGone`] each time that a launcher was ended, from now on.
+    pub(super) fn watch_launchers(&self, events: mpsc::UnboundedSender<Event>) {
+        self.launchers.watch(events);
     }
 
     fn watchdog(&self) -> MutexGuard<'_, Option<Watchdog>> {
@@ -160,7 +177,7 @@ impl Ground {
     /// # Errors
     /// When something is left in it.
     fn clear(self, record: &Path) -> Result<(), cgroup::Error> {
-        drop(self.launcher);
+        drop(self.launchers);
         if let Some(watchdog) = self.watchdog.into_inner().unwrap_or_else(PoisonError::into_inner) {
             watchdog.dismiss();
         }

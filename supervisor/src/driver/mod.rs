@@ -32,6 +32,7 @@ pub mod scene;
 pub mod status;
 pub mod status_file;
 pub mod streams;
+pub mod succession;
 mod tame;
 mod terminal;
 mod watching;
@@ -124,8 +125,6 @@ impl Supervisor {
     pub fn new(mode: Mode, dirs: Dirs, ground: Arc<Ground>, store: Store, talk: Talk) -> (Supervisor, Handle) {
         let (events, inbox) = mpsc::unbounded_channel();
         let holds = Arc::<AtomicUsize>::default();
-        let reach = reach::Reach::default();
-        let handle = Handle { events: events.clone(), holds: Arc::clone(&holds), reach: reach.clone() };
         let supervisor = Supervisor {
             mode,
             dirs,
@@ -144,9 +143,14 @@ impl Supervisor {
             hosting: sagas::Hosting::default(),
             owed: Vec::new(),
             holds,
-            reach,
+            reach: reach::Reach::default(),
         };
+        let handle = supervisor.reached_by();
         (supervisor, handle)
+    }
+
+    fn reached_by(&self) -> Handle {
+        Handle { events: self.events.clone(), holds: Arc::clone(&self.holds), reach: self.reach.clone() }
     }
 
     /// Counts into these metrics instead of some that nobody reads.
@@ -160,6 +164,7 @@ impl Supervisor {
     pub async fn run(mut self) {
         let ticks = governing::tick(self.events.clone());
         watching::watch(&self.ground, self.events.clone());
+        self.ground.watch_launchers(self.events.clone());
         while let Some(event) = self.inbox.recv().await {
             self.handle(event).await;
             self.forget_retired();
@@ -208,6 +213,7 @@ impl Supervisor {
             Event::Released => {}
             Event::Tick => self.look_around().await,
             Event::WatchdogGone => self.watchdog_gone(),
+            Event::LauncherGone => self.launcher_gone(),
         }
     }
 

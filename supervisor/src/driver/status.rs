@@ -24,6 +24,9 @@ pub struct AgentStatus {
     pub ceiling: Ring,
     /// What is enforced; `None` before the first launch.
     pub report: Option<Report>,
+    /// What stays read-only inside what it may write: the names that existed at its last launch.
+    #[serde(default)]
+    pub protected: Vec<std::path::PathBuf>,
     /// Its main process on the host.
     pub pid: Option<i32>,
     /// Milliseconds since it was last started, while it runs.

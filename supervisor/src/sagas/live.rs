@@ -58,6 +58,7 @@ pub(super) struct Seen {
     pub(super) ring: Ring,
     pub(super) ceiling: Ring,
     pub(super) report: Option<Report>,
+    pub(super) protected: Vec<PathBuf>,
     pub(super) memory_limit_bytes: Option<u64>,
     pub(super) log: PathBuf,
 }
@@ -133,6 +134,7 @@ impl Entry<'_> {
         seen.ring = plan.ring;
         seen.memory_limit_bytes = plan.limits.memory_bytes;
         seen.report = Some(plan.report.clone());
+        seen.protected = plan.protected().map(Into::into).collect();
         drop(seen);
         self.run.phase.send_replace(Phase::Running(Arc::clone(running), group.cloned()));
     }
@@ -212,6 +214,7 @@ impl LiveRun {
             ring: seen.ring,
             ceiling: seen.ceiling,
             report: seen.report,
+            protected: seen.protected,
             pid,
             up_ms: Some(u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)),
             restarts: self.id.attempt.saturating_sub(1),
