@@ -27,6 +27,7 @@ mod reload;
 mod run;
 mod saga;
 mod strange_ground;
+mod served;
 mod support;
 mod terminal;
 mod tidy;

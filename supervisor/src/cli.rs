@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::commands;
+use crate::config::AgentName;
 use crate::control::protocol::ActWord;
 use crate::exit;
 use crate::telemetry::endpoint::Choice;
@@ -41,14 +42,17 @@ pub struct Global {
 pub enum Verb {
     /// Start agents in their rings and stay with them until they end
     #[command(
-        after_help = "Examples:\n  agt-supervise run agent.yaml\n  agt-supervise run agents/\n  agt-supervise run --ring 3 -- python3 script.py\n  agt-supervise run server.yaml --status-file end.json"
+        after_help = "Examples:\n  agt-supervise run agent.yaml\n  agt-supervise run agents/\n  agt-supervise run --ring 3 -- python3 script.py\n  agt-supervise run --ring 3 --name trial -- python3 script.py\n  agt-supervise run server.yaml --status-file end.json"
     )]
     Run(Box<RunArgs>),
     /// Start the agents of a folder and stay on as a service
-    #[command(after_help = "Example:\n  agt-supervise serve /etc/agt-supervise/agents")]
+    #[command(after_help = SERVE_HELP)]
     Serve(ServeArgs),
     /// Check files and print the plan they resolve to; starts nothing
-    #[command(after_help = "Examples:\n  agt-supervise check agent.yaml\n  agt-supervise check agent.yaml --json")]
+    #[command(
+        after_help = "What this host would refuse or leave out is a warning, in the words of `run`, and `host` in --json; the exit code is about the files, \
+which are checked on other hosts than they run on.\n\nExamples:\n  agt-supervise check agent.yaml\n  agt-supervise check agent.yaml --json\n  agt-supervise check --serve /srv/agents"
+    )]
     Check(CheckArgs),
     /// List the agents of the running supervisor
     #[command(after_help = "Examples:\n  agt-supervise ps\n  agt-supervise ps --json")]
@@ -118,7 +122,7 @@ pub enum Verb {
     )]
     Trust(commands::trust::TrustVerb),
     /// Attest an R0 agent's plan and program, for at most a day
-    #[command(after_help = "Example:\n  agt-supervise attest deploy --reason \"release 4.2\" --ttl 1h")]
+    #[command(after_help = "Examples:\n  agt-supervise attest deploy --reason \"release 4.2\" --ttl 1h\n  agt-supervise attest deploy.yaml --reason \"release 4.2\" --ttl 1h")]
     Attest(commands::trust::AttestArgs),
     /// Run sagas: steps that either all take effect or are all undone
     #[command(
@@ -146,13 +150,28 @@ pub enum Verb {
     },
 }
 
+/// The one folder of which new files are started, and how to set it up.
+const SERVE_HELP: &str = "Each agent works in a folder of its own, never in the served one: FOLDER/NAME, unless its file says `workdir:`. \
+A workdir outside of FOLDER needs a line in the operator's file, and below /etc there is none.
+
+Nobody vouches for a served agent: one that is new starts in R3 whatever its `ring:`. To let it start higher, say so before: \
+`agt-supervise trust set FOLDER/NAME.yaml 700 --reason \"...\"`.
+
+HUP or `agt-supervise reload` reads the folder again: new files are started, those of vanished files are stopped.
+
+Example:
+  mkdir -p /srv/agents/researcher
+  agt-supervise check --serve /srv/agents
+  agt-supervise trust set /srv/agents/researcher.yaml 700 --reason \"reviewed\"
+  agt-supervise serve /srv/agents";
+
 /// `run`.
 #[derive(Debug, Args)]
 pub struct RunArgs {
     /// agent.yaml files, or folders of them
     #[arg(value_name = "FILE|FOLDER", required_unless_present = "command", conflicts_with = "command")]
     pub files: Vec<PathBuf>,
-    /// The ring for a command without a file (0 to 3), or a lower ceiling for files
+    /// The ring for a command without a file (0 to 3), or a lower ceiling for files: one above a file's own has no effect
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=3))]
     pub ring: Option<u8>,
     /// The operator's file (default: operator.yaml under /etc/agt-supervise or the user's configuration)
@@ -173,9 +192,16 @@ pub struct RunArgs {
     /// Where metrics are served.
     #[command(flatten)]
     pub metrics: MetricsArgs,
+    /// What a command without a file is called (default: its script or program and six digits for where that stands)
+    #[arg(long, value_name = "NAME", conflicts_with = "files", value_parser = agent_name)]
+    pub name: Option<AgentName>,
     /// A command to run without a file
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<String>,
+}
+
+fn agent_name(text: &str) -> Result<AgentName, String> {
+    AgentName::try_from(text.to_owned()).map_err(|bad| format!("{}; {}", bad.message, bad.instead))
 }
 
 /// Where metrics are served.
@@ -208,7 +234,7 @@ pub enum StdioChoice {
 /// `serve`.
 #[derive(Debug, Args)]
 pub struct ServeArgs {
-    /// A folder of agent.yaml files
+    /// A folder of agent.yaml files, which no agent writes: NAME works in FOLDER/NAME unless its file names a workdir
     pub folder: PathBuf,
     /// The operator's file
     #[arg(long, value_name = "FILE")]
@@ -222,8 +248,11 @@ pub struct ServeArgs {
 #[derive(Debug, Args)]
 pub struct CheckArgs {
     /// Files to check
-    #[arg(required = true)]
+    #[arg(required_unless_present = "serve")]
     pub files: Vec<PathBuf>,
+    /// The files of this folder, as `serve FOLDER` resolves them
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["files", "workdir"])]
+    pub serve: Option<PathBuf>,
     /// The operator's file
     #[arg(long, value_name = "FILE")]
     pub operator: Option<PathBuf>,

@@ -12,6 +12,8 @@ use agt_rings::spec::Limits;
 use agt_rings::watchdog::{Watchdog, WatchdogError};
 use sha2::{Digest, Sha256};
 
+use super::loaded::LoadedFiles;
+
 /// How long whatever an earlier life left may take to die.
 const SWEEP_WITHIN: Duration = Duration::from_secs(10);
 
@@ -24,6 +26,8 @@ pub struct Ground {
     watchdog: Mutex<Option<Watchdog>>,
     /// What the sweep at the start ended.
     pub swept: Option<cgroup::SweepReport>,
+    /// The files that no agent may change.
+    pub loaded: LoadedFiles,
 }
 
 /// Why there is no ground.
@@ -78,7 +82,7 @@ impl Ground {
         };
         let launcher = Launcher::start(controllers).map_err(GroundError::Launcher)?;
         let watchdog = base.as_ref().map(Watchdog::start).transpose().map_err(GroundError::Watchdog)?;
-        Ok(Ground { launcher, base, watchdog: Mutex::new(watchdog), swept })
+        Ok(Ground { launcher, base, watchdog: Mutex::new(watchdog), swept, loaded: LoadedFiles::default() })
     }
 
     fn watchdog(&self) -> MutexGuard<'_, Option<Watchdog>> {

@@ -70,6 +70,7 @@ pub(crate) fn perform(
     control: Option<&Path>,
 ) -> Result<Launched, NotLaunched> {
     let not = |error: String, code: u8| NotLaunched { error, code };
+    let spec = &ground.loaded.guarded(spec).map_err(|e| not(e.to_string(), exit::REFUSED))?;
     let mut plan = match ground.launcher.compile(spec) {
         Ok(Ok(plan)) => plan,
         Ok(Err(refused)) => {

@@ -17,6 +17,7 @@ pub mod ground;
 mod handle;
 pub mod health;
 pub(crate) mod launching;
+pub mod loaded;
 pub mod logfile;
 mod marked;
 pub mod observing;
@@ -299,6 +300,7 @@ impl Supervisor {
             return;
         }
         definition.own_id = self.own_id(&definition);
+        definition.note_files(&self.ground.loaded);
         let log = self.dirs.logs().join(format!("{name}.log"));
         let mut agent = Agent::new(definition, wiring, log, done);
         // Lives are counted on: what is late from an earlier one must not be taken for this one's.

@@ -89,7 +89,8 @@ impl Supervisor {
         if let Some(tasks) = limits.tasks {
             line.push_str(&format!("  tasks {tasks}"));
         }
-        line.push_str(&format!("  {} file rules", agent.definition.plan.files.len()));
+        let rules = agent.definition.plan.files.len();
+        line.push_str(&format!("  {rules} file rule{}", if rules == 1 { "" } else { "s" }));
         for forward in agent.definition.plan.forwards_at(agent.ring) {
             line.push_str(&format!("  net {}", forward.target));
         }

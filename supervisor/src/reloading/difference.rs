@@ -39,6 +39,9 @@ pub struct AgentDifference {
     pub changes: Vec<Change>,
     /// An attestation of the old plan is void.
     pub attestation_void: bool,
+    /// Other loaded agents that work where the file stands: one that runs since before the file was loaded can have written it.
+    #[serde(default)]
+    pub written_by: Vec<String>,
 }
 
 /// The whole.
@@ -75,6 +78,9 @@ impl fmt::Display for Difference {
             }
             for change in &agent.changes {
                 writeln!(f, "  {}", escaped(&change.to_string()))?;
+            }
+            if !agent.written_by.is_empty() {
+                writeln!(f, "  {} may write where this file stands: is this your change?", agent.written_by.join(", "))?;
             }
             if agent.attestation_void {
                 writeln!(
