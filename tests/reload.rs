@@ -312,7 +312,11 @@ fn a_handed_over_agent_is_read_again_as_its_own_run_read_it() {
     let supervisor = rig.start(&first);
     let script = "echo $MINE $0 >> second.words; trap 'exit 0' TERM; while :; do sleep 0.1; done";
     let text = |word: &str| {
-        format!("ring: 2\nworkdir: second\n{}command: [sh, -c, {}, {word}]\nenv: {{pass: [MINE]}}\n", effort(), quoted(script))
+        format!(
+            "ring: 2\nworkdir: second\n{}command: [sh, -c, {}, {word}]\nenv: {{pass: [MINE]}}\n",
+            effort(),
+            quoted(script)
+        )
     };
     std::fs::create_dir(rig.work.join("second")).unwrap();
     let second = rig.agent("second", &text("one"));

@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 
 use crate::support::{Outcome, Rig, Supervisor, effort, quoted, until};
 
-fn script(rig: &Rig, name: &str, script: &str) -> std::path::PathBuf {
+fn script_of(rig: &Rig, name: &str, script: &str) -> std::path::PathBuf {
     rig.agent(name, &format!("ring: 2\n{}command: [sh, -c, {}]\n", effort(), quoted(script)))
 }
 
@@ -41,7 +41,7 @@ fn agents_of_one_run_can_not_change_each_others_files() {
     let rig = Rig::new();
     let second = rig.agent("second", &format!("ring: 2\n{}command: ['true']\n", effort()));
     let before = std::fs::read_to_string(&second).unwrap();
-    let first = script(&rig, "first", &tampering("second.yaml"));
+    let first = script_of(&rig, "first", &tampering("second.yaml"));
     let together = rig.output([OsStr::new("run"), first.as_os_str(), second.as_os_str()]);
     untouched(&together, &second, &before);
 }
@@ -52,7 +52,7 @@ fn the_file_of_another_run_is_read_only_too() {
     let keeper = rig.agent("keeper", &format!("ring: 2\n{}command: [sleep, '1000']\n", effort()));
     let before = std::fs::read_to_string(&keeper).unwrap();
     let supervisor = rig.start(&keeper);
-    let later = script(&rig, "later", &tampering("keeper.yaml"));
+    let later = script_of(&rig, "later", &tampering("keeper.yaml"));
     untouched(&rig.output([OsStr::new("run"), later.as_os_str()]), &keeper, &before);
     supervisor.signal(Signal::SIGTERM);
     supervisor.wait();
@@ -85,7 +85,8 @@ fn whoever_works_in_the_served_folder_is_not_started_and_nothing_new_appears_in_
     let folder = rig.work.join("agents");
     std::fs::create_dir_all(folder.join("evil")).unwrap();
     let plant = "cp agent.yaml ../new.yaml && echo OUT; echo x > ../victim.yaml && echo OUT; echo x > mine";
-    for (name, command) in [("victim", "[sleep, '1000']".to_owned()), ("evil", format!("[sh, -c, {}]", quoted(plant)))] {
+    for (name, command) in [("victim", "[sleep, '1000']".to_owned()), ("evil", format!("[sh, -c, {}]", quoted(plant)))]
+    {
         let text = format!("version: 1\nname: {name}\nring: 2\n{}command: {command}\n", effort());
         std::fs::write(folder.join(format!("{name}.yaml")), text).unwrap();
     }
@@ -100,7 +101,7 @@ fn whoever_works_in_the_served_folder_is_not_started_and_nothing_new_appears_in_
     let before = std::fs::read_to_string(folder.join("victim.yaml")).unwrap();
     let supervisor = serve(&rig, &folder);
     // A stranger that is handed over, working in the served folder: by its own file, and by what was typed.
-    let outside = script(&rig, "outside", "echo x > new.yaml && echo OUT");
+    let outside = script_of(&rig, "outside", "echo x > new.yaml && echo OUT");
     let typed = [OsStr::new("run"), outside.as_os_str(), OsStr::new("--workdir"), folder.as_os_str()];
     for handed in [rig.output(typed), rig.output([OsStr::new("run"), outside.as_os_str()])] {
         assert_eq!(handed.code, 77, "{handed:?}");
@@ -146,7 +147,7 @@ fn an_agent_that_is_named_by_its_file_has_its_ring_at_the_first_start() {
     let supervisor = serve(&rig, &folder);
     let ring = |name: &str| {
         let agents = rig.ps()["agents"].clone();
-        agents.as_array().unwrap().iter().find(|agent| agent["agent"] == name).map(|agent| agent["ring"].to_string())
+        agents.as_array().unwrap().iter().find(|agent| agent["name"] == name).map(|agent| agent["ring"].to_string())
     };
     until("it runs", || ring("trusted").is_some());
     assert!(ring("trusted").unwrap().contains('1'), "{:?}", ring("trusted"));
@@ -230,7 +231,8 @@ fn check_says_what_run_would_refuse_here_in_the_same_words() {
     let checked = rig.output([OsStr::new("check"), file.as_os_str()]);
     let ran = rig.output([OsStr::new("run"), file.as_os_str()]);
     assert_eq!(checked.code, 0, "{checked:?}");
-    let words = ran.stderr.lines().find_map(|line| line.split_once(" can't be enforced here: ")).map(|(_, words)| words);
+    let words =
+        ran.stderr.lines().find_map(|line| line.split_once(" can't be enforced here: ")).map(|(_, words)| words);
     match (ran.code, words) {
         (69, Some(words)) => {
             assert!(checked.stderr.contains("`run` would refuse it on this host (exit 69)"), "{checked:?}");
@@ -239,7 +241,8 @@ fn check_says_what_run_would_refuse_here_in_the_same_words() {
         _ => assert!(!checked.stderr.contains("would refuse"), "{checked:?} {ran:?}"),
     }
     let data: serde_json::Value =
-        serde_json::from_str(&rig.output([OsStr::new("check"), OsStr::new("--json"), file.as_os_str()]).stdout).unwrap();
+        serde_json::from_str(&rig.output([OsStr::new("check"), OsStr::new("--json"), file.as_os_str()]).stdout)
+            .unwrap();
     let host = &data[0]["host"];
     assert_eq!(host["refused"].is_null(), ran.code != 69, "{host}");
     for row in ["open files", "timeouts", "stdio", "log", "chaos", "environment"] {
@@ -250,4 +253,41 @@ fn check_says_what_run_would_refuse_here_in_the_same_words() {
     let uid = nix::unistd::getuid();
     let checked = rig.output([OsStr::new("check"), r0.as_os_str()]);
     assert!(checked.stdout.contains(&format!("user         uid {uid}")), "{checked:?}");
+}
+
+#[test]
+fn a_hangup_does_not_take_over_what_an_agent_may_have_written() {
+    let rig = Rig::new();
+    let folder = rig.dir.path().join("agents");
+    std::fs::create_dir_all(folder.join("served")).unwrap();
+    let text = format!("version: 1\nname: served\nring: 2\n{}command: [sleep, '1000']\n", effort());
+    std::fs::write(folder.join("served.yaml"), text).unwrap();
+    let said = rig.dir.path().join("said");
+    let mut command = rig.command([OsStr::new("serve"), folder.as_os_str()]);
+    command.args(["--metrics", "off"]).stderr(std::fs::File::create(&said).unwrap());
+    let supervisor = Supervisor { child: Some(command.spawn().unwrap()) };
+    until("it serves", || rig.output(["ps"]).code == 0);
+    let shows = |text: &str| rig.output(["ps"]).stdout.contains(text);
+    // Started before the other's file was loaded: that one is not masked in its view.
+    let script = "while [ ! -e go ]; do sleep 0.1; done; sed -i s/1000/2000/ victim.yaml && touch done; sleep 1000";
+    let writer = script_of(&rig, "writer", script);
+    let run = |file: &Path| Supervisor {
+        child: Some(rig.command([OsStr::new("run"), file.as_os_str()]).stderr(Stdio::null()).spawn().unwrap()),
+    };
+    let first = run(&writer);
+    until("it runs", || shows("writer"));
+    let victim = rig.agent("victim", &format!("ring: 2\n{}command: [sleep, '1000']\n", effort()));
+    let second = run(&victim);
+    until("it runs", || shows("victim"));
+    std::fs::write(rig.work.join("go"), "").unwrap();
+    until("it has written", || rig.work.join("done").exists());
+    let shown = rig.output(["reload", "--dry-run"]);
+    assert!(shown.stdout.contains("writer may write where this file stands"), "{shown:?}");
+    supervisor.signal(Signal::SIGHUP);
+    let says = || std::fs::read_to_string(&said).unwrap();
+    until("the refusal is said", || says().contains("the loaded plans stay as they are"));
+    supervisor.signal(Signal::SIGTERM);
+    supervisor.wait();
+    assert!(says().contains("writer may write where it stands") && !says().contains("reload: done"), "{}", says());
+    drop((first, second));
 }

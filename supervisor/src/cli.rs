@@ -122,7 +122,9 @@ which are checked on other hosts than they run on.\n\nExamples:\n  agt-supervise
     )]
     Trust(commands::trust::TrustVerb),
     /// Attest an R0 agent's plan and program, for at most a day
-    #[command(after_help = "Examples:\n  agt-supervise attest deploy --reason \"release 4.2\" --ttl 1h\n  agt-supervise attest deploy.yaml --reason \"release 4.2\" --ttl 1h")]
+    #[command(
+        after_help = "Examples:\n  agt-supervise attest deploy --reason \"release 4.2\" --ttl 1h\n  agt-supervise attest deploy.yaml --reason \"release 4.2\" --ttl 1h"
+    )]
     Attest(commands::trust::AttestArgs),
     /// Run sagas: steps that either all take effect or are all undone
     #[command(

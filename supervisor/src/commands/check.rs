@@ -107,7 +107,8 @@ pub fn check(global: &Global, args: &CheckArgs) -> Outcome {
         }
     }
     let prospects = prospects(&plans);
-    for (place, (plan, prospect)) in found.iter_mut().filter(|place| place.is_null()).zip(plans.iter().zip(&prospects)) {
+    for (place, (plan, prospect)) in found.iter_mut().filter(|place| place.is_null()).zip(plans.iter().zip(&prospects))
+    {
         *place = plan.to_json();
         place["host"] = prospect.to_json();
     }
@@ -116,7 +117,11 @@ pub fn check(global: &Global, args: &CheckArgs) -> Outcome {
     } else {
         plans.iter().zip(&prospects).for_each(|(plan, prospect)| print(&plan.page(prospect.user.as_deref())));
     }
-    plans.iter().zip(&prospects).filter_map(|(plan, prospect)| prospect.warning(plan)).for_each(|text| eprint!("{text}"));
+    plans
+        .iter()
+        .zip(&prospects)
+        .filter_map(|(plan, prospect)| prospect.warning(plan))
+        .for_each(|text| eprint!("{text}"));
     Ok(worst)
 }
 
@@ -168,9 +173,10 @@ impl Prospect {
 
     fn warning(&self, plan: &AgentPlan) -> Option<String> {
         let name = plan.name();
-        let help = self.help.as_ref().map_or_else(String::new, |help| {
-            format!("help: {help}. `agt-supervise doctor` shows what works here.\n")
-        });
+        let help = self
+            .help
+            .as_ref()
+            .map_or_else(String::new, |help| format!("help: {help}. `agt-supervise doctor` shows what works here.\n"));
         if let Some(refused) = &self.refused {
             return Some(format!(
                 "warning: {name}: `run` would refuse it on this host (exit {}): {refused}\n{help}",

@@ -139,9 +139,10 @@ fn named(
     let plan = config::load_agent(Path::new(&agent), &around, operator, &Overrides::default());
     let plan = plan.map_err(|e| config_failure(&e))?;
     let program = match plan.ceiling {
-        Ring::R0 => Some(plan.program_hash().map_err(|e| {
-            Failure::new(exit::USAGE, format!("{} can't be read: {e}", plan.program.display()))
-        })?),
+        Ring::R0 => Some(
+            plan.program_hash()
+                .map_err(|e| Failure::new(exit::USAGE, format!("{} can't be read: {e}", plan.program.display())))?,
+        ),
         Ring::R1 | Ring::R2 | Ring::R3 => None,
     };
     let subject = Subject { plan: plan.hash().to_string(), program: program.map(|hash| hash.to_string()) };

@@ -172,7 +172,8 @@ impl Context<'_> {
     fn plan(&mut self) -> Option<AgentPlan> {
         if let Some(typed) = self.overrides.ring.filter(|typed| typed.is_more_privileged_than(self.asked)) {
             let number = typed.number();
-            let why = if self.spec.ring.is_some() { "the file's ceiling is" } else { "a file without `ring:` asks for" };
+            let why =
+                if self.spec.ring.is_some() { "the file's ceiling is" } else { "a file without `ring:` asks for" };
             self.notes.push(format!("`--ring {number}` has no effect: {why} {}", self.asked));
         }
         if self.ceiling != self.asked {

@@ -127,7 +127,9 @@ fn unattestable(name: &str, has_plan: bool, by_file: bool) -> String {
     let only = "only an agent whose ring is 0 and whose program can be read is attested";
     match (has_plan, by_file) {
         (false, _) => {
-            format!("{name} has no plan yet: it is known after its first `run`, or by its file (`attest FILE.yaml ...`)")
+            format!(
+                "{name} has no plan yet: it is known after its first `run`, or by its file (`attest FILE.yaml ...`)"
+            )
         }
         (true, true) => format!("{only}: by its file {name} is none"),
         (true, false) => format!("{only}: {name} was not at its last start"),

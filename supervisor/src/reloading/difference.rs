@@ -80,7 +80,11 @@ impl fmt::Display for Difference {
                 writeln!(f, "  {}", escaped(&change.to_string()))?;
             }
             if !agent.written_by.is_empty() {
-                writeln!(f, "  {} may write where this file stands: is this your change?", agent.written_by.join(", "))?;
+                writeln!(
+                    f,
+                    "  {} may write where this file stands: is this your change?",
+                    agent.written_by.join(", ")
+                )?;
             }
             if agent.attestation_void {
                 writeln!(
