@@ -46,14 +46,14 @@ pub enum Verb {
     )]
     Run(Box<RunArgs>),
     /// Start the agents of a folder and stay on as a service
-    #[command(after_help = SERVE_HELP)]
+    #[command(after_help = commands::run::SERVE_HELP)]
     Serve(ServeArgs),
     /// Check files and print the plan they resolve to; starts nothing
     #[command(
         after_help = "What this host would refuse or leave out is a warning, in the words of `run`, and `host` in --json; the exit code is about the files, \
 which are checked on other hosts than they run on.\n\nExamples:\n  agt-supervise check agent.yaml\n  agt-supervise check agent.yaml --json\n  agt-supervise check --serve /srv/agents"
     )]
-    Check(CheckArgs),
+    Check(commands::check::CheckArgs),
     /// List the agents of the running supervisor
     #[command(after_help = "Examples:\n  agt-supervise ps\n  agt-supervise ps --json")]
     Ps,
@@ -152,21 +152,6 @@ which are checked on other hosts than they run on.\n\nExamples:\n  agt-supervise
     },
 }
 
-/// The one folder of which new files are started, and how to set it up.
-const SERVE_HELP: &str = "Each agent works in a folder of its own, never in the served one: FOLDER/NAME, unless its file says `workdir:`. \
-A workdir outside of FOLDER needs a line in the operator's file, and below /etc there is none.
-
-Nobody vouches for a served agent: one that is new starts in R3 whatever its `ring:`. To let it start higher, say so before: \
-`agt-supervise trust set FOLDER/NAME.yaml 700 --reason \"...\"`.
-
-HUP or `agt-supervise reload` reads the folder again: new files are started, those of vanished files are stopped.
-
-Example:
-  mkdir -p /srv/agents/researcher
-  agt-supervise check --serve /srv/agents
-  agt-supervise trust set /srv/agents/researcher.yaml 700 --reason \"reviewed\"
-  agt-supervise serve /srv/agents";
-
 /// `run`.
 #[derive(Debug, Args)]
 pub struct RunArgs {
@@ -244,23 +229,6 @@ pub struct ServeArgs {
     /// Where metrics are served.
     #[command(flatten)]
     pub metrics: MetricsArgs,
-}
-
-/// `check`.
-#[derive(Debug, Args)]
-pub struct CheckArgs {
-    /// Files to check
-    #[arg(required_unless_present = "serve")]
-    pub files: Vec<PathBuf>,
-    /// The files of this folder, as `serve FOLDER` resolves them
-    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["files", "workdir"])]
-    pub serve: Option<PathBuf>,
-    /// The operator's file
-    #[arg(long, value_name = "FILE")]
-    pub operator: Option<PathBuf>,
-    /// The folder in which the agent would work
-    #[arg(long, value_name = "DIR")]
-    pub workdir: Option<PathBuf>,
 }
 
 /// `probe`.

@@ -1,6 +1,7 @@
 //! `check`: what files resolve to, and everything that is wrong with them. Starts nothing.
 
 use std::io::IsTerminal;
+use std::path::PathBuf;
 
 use agt_rings::builtin::{self, OWN_ID_BASE};
 use agt_rings::plan::{Ids, Plan, Refused};
@@ -13,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::run::files;
 use super::{Failure, Outcome, dirs, print};
-use crate::cli::{CheckArgs, Global};
+use crate::cli::Global;
 use crate::config::{
     self, AgentPlan, Color, ConfigError, Overrides, OwnFolders, Problem, RingDefaults, RingTable, Surroundings,
 };
@@ -21,6 +22,23 @@ use crate::dirs::Dirs;
 use crate::driver::launching::in_full;
 use crate::exit;
 use crate::reloading::Served;
+
+/// `check`.
+#[derive(Debug, clap::Args)]
+pub struct CheckArgs {
+    /// Files to check
+    #[arg(required_unless_present = "serve")]
+    pub files: Vec<PathBuf>,
+    /// The files of this folder, as `serve FOLDER` resolves them
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["files", "workdir"])]
+    pub serve: Option<PathBuf>,
+    /// The operator's file
+    #[arg(long, value_name = "FILE")]
+    pub operator: Option<PathBuf>,
+    /// The folder in which the agent would work
+    #[arg(long, value_name = "DIR")]
+    pub workdir: Option<PathBuf>,
+}
 
 /// The rings' defaults, as the resolver wants them.
 fn ring_table() -> RingTable {

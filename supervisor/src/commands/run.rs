@@ -25,6 +25,21 @@ use crate::govern::governor::Vouching;
 use crate::reloading::{Origin, Served, yaml_files};
 use crate::store::lock::StateLock;
 
+/// The one folder of which new files are started, and how to set it up.
+pub(crate) const SERVE_HELP: &str = "Each agent works in a folder of its own, never in the served one: FOLDER/NAME, unless its file says `workdir:`. \
+A workdir outside of FOLDER needs a line in the operator's file, and below /etc there is none.
+
+Nobody vouches for a served agent: one that is new starts in R3 whatever its `ring:`. To let it start higher, say so before: \
+`agt-supervise trust set FOLDER/NAME.yaml 700 --reason \"...\"`.
+
+HUP or `agt-supervise reload` reads the folder again: new files are started, those of vanished files are stopped.
+
+Example:
+  mkdir -p /srv/agents/researcher
+  agt-supervise check --serve /srv/agents
+  agt-supervise trust set /srv/agents/researcher.yaml 700 --reason \"reviewed\"
+  agt-supervise serve /srv/agents";
+
 /// Starts agents and stays until they have ended.
 ///
 /// # Errors

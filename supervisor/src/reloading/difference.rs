@@ -3,9 +3,11 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use agt_rings::spec::Access;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{AgentPlan, Change};
+use crate::driver::reload::{Known, Life};
 use crate::driver::streams::escaped;
 
 /// What becomes of an agent.
@@ -109,4 +111,10 @@ pub(super) fn needs_no_restart(old: &AgentPlan, new: &AgentPlan) -> bool {
     like.environment = old.environment;
     like.notes = old.notes.clone();
     like == *old
+}
+
+/// An agent that runs, with the trees that it may write.
+pub(super) fn writer(known: &Known) -> Option<(String, Vec<PathBuf>)> {
+    let trees = known.plan.files.iter().filter(|rule| rule.access == Access::Write).map(|rule| rule.path.clone());
+    (known.life == Life::Runs).then(|| (known.plan.name().to_owned(), trees.collect()))
 }

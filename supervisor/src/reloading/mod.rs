@@ -11,7 +11,6 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use agt_rings::spec::Access;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -242,7 +241,7 @@ fn look(dirs: &Dirs, served: Option<&Served>, known: Vec<Known>, one: bool) -> R
             .map_err(|e| ReloadError::Unreadable(format!("{}: {e}", served.folder.display())))?,
         None => Vec::new(),
     };
-    let mut looker = Looker { writers: known.iter().filter_map(writer).collect(), ..Looker::default() };
+    let mut looker = Looker { writers: known.iter().filter_map(difference::writer).collect(), ..Looker::default() };
     let owners: Vec<(String, PathBuf)> =
         known.iter().map(|known| (known.plan.name().to_owned(), known.plan.identity.source.clone())).collect();
     for known in known {
@@ -273,12 +272,6 @@ fn look(dirs: &Dirs, served: Option<&Served>, known: Vec<Known>, one: bool) -> R
         }
     }
     looker.finish()
-}
-
-/// An agent that runs, with the trees that it may write.
-fn writer(known: &Known) -> Option<(String, Vec<PathBuf>)> {
-    let trees = known.plan.files.iter().filter(|rule| rule.access == Access::Write).map(|rule| rule.path.clone());
-    (known.life == Life::Runs).then(|| (known.plan.name().to_owned(), trees.collect()))
 }
 
 impl Looker {
