@@ -30,6 +30,7 @@ mod relaunch;
 mod reload;
 mod run;
 mod saga;
+mod served;
 mod slow_reader;
 mod strange_ground;
 mod support;

@@ -35,6 +35,8 @@ pub fn become_launcher_if_asked() {
 fn serve() -> io::Result<()> {
     // An exec of /proc/self/exe leaves `exe` there, which tells nobody anything.
     process::set_name(c"agt-launcher")?;
+    // Roots are made of folders that other uids walk through, and agents start alike whoever starts the supervisor.
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     // A Ctrl-C at the terminal is the supervisor's to interpret.
     nix::unistd::setsid()?;
     let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::SA_NOCLDWAIT, SigSet::empty());

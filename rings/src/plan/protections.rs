@@ -212,15 +212,25 @@ fn own_identity(facts: &Facts<'_>) -> Judgement {
                 None => Ok(vec!["uid of its own".into(), "id-mapped mount".into()]),
                 Some(tree) => Err((
                     format!(
-                        "needs an id-mapped mount of {}, which {} can't have here ({})",
+                        "needs an id-mapped mount of {}, which {} can't have here ({}){}",
                         tree.path.display(),
                         tree.filesystem,
-                        tree.id_map.reason().unwrap_or("refused")
+                        tree.id_map.reason().unwrap_or("refused"),
+                        without_roots_group(tree)
                     ),
                     "move the workdir to ext4, xfs or btrfs".to_owned(),
                 )),
             }
         }
+    }
+}
+
+/// What a folder's owner can't reach in it without the folder's group, which is root's and no agent's.
+fn without_roots_group(tree: &Tree) -> &'static str {
+    if tree.uid != 0 && tree.gid == 0 {
+        "; its owner would work there without its group, root's, so what only that group may reach stays closed"
+    } else {
+        ""
     }
 }
 

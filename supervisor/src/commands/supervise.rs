@@ -86,6 +86,11 @@ pub(super) fn supervise(dirs: &Dirs, lock: StateLock, task: Task) -> Outcome {
         warn_of_closed_folders(&dirs.operator_socket());
     }
     let ground = Ground::lay(&dirs.state, &dirs.cgroup_record())?;
+    // All of them before the first launch: neighbours are started side by side.
+    task.definitions.iter().for_each(|(definition, _)| definition.note_files(&ground.loaded));
+    if let Some(folder) = task.served.as_ref().and_then(|served| served.overrides().served) {
+        ground.loaded.serve(folder);
+    }
     if let Some(swept) = ground.swept.filter(|swept| swept.processes > 0) {
         eprintln!("note: ended {} processes that an earlier supervisor left behind", swept.processes);
     }

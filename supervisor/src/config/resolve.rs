@@ -31,7 +31,7 @@ use super::document::Document;
 use super::grant::{Grant, Refusal, Right};
 use super::plan::{self, AgentPlan, Forward, HealthPlan, Identity};
 use super::rights::{Operator, Rights};
-use super::spec::{AgentSpec, EnforcementSpec, HostPort, Target};
+use super::spec::{AgentName, AgentSpec, EnforcementSpec, HostPort, Target};
 use super::surroundings::Surroundings;
 use super::tree::KeyPath;
 use super::units::{ByteSize, Cpu};
@@ -43,10 +43,16 @@ use super::zones::Zones;
 pub struct Overrides {
     /// `--workdir`: this folder in place of the file's.
     pub workdir: Option<PathBuf>,
-    /// `--ring`: this ceiling in place of the file's.
+    /// `--ring`: a ceiling beside the file's; the least privileged of both counts.
     pub ring: Option<Ring>,
     /// `--env NAME`: these variables of the user's environment as well.
     pub pass: Vec<String>,
+    /// `--name`: what an agent without a file is called.
+    #[serde(default)]
+    pub name: Option<AgentName>,
+    /// The folder of `serve`, which no agent may write: its files are configuration, and a new one there is started.
+    #[serde(default)]
+    pub served: Option<PathBuf>,
 }
 
 /// Where a request comes from.
@@ -128,7 +134,8 @@ pub(super) fn resolve(
 ) -> Result<AgentPlan, ConfigError> {
     let operator_file = operator.map_or_else(|| around.operator_file.clone(), |operator| operator.path.clone());
     let rights = Rights::of(operator, spec.name.as_str(), origin.source, around);
-    let asked = overrides.ring.or(spec.ring).unwrap_or(Ring::R3);
+    let in_file = spec.ring.unwrap_or(Ring::R3);
+    let asked = overrides.ring.map_or(in_file, |typed| typed.least_privileged(in_file));
     let ceiling = rights.ceiling.map_or(asked, |most| asked.least_privileged(most));
     let mut context = Context {
         spec,
@@ -156,6 +163,12 @@ pub(super) fn resolve(
 
 impl Context<'_> {
     fn plan(&mut self) -> Option<AgentPlan> {
+        if let Some(typed) = self.overrides.ring.filter(|typed| typed.is_more_privileged_than(self.asked)) {
+            let number = typed.number();
+            let why =
+                if self.spec.ring.is_some() { "the file's ceiling is" } else { "a file without `ring:` asks for" };
+            self.notes.push(format!("`--ring {number}` has no effect: {why} {}", self.asked));
+        }
         if self.ceiling != self.asked {
             self.notes.push(format!("{} was asked for, the operator's file allows {}", self.asked, self.ceiling));
         }
@@ -247,7 +260,7 @@ impl Context<'_> {
             program: program.program,
             argv: program.argv,
             interval: health.interval,
-            timeout: health.timeout,
+            timeout: health.timeout(),
             retries: health.retries,
             start_period: health.start_period,
         };

@@ -19,6 +19,8 @@ use tokio::sync::mpsc;
 use super::event::Event;
 use super::succession::{NoLauncher, Succession};
 
+use super::loaded::LoadedFiles;
+
 /// How long whatever an earlier life left may take to die.
 const SWEEP_WITHIN: Duration = Duration::from_secs(10);
 
@@ -34,6 +36,8 @@ pub struct Ground {
     watchdog: Mutex<Option<Watchdog>>,
     /// What the sweep at the start ended.
     pub swept: Option<cgroup::SweepReport>,
+    /// The files that no agent may change.
+    pub loaded: LoadedFiles,
 }
 
 /// Why there is no ground.
@@ -88,7 +92,13 @@ impl Ground {
         };
         let launcher = Launcher::start(controllers).map_err(GroundError::Launcher)?;
         let watchdog = base.as_ref().map(Watchdog::start).transpose().map_err(GroundError::Watchdog)?;
-        Ok(Ground { launchers: Succession::begin(launcher), base, watchdog: Mutex::new(watchdog), swept })
+        Ok(Ground {
+            launchers: Succession::begin(launcher),
+            base,
+            watchdog: Mutex::new(watchdog),
+            swept,
+            loaded: LoadedFiles::default(),
+        })
     }
 
     /// The launcher process; another one where it was ended. Blocks for some milliseconds then.

@@ -84,7 +84,8 @@ pub(crate) fn perform(
 ) -> Result<Launched, NotLaunched> {
     let not = |error: String, code: u8| NotLaunched { error, code };
     let launcher = ground.launcher().map_err(|e| not(e.in_full(), exit::UNAVAILABLE))?;
-    let spec = &asked.plan.as_it_stands(asked.spec);
+    let spec = asked.plan.as_it_stands(asked.spec);
+    let spec = &ground.loaded.guarded(&spec).map_err(|e| not(e.to_string(), exit::REFUSED))?;
     let mut plan = match launcher.compile(spec) {
         Ok(Ok(plan)) => plan,
         Ok(Err(refused)) => {

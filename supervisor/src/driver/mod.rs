@@ -19,6 +19,7 @@ mod handle;
 pub mod health;
 pub mod killing;
 pub(crate) mod launching;
+pub mod loaded;
 pub mod logfile;
 mod marked;
 pub mod observing;
@@ -307,6 +308,7 @@ impl Supervisor {
             return;
         }
         definition.own_id = self.own_id(&definition);
+        definition.note_files(&self.ground.loaded);
         let log = self.dirs.logs().join(format!("{name}.log"));
         let mut agent = Agent::new(definition, wiring, log, done);
         // Lives are counted on: what is late from an earlier one must not be taken for this one's.

@@ -129,6 +129,7 @@ impl ProcessSteps {
         let Some(ground) = self.ground.upgrade() else {
             return not_started("the supervisor is ending".to_owned(), Again::No);
         };
+        ground.loaded.note(&agent.identity.source);
         let mut spec = match agent.launch_spec(ring) {
             Ok(spec) => spec,
             Err(e) => return not_started(in_full(&e), Again::Yes),
