@@ -24,6 +24,7 @@ mod probe;
 mod r0;
 mod real_agents;
 mod reload;
+mod resources;
 mod run;
 mod saga;
 mod strange_ground;

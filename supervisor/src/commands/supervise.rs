@@ -75,6 +75,7 @@ pub(super) fn supervise(dirs: &Dirs, lock: StateLock, task: Task) -> Outcome {
         eprintln!("warning: {warning}");
     }
     let operators = operators(&task)?;
+    let total = config::total(task.operator.as_deref(), &task.around).map_err(|e| config_failure(&e))?;
     raise_open_files();
     let made = |path: &Path| {
         std::fs::create_dir_all(path).map_err(|e| Failure::new(exit::CANT_CREATE, format!("{}: {e}", path.display())))
@@ -84,7 +85,7 @@ pub(super) fn supervise(dirs: &Dirs, lock: StateLock, task: Task) -> Outcome {
     if !operators.is_empty() {
         warn_of_closed_folders(&dirs.operator_socket());
     }
-    let ground = Ground::lay(&dirs.state, &dirs.cgroup_record())?;
+    let ground = Ground::lay(&dirs.state, &dirs.cgroup_record(), &total)?;
     if let Some(swept) = ground.swept.filter(|swept| swept.processes > 0) {
         eprintln!("note: ended {} processes that an earlier supervisor left behind", swept.processes);
     }
@@ -149,6 +150,10 @@ async fn live(
     let (supervisor, handle) = Supervisor::new(mode, dirs.clone(), Arc::clone(&ground), store.clone(), talk);
     let crash_at = errand.as_ref().and_then(|errand| errand.crash_at);
     let sagas = Sagas::new(handle.clone(), store.clone(), &ground, dirs, crash_at);
+    let total = ground.total();
+    if let Some(total) = total.clone() {
+        telemetry.add_source(Arc::new(total));
+    }
     // The loop alone holds the ground, and takes it away at its end.
     drop(ground);
     let supervisor = supervisor.counting_into(telemetry.clone()).hosting(sagas.guests(), Arc::clone(sagas.steps()));
@@ -167,6 +172,7 @@ async fn live(
         sagas: sagas.clone(),
         reloader: reloader.clone(),
         store,
+        total,
     };
     let (over, closes) = oneshot::channel();
     let mut served = tokio::spawn(socket.until(closes).serve(operators, answers));

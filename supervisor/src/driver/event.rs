@@ -10,7 +10,8 @@ use tokio::sync::oneshot;
 use super::audience::{Tenure, Wish};
 use super::definition::Definition;
 use super::experimenting::Order;
-use super::observing::Observed;
+use super::limiting::LimitBody;
+use super::observing::{GovernedNumbers, Seen};
 use super::sagas::SagaAsk;
 use super::scene::Scene;
 use super::status::AgentStatus;
@@ -36,6 +37,10 @@ pub enum Event {
     Request(Request),
     /// An agent says something on its control socket.
     Said(Whose, Report, oneshot::Sender<Reply>),
+    /// The kernel says that a limit may have been met.
+    LimitMet(Whose),
+    /// Limits that an operator set have reached the kernel, or not.
+    Limited(Box<super::limiting::Limited>),
     /// Time to look at budgets.
     Tick,
     /// Work beside the agents is over: the end may have waited for it.
@@ -110,12 +115,21 @@ pub enum Request {
         /// Its name; `None` for all.
         agent: Option<String>,
         /// The answer.
-        answer: oneshot::Sender<Result<Vec<AgentStatus>, Refusal>>,
+        answer: oneshot::Sender<Result<Vec<Seen>, Refusal>>,
     },
     /// The numbers of all agents, for metrics.
     Observe {
         /// The answer.
-        answer: oneshot::Sender<Observed>,
+        answer: oneshot::Sender<(Vec<Seen>, Vec<GovernedNumbers>)>,
+    },
+    /// Change an agent's limits.
+    Limit {
+        /// What.
+        body: LimitBody,
+        /// Who asks.
+        by: u32,
+        /// The answer, once the kernel shows them.
+        answer: oneshot::Sender<Result<Vec<AgentStatus>, Refusal>>,
     },
     /// What an experiment sees of one agent.
     Scene {
@@ -234,6 +248,9 @@ pub enum Refusal {
     /// Policy says no.
     #[error("{0}")]
     Policy(String),
+    /// This host, or its kernel, can't do it.
+    #[error("{0}")]
+    HostCant(String),
     /// What the state store has of it can't be used.
     #[error("{0}")]
     BadState(String),

@@ -17,6 +17,9 @@ pub mod ground;
 mod handle;
 pub mod health;
 pub(crate) mod launching;
+mod limit_alarms;
+mod limit_watch;
+pub mod limiting;
 pub mod logfile;
 mod marked;
 pub mod observing;
@@ -29,6 +32,7 @@ pub mod status_file;
 pub mod streams;
 mod tame;
 mod terminal;
+pub mod total;
 mod watching;
 
 use std::collections::BTreeMap;
@@ -47,11 +51,13 @@ use self::agent::{Agent, STOP_WITHIN};
 use self::definition::Definition;
 use self::event::{Event, Gone, Launched, NotLaunched, OutOfMemory, Refusal, Request, Whose};
 use self::ground::Ground;
+use self::limit_alarms::Alarms;
 use self::status::{AgentStatus, KillSeen};
 use self::streams::Wiring;
 use crate::dirs::Dirs;
 use crate::govern::Governor;
 use crate::machine::lifecycle::{self, Action, Conclusion, Ended};
+use crate::machine::limit_events::Meter;
 use crate::store::Store;
 use crate::telemetry::Telemetry;
 
@@ -86,6 +92,9 @@ pub struct Supervisor {
     owed: Vec<Owed>,
     /// Work beside the agents that must be over before the end.
     holds: Arc<AtomicUsize>,
+    /// How often the limits over all agents were met.
+    meter: Meter,
+    alarms: Option<Alarms>,
 }
 
 /// Whether the supervisor itself writes what happens to its standard error.
@@ -117,6 +126,9 @@ impl Supervisor {
         let (events, inbox) = mpsc::unbounded_channel();
         let holds = Arc::<AtomicUsize>::default();
         let handle = Handle { events: events.clone(), holds: Arc::clone(&holds) };
+        let alarms = Alarms::start(events.clone())
+            .inspect_err(|e| eprintln!("warning: limits that agents meet are told late: {e}"))
+            .ok();
         let supervisor = Supervisor {
             mode,
             dirs,
@@ -135,6 +147,8 @@ impl Supervisor {
             hosting: sagas::Hosting::default(),
             owed: Vec::new(),
             holds,
+            meter: Meter::default(),
+            alarms,
         };
         (supervisor, handle)
     }
@@ -203,6 +217,8 @@ impl Supervisor {
             Event::Checked(whose, checked) => self.checked(&whose, *checked).await,
             Event::Request(request) => self.request(request).await,
             Event::Said(whose, report, answer) => self.said(&whose, report, answer).await,
+            Event::LimitMet(whose) => self.limit_met(&whose),
+            Event::Limited(limited) => self.limited(*limited),
             Event::Released => {}
             Event::Tick => self.look_around().await,
             Event::WatchdogGone => self.watchdog_gone(),
@@ -213,8 +229,8 @@ impl Supervisor {
         match request {
             Request::Add { definition, wiring, done } => self.add(*definition, wiring, done).await,
             Request::Status { agent, answer } => {
-                let statuses = self.named(agent.as_deref()).map(|names| self.statuses(&names));
-                let _ = answer.send(statuses);
+                let seen = self.named(agent.as_deref()).map(|names| self.see(&names));
+                let _ = answer.send(seen);
             }
             Request::Observe { answer } => {
                 let _ = answer.send(self.observe());
@@ -228,6 +244,7 @@ impl Supervisor {
             Request::Act { agent, act, by, reason, answer } => {
                 self.act(agent.as_deref(), act, by, reason, answer).await
             }
+            Request::Limit { body, by, answer } => self.limit(body, by, answer).await,
             Request::Saga(ask) => self.saga(ask).await,
             Request::Reload(ask) => self.reload(ask).await,
             Request::Wish { agent, tenure, wish, by } => self.wish(&agent, tenure, wish, by).await,
@@ -266,7 +283,7 @@ impl Supervisor {
     }
 
     fn statuses(&self, names: &[String]) -> Vec<AgentStatus> {
-        names.iter().filter_map(|name| self.status_of(name)).collect()
+        self.see(names).into_iter().map(observing::Seen::read).collect()
     }
 
     async fn add(
@@ -396,6 +413,7 @@ impl Supervisor {
                 agent.started = Some(Instant::now());
                 self.telemetry.launched(&whose.agent, agent.ring);
                 watch(whose.clone(), running, launched.group, self.events.clone());
+                self.listen_for_limits(whose);
                 self.step_life(whose, lifecycle::Event::Started).await;
             }
             Err(failed) => {
@@ -424,6 +442,10 @@ impl Supervisor {
         agent.frozen = None;
         agent.served.abort_all();
         agent.health.end();
+        self.listen_no_more(&whose.agent);
+        if let Some(usage) = &gone.usage {
+            self.count_hits(&whose.agent, &usage.hits());
+        }
         let status = |usage: agt_rings::launch::Usage| usage.status;
         let ended = match gone.exit {
             Exit::Ended(usage) if libc::WIFEXITED(status(usage)) && libc::WEXITSTATUS(status(usage)) == 0 => {
