@@ -28,7 +28,7 @@ pub enum Event {
     /// A launch has ended, well or badly.
     Launched(Whose, Box<Result<Launched, NotLaunched>>),
     /// An agent's main process ended and its tree was verified gone.
-    Exited(Whose, Gone),
+    Exited(Whose, Box<Gone>),
     /// A kill has done its work.
     Killed(Whose, Option<KillReport>),
     /// A health check has ended; the error is ours, not the agent's.

@@ -266,17 +266,21 @@ impl Supervisor {
         for (what, old, new) in differences(&old, &new) {
             record = record.detail(what, format!("{old} -> {new}"));
         }
-        let remark = self.remark(agent, &new);
+        let named = match &body.change {
+            LimitChange::Set { limits, .. } => *limits,
+            LimitChange::Reset => Limits::default(),
+        };
+        let remark = self.remark(agent, &named);
         Ok(Pending { agent: name.to_owned(), by_hand, record, gives, remark })
     }
 
-    /// What the operator should know beside "done".
-    fn remark(&self, agent: &Agent, new: &Limits) -> Option<String> {
+    /// What whoever named these limits should know beside "done".
+    fn remark(&self, agent: &Agent, named: &Limits) -> Option<String> {
         if agent.running.is_none() {
             return Some("does not run: its next start has them".to_owned());
         }
         let total = self.ground.total()?.limits();
-        let (what, most) = excess(new, &total)?;
+        let (what, most) = excess(named, &total)?;
         Some(format!("has more for itself ({what}) than all agents have together ({most}), and can't get it"))
     }
 

@@ -208,7 +208,7 @@ impl Supervisor {
                 self.step_life(&whose, event).await;
             }
             Event::Launched(whose, result) => self.launched(&whose, *result).await,
-            Event::Exited(whose, gone) => self.exited(&whose, gone).await,
+            Event::Exited(whose, gone) => self.exited(&whose, *gone).await,
             Event::Killed(whose, report) => {
                 if let Some(gone) = self.note_kill(&whose, report) {
                     self.exited(&whose, gone).await;
@@ -513,6 +513,6 @@ fn watch(whose: Whose, running: Arc<Running>, group: Option<Arc<Group>>, events:
         let gone =
             tokio::task::spawn_blocking(move || launching::clear_away(&name, exit, &running, group.as_deref())).await;
         let gone = gone.unwrap_or(Gone { exit, out_of_memory: OutOfMemory::NotSeen, usage: None });
-        let _ = events.send(Event::Exited(whose, gone));
+        let _ = events.send(Event::Exited(whose, Box::new(gone)));
     });
 }
