@@ -271,7 +271,7 @@ mod tests {
             ("tasks=-1", "1 to"),
             ("files=9", "there is no limit `files`"),
             ("memory", "memory=512MiB"),
-            ("cpu=", "cpu"),
+            ("cpu=", "50%"),
         ] {
             let error = one(wrong).unwrap_err();
             assert!(error.contains(says), "{wrong}: {error}");
