@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::docs::only_its_owner_writes;
 use crate::metrics::{address, scrape, value};
-use crate::support::{Outcome, Rig, Supervisor, effort, is_root, needs_root, quoted, until};
+use crate::support::{Outcome, Rig, Supervisor, binary, effort, is_root, needs_root, quoted, until};
 
 /// Starts these agents, with this operator's file if there is one, and waits until one runs.
 fn start(rig: &Rig, files: &[&Path], operator: Option<&Path>) -> Supervisor {
@@ -160,6 +160,23 @@ fn a_cpu_burner_is_held_back_and_top_shows_by_how_much() {
     assert_eq!(value(&text, "agt_agent_cpu_limit_cores{agent=\"burner\"}"), Some(0.02));
     let plain = rig.output(["top", "--interval", "200ms"]).stdout;
     assert!(plain.contains("burner") && plain.contains("HELD") && !plain.contains('\x1b'), "{plain}");
+}
+
+#[test]
+fn top_draws_on_a_terminal_and_puts_it_back() {
+    let rig = Rig::new();
+    let file = rig.agent("seen", &format!("ring: 2\n{}command: [sleep, '1000']\n", effort()));
+    let _supervisor = start(&rig, &[&file], None);
+    let line = format!("{} --state-dir {} top", binary().display(), rig.state.display());
+    let mut script = std::process::Command::new("script");
+    script.args(["-qec", &line, "/dev/null"]).env("TERM", "xterm").env_remove("NO_COLOR");
+    let mut script = script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    std::io::Write::write_all(script.stdin.as_mut().unwrap(), b"q").unwrap();
+    let output = Outcome::from(script.wait_with_output().unwrap());
+    assert_eq!(output.code, 0, "{}", output.stdout);
+    let (before, drawn) = output.stdout.split_once("\x1b[?1049h").expect("it goes to the other screen");
+    assert!(!before.contains("seen") && drawn.contains("seen"), "{drawn}");
+    assert!(drawn.trim_end().ends_with("\x1b[?1049l"), "it comes back: {drawn:?}");
 }
 
 #[test]

@@ -139,6 +139,8 @@ async fn watch(socket: &Path, interval: Duration) -> Outcome {
     let _screen = Screen::enter().map_err(|e| Failure::of(exit::CANT_CREATE, &e))?;
     let mut keys = keys();
     let mut quit = std::pin::pin!(quiet);
+    // What needs no second look is there at once.
+    draw(&page(&before.agents, &BTreeMap::new()));
     loop {
         let wait = async {
             // Whoever can't type can still send a signal.
@@ -215,14 +217,15 @@ impl Drop for Screen {
 
 /// From the upper left corner on, no line longer and no more of them than the terminal has.
 fn draw(lines: &[String]) {
-    let size = tcgetwinsize(rustix::stdio::stdout()).ok();
+    // A terminal that was never told its size says 0.
+    let size = tcgetwinsize(rustix::stdio::stdout()).ok().filter(|size| size.ws_row > 0 && size.ws_col > 0);
     let (rows, columns) = size.map_or((24, 80), |size| (usize::from(size.ws_row), usize::from(size.ws_col)));
     let mut text = "\x1b[H".to_owned();
-    for (index, line) in lines.iter().take(rows.max(1)).enumerate() {
+    for (index, line) in lines.iter().take(rows).enumerate() {
         if index > 0 {
-            text.push_str("\r\n");
+            text.push('\n');
         }
-        text.extend(line.chars().take(columns.max(1)));
+        text.extend(line.chars().take(columns));
         text.push_str("\x1b[K");
     }
     text.push_str("\x1b[J");
