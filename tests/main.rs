@@ -28,6 +28,7 @@ mod r0;
 mod real_agents;
 mod relaunch;
 mod reload;
+mod resources;
 mod run;
 mod saga;
 mod served;

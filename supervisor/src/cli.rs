@@ -57,6 +57,11 @@ which are checked on other hosts than they run on.\n\nExamples:\n  agt-supervise
     /// List the agents of the running supervisor
     #[command(after_help = "Examples:\n  agt-supervise ps\n  agt-supervise ps --json")]
     Ps,
+    /// Watch what the agents use: CPU, memory, tasks, disk, waiting; one look where there is no terminal
+    #[command(
+        after_help = "Examples:\n  agt-supervise top\n  agt-supervise top --interval 5s\n  agt-supervise top --json"
+    )]
+    Top(commands::top::TopArgs),
     /// Show one agent: what is enforced, what it uses, what it died of
     #[command(after_help = "Example:\n  agt-supervise status researcher")]
     Status(OneAgent),
@@ -84,6 +89,12 @@ which are checked on other hosts than they run on.\n\nExamples:\n  agt-supervise
         after_help = "Examples:\n  agt-supervise reload --dry-run\n  agt-supervise reload researcher\n  agt-supervise reload --yes --reason \"more memory\""
     )]
     Reload(commands::reload::ReloadArgs),
+    /// Show the limits that the kernel keeps, and change them while an agent runs
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  agt-supervise limits show\n  agt-supervise limits set researcher memory=768MiB --reason \"large index\""
+    )]
+    Limits(commands::limits::LimitsVerb),
     /// Freeze agents: every task stands still
     #[command(after_help = "Example:\n  agt-supervise freeze researcher --reason \"a look inside\"")]
     Freeze(ActArgs),
@@ -354,6 +365,8 @@ pub fn main() -> ExitCode {
         Verb::Serve(args) => commands::run::serve(&global, &args),
         Verb::Check(args) => commands::check::check(&global, &args),
         Verb::Ps => commands::show::ps(&global),
+        Verb::Top(args) => commands::top::top(&global, &args),
+        Verb::Limits(verb) => commands::limits::limits(&global, verb),
         Verb::Status(args) => commands::show::status(&global, &args.agent),
         Verb::Logs(args) => commands::show::logs(&global, &args),
         Verb::Stop(args) => commands::act::act(&global, &args, ActWord::Stop),

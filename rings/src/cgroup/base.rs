@@ -45,6 +45,8 @@ pub struct Base {
     /// Our v2 group from before, and what we changed in it.
     own: Option<PathBuf>,
     room: Room,
+    /// Limits of all agents together.
+    pub(super) total: Limits,
 }
 
 /// What a sweep found and ended.
@@ -101,8 +103,10 @@ impl Base {
         let place = layout.unified.as_ref().map_or(Place::Root, |unified| unified.place);
         tree.weight = set_weight(&tree, place)?;
         let agents = tree.child(AGENTS);
+        // What only counts is no limit that is lost.
+        gaps.retain(|gap| Controller::LIMITING.contains(&gap.controller));
         gaps.dedup();
-        Ok(Base { tree, agents: Grip::open(agents)?, gaps, ours, own, room })
+        Ok(Base { tree, agents: Grip::open(agents)?, gaps, ours, own, room, total: Limits::default() })
     }
 
     /// Limits that can't be kept here, each with its reason.
@@ -151,7 +155,7 @@ impl Base {
     /// [`Error::Create`] when there is one of that name (remove it first), [`Error::NoController`] for a limit that can't be
     /// kept here, [`Error::LimitDidNotStick`], [`Error::ImpossibleLimit`], [`Error::Name`]. Nothing is left behind then.
     pub fn create(&self, name: &str, limits: &Limits) -> Result<Group> {
-        Group::create(self.agents.tree(), name, limits, &self.gaps)
+        Group::create(self.agents.tree(), name, &self.under_total(limits), &self.gaps)
     }
 
     /// Ends and removes whatever an earlier life left in our subtree: its watchdog, agents, and everybody in the supervisor's leaf but

@@ -28,11 +28,17 @@ pub enum Controller {
     Freezer,
     /// v1 only: CPU time used (v2 has it in every group).
     Cpuacct,
+    /// v2 only: bytes read and written. v1's `blkio` counts nothing unless somebody throttles a device, and no write that goes
+    /// through the page cache: its zeros would be invented numbers.
+    Io,
 }
 
 impl Controller {
     /// The controllers that keep limits.
     pub const LIMITING: [Controller; 3] = [Controller::Cpu, Controller::Memory, Controller::Pids];
+    /// What a v2 group passes on to agents where it can: those that limit, and one that only counts.
+    pub(super) const PASSED_ON: [Controller; 4] =
+        [Controller::Cpu, Controller::Memory, Controller::Pids, Controller::Io];
 
     /// The kernel's name for it.
     #[must_use]
@@ -43,6 +49,7 @@ impl Controller {
             Controller::Pids => "pids",
             Controller::Freezer => "freezer",
             Controller::Cpuacct => "cpuacct",
+            Controller::Io => "io",
         }
     }
 }
@@ -191,7 +198,7 @@ pub struct Unified {
     pub own: PathBuf,
     /// Root or not: the root may hold processes and still enable controllers.
     pub place: Place,
-    /// The limiting controllers that it could pass on (`cgroup.controllers`).
+    /// The controllers that it could pass on (`cgroup.controllers`), those of ours.
     pub offered: Vec<Controller>,
 }
 
@@ -347,7 +354,7 @@ fn describe_unified(own: PathBuf) -> Unified {
     let place = if own.join("cgroup.type").exists() { Place::Inner } else { Place::Root };
     let listed = fs::read_to_string(own.join("cgroup.controllers")).unwrap_or_default();
     let offered =
-        Controller::LIMITING.into_iter().filter(|c| listed.split_whitespace().any(|n| n == c.name())).collect();
+        Controller::PASSED_ON.into_iter().filter(|c| listed.split_whitespace().any(|n| n == c.name())).collect();
     Unified { own, place, offered }
 }
 

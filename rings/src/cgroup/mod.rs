@@ -39,17 +39,22 @@
 //! Sources: the kernel's `admin-guide/cgroup-v2.rst`, `admin-guide/cgroup-v1/*.rst`, cgroups(7).
 #![deny(unsafe_code)]
 
+pub mod alarm;
 pub mod base;
 pub mod error;
 mod file;
 mod freeze;
 pub mod grip;
 pub mod group;
+pub mod hits;
+mod in_force;
 mod kill;
 pub mod layout;
 mod limits;
 mod mounts;
+pub mod pressure;
 mod subtree;
+mod total;
 pub mod tree;
 pub mod usage;
 
@@ -59,11 +64,14 @@ mod fixture;
 mod kernel_tests;
 
 pub use crate::spec::Limits;
+pub use alarm::{Alarm, Wait};
 pub use base::{Base, SweepReport};
 pub use error::{Error, Result};
 pub use grip::Grip;
 pub use group::{Group, Join};
+pub use hits::Hits;
 pub use kill::{KillReport, Means};
 pub use layout::{Controller, Gap, GapReason, Kind, Layout, Unusable};
+pub use pressure::{Pressure, Pressures, Stall};
 pub use tree::Tree;
-pub use usage::Usage;
+pub use usage::{Io, Usage};

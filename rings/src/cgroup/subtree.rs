@@ -24,7 +24,7 @@ const CONTROL: &str = "cgroup.subtree_control";
 /// The controllers that `dir` passes on to its children.
 pub(super) fn enabled(dir: &Path) -> Result<Vec<Controller>> {
     let text = file::read_if_there(&dir.join(CONTROL))?.unwrap_or_default();
-    Ok(Controller::LIMITING.into_iter().filter(|c| text.split_whitespace().any(|name| name == c.name())).collect())
+    Ok(Controller::PASSED_ON.into_iter().filter(|c| text.split_whitespace().any(|name| name == c.name())).collect())
 }
 
 /// Enables `wanted` in `dir`, each by itself so that one refusal doesn't cost the others. Returns those that came new.

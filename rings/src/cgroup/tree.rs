@@ -28,7 +28,7 @@ const REMOVE_PAUSE: Duration = Duration::from_micros(500);
 pub struct Tree {
     /// On v2.
     pub unified: Option<PathBuf>,
-    /// The limiting controllers that v2 keeps for it.
+    /// The controllers that v2 keeps for it.
     pub unified_controllers: Vec<Controller>,
     /// On v1, one entry a hierarchy.
     pub legacy: Vec<LegacyDir>,

@@ -60,7 +60,7 @@ pub fn act(global: &Global, args: &ActArgs, act: ActWord) -> Outcome {
     let acted = agents.is_empty() || agents.iter().any(|agent| agent.remark.is_none());
     if global.json {
         print(
-            &(serde_json::to_string_pretty(&Agents { agents, supervisor: None })
+            &(serde_json::to_string_pretty(&Agents { agents, supervisor: None, total: None })
                 .map_err(|e| Failure::of(exit::BUG, &e))?
                 + "\n"),
         );

@@ -9,22 +9,31 @@ use agt_rings::Ring;
 use agt_rings::host::{Privilege, Support};
 use agt_rings::probe::survey::{Survey, survey};
 use agt_rings::report::{Gap, in_words};
+use agt_rings::spec::Limits;
 use anyhow::Context;
 
-use super::Form;
+use super::{Form, limits};
 
-/// Looks at this host as a home of agents whose workdir is `directory`, and writes what it found. Finding gaps is no error.
+/// Looks at this host as a home of agents whose workdir is `directory` and whose operator limits all together by `total`, and writes what it found. Finding gaps is no error.
 ///
 /// # Errors
 /// When the host can't be looked at, or the output can't be written.
-pub fn doctor(directory: &Path, form: Form, out: &mut dyn Write) -> anyhow::Result<()> {
+pub fn doctor(directory: &Path, total: &Limits, form: Form, out: &mut dyn Write) -> anyhow::Result<()> {
     let survey = survey(directory).context("can't look at this host")?;
     match form {
         Form::Json => {
-            serde_json::to_writer_pretty(&mut *out, &survey)?;
+            let mut value = serde_json::to_value(&survey)?;
+            value["total"] = serde_json::to_value(total)?;
+            serde_json::to_writer_pretty(&mut *out, &value)?;
             writeln!(out)?;
         }
-        Form::Text => write!(out, "{}", render(&survey))?,
+        Form::Text => {
+            write!(out, "{}", render(&survey))?;
+            let kept: Vec<&str> = survey.cgroup.controllers.iter().map(String::as_str).collect();
+            if let Some(text) = limits::total_for_doctor(total, &kept) {
+                writeln!(out, "{text}")?;
+            }
+        }
     }
     Ok(())
 }

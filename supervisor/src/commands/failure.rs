@@ -97,9 +97,19 @@ impl From<GroundError> for Failure {
     fn from(error: GroundError) -> Failure {
         let code = match &error {
             GroundError::Record { .. } => exit::CANT_CREATE,
-            GroundError::Launcher(_) | GroundError::Watchdog(_) | GroundError::Sweep(_) => exit::UNAVAILABLE,
+            GroundError::Launcher(_)
+            | GroundError::Watchdog(_)
+            | GroundError::Sweep(_)
+            | GroundError::Total(_)
+            | GroundError::NoTotal(_) => exit::UNAVAILABLE,
         };
-        Failure::of(code, &error)
+        let failure = Failure::of(code, &error);
+        match error {
+            GroundError::Total(_) | GroundError::NoTotal(_) => {
+                failure.help("take that line out, or see with `agt-supervise doctor` what the control groups here keep")
+            }
+            _ => failure,
+        }
     }
 }
 

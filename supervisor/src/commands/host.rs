@@ -3,10 +3,12 @@
 use std::io;
 
 use agt_rings::Ring;
+use agt_rings::spec::Limits;
 
+use super::check::{config_failure, surroundings};
 use super::{Failure, Form, Outcome, doctor as survey, print, probe as attacks};
 use crate::cli::{Global, ProbeArgs};
-use crate::config::{SchemaKind, schema as schema_of_kind};
+use crate::config::{self, SchemaKind, schema as schema_of_kind};
 use crate::driver::streams::escaped;
 use crate::exit;
 
@@ -24,7 +26,15 @@ fn failed(error: &anyhow::Error) -> Failure {
 /// When it can't be found out.
 pub fn doctor(global: &Global) -> Outcome {
     let directory = std::env::current_dir().map_err(|e| Failure::of(exit::USAGE, &e))?;
-    survey::doctor(&directory, form(global), &mut io::stdout().lock()).map_err(|e| failed(&e))?;
+    // A wrong operator's file is said, and is no reason to say nothing of the host.
+    let total = match super::dirs(global).and_then(|dirs| surroundings(&dirs)) {
+        Ok(around) => config::total(None, &around).unwrap_or_else(|e| {
+            let _ = config_failure(&e).report();
+            Limits::default()
+        }),
+        Err(_) => Limits::default(),
+    };
+    survey::doctor(&directory, &total, form(global), &mut io::stdout().lock()).map_err(|e| failed(&e))?;
     Ok(0)
 }
 

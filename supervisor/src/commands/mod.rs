@@ -8,6 +8,7 @@ pub mod doctor;
 pub mod failure;
 mod handover;
 pub mod host;
+pub mod limits;
 pub mod man;
 mod namesakes;
 pub mod probe;
@@ -17,7 +18,9 @@ pub mod saga;
 pub mod show;
 pub mod slo;
 mod supervise;
+pub mod top;
 pub mod trust;
+mod used;
 
 use std::path::PathBuf;
 

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::time::Duration;
 
-use super::{Failure, Outcome, client_runtime, dirs, print, trust};
+use super::{Failure, Outcome, client_runtime, dirs, limits, print, trust, used};
 use crate::cli::{Global, LogsArgs};
 use crate::control::client;
 use crate::control::protocol::{AGENTS, Agents};
@@ -19,13 +19,13 @@ const PROTECTED_SHOWN: usize = 20;
 /// Most lines of a log in one JSON document: the newest.
 const JSON_LINES_MAX: usize = 100_000;
 
-fn fetch(global: &Global, agent: Option<&str>) -> Result<Agents, Failure> {
+pub(super) fn fetch(global: &Global, agent: Option<&str>) -> Result<Agents, Failure> {
     let dirs = dirs(global)?;
     let path = agent.map_or_else(|| AGENTS.to_owned(), |agent| format!("{AGENTS}?agent={agent}"));
     Ok(client_runtime()?.block_on(client::get(&dirs.operator_socket(), &path))?)
 }
 
-fn json<T: serde::Serialize>(value: &T) -> Result<(), Failure> {
+pub(super) fn json<T: serde::Serialize>(value: &T) -> Result<(), Failure> {
     print(&(serde_json::to_string_pretty(value).map_err(|e| Failure::of(exit::BUG, &e))? + "\n"));
     Ok(())
 }
@@ -42,7 +42,19 @@ pub fn ps(global: &Global) -> Outcome {
     }
     let mut table = comfy_table::Table::new();
     table.load_style(comfy_table::presets::NOTHING);
-    table.set_header(["AGENT", "STATE", "RING", "ENFORCED", "LEAST BUDGET", "BURN 1H", "BREAKER", "MEMORY", "UP"]);
+    table.set_header([
+        "AGENT",
+        "STATE",
+        "RING",
+        "ENFORCED",
+        "LEAST BUDGET",
+        "BURN 1H",
+        "BREAKER",
+        "MEMORY",
+        "TASKS",
+        "CPU",
+        "UP",
+    ]);
     for agent in &agents.agents {
         table.add_row([
             agent.name.clone(),
@@ -53,15 +65,18 @@ pub fn ps(global: &Global) -> Outcome {
             burn(agent),
             breaker(agent),
             memory(agent),
+            used::tasks(agent),
+            used::cpu_time(agent),
             agent.up_ms.map_or("-".to_owned(), up),
         ]);
     }
-    print(&format!("{}\n", table.trim_fmt()));
+    let total = agents.total.as_ref().and_then(limits::total_line).map_or_else(String::new, |line| line + "\n");
+    print(&format!("{}\n{total}", table.trim_fmt()));
     Ok(0)
 }
 
 /// The effective ring, and the one that an SLO took away.
-fn ring(agent: &AgentStatus) -> String {
+pub(super) fn ring(agent: &AgentStatus) -> String {
     let was = agent.governed.as_ref().and_then(|governed| governed.demoted_from);
     match was.filter(|was| was.is_more_privileged_than(agent.ring)) {
         Some(was) => format!("{} (was {})", agent.ring.number(), was.number()),
@@ -87,7 +102,7 @@ fn breaker(agent: &AgentStatus) -> String {
     }
 }
 
-fn state_word(agent: &AgentStatus) -> String {
+pub(super) fn state_word(agent: &AgentStatus) -> String {
     match &agent.state {
         State::Idle => "idle".to_owned(),
         State::Starting => "starting".to_owned(),
@@ -123,7 +138,7 @@ fn death_words(death: &Death) -> String {
     }
 }
 
-fn memory(agent: &AgentStatus) -> String {
+pub(super) fn memory(agent: &AgentStatus) -> String {
     const MIB: u64 = 1 << 20;
     let used = agent.usage.and_then(|usage| usage.memory_bytes);
     match (used, agent.memory_limit_bytes) {
@@ -133,7 +148,7 @@ fn memory(agent: &AgentStatus) -> String {
     }
 }
 
-fn up(ms: u64) -> String {
+pub(super) fn up(ms: u64) -> String {
     let seconds = Duration::from_millis(ms).as_secs();
     match seconds {
         0..60 => format!("{seconds}s"),
@@ -168,14 +183,14 @@ pub fn status(global: &Global, agent: &str) -> Outcome {
             agent.governed.as_ref().map_or("-".to_owned(), |g| format!("{} ({})", g.trust, g.tier)),
         ));
         text.push_str(&format!(
-            "  memory: {}   restarts: {}   log: {}\n",
-            memory(agent),
+            "  restarts: {}   log: {}\n",
             agent.restarts,
             agent
                 .log
                 .as_deref()
                 .map_or_else(|| "none: its output goes to its caller".into(), std::path::Path::to_string_lossy)
         ));
+        text.push_str(&used::lines(agent));
         if let Some(health) = &agent.health {
             text.push_str(&health_lines(health));
         }
@@ -190,6 +205,9 @@ pub fn status(global: &Global, agent: &str) -> Outcome {
         }
         text.push_str(&protected_lines(&agent.protected));
         print(&text);
+    }
+    if let Some(total) = agents.total.as_ref().and_then(limits::total_line) {
+        print(&format!("  {total}\n"));
     }
     let url = agents.supervisor.and_then(|supervisor| supervisor.metrics);
     print(&format!("  metrics: {}\n", url.as_deref().unwrap_or("not served")));

@@ -77,6 +77,7 @@ pub(super) fn supervise(dirs: &Dirs, lock: StateLock, task: Task) -> Outcome {
         eprintln!("warning: {warning}");
     }
     let operators = operators(&task)?;
+    let total = config::total(task.operator.as_deref(), &task.around).map_err(|e| config_failure(&e))?;
     raise_open_files();
     if dirs.runtime != dirs.state {
         directory::prepare_runtime(&dirs.runtime)?;
@@ -85,7 +86,7 @@ pub(super) fn supervise(dirs: &Dirs, lock: StateLock, task: Task) -> Outcome {
     if !operators.is_empty() {
         warn_of_closed_folders(&dirs.operator_socket());
     }
-    let ground = Ground::lay(&dirs.state, &dirs.cgroup_record())?;
+    let ground = Ground::lay(&dirs.state, &dirs.cgroup_record(), &total)?;
     // All of them before the first launch: neighbours are started side by side.
     task.definitions.iter().for_each(|(definition, _)| definition.note_files(&ground.loaded));
     if let Some(folder) = task.served.as_ref().and_then(|served| served.overrides().served) {
@@ -155,6 +156,10 @@ async fn live(
     let (supervisor, handle) = Supervisor::new(mode, dirs.clone(), Arc::clone(&ground), store.clone(), talk);
     let crash_at = errand.as_ref().and_then(|errand| errand.crash_at);
     let sagas = Sagas::new(handle.clone(), store.clone(), &ground, dirs, crash_at);
+    let total = ground.total();
+    if let Some(total) = total.clone() {
+        telemetry.add_source(Arc::new(total));
+    }
     // The loop alone holds the ground, and takes it away at its end.
     drop(ground);
     let supervisor = supervisor.counting_into(telemetry.clone()).hosting(sagas.guests(), Arc::clone(sagas.steps()));
@@ -173,6 +178,7 @@ async fn live(
         sagas: sagas.clone(),
         reloader: reloader.clone(),
         store,
+        total,
     };
     let (over, closes) = oneshot::channel();
     let mut served = tokio::spawn(socket.until(closes).serve(operators, answers));

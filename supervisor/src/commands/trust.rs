@@ -88,7 +88,7 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// A reason is for those who read the audit log later: an empty one tells them nothing.
-fn reason(text: &str) -> Result<String, String> {
+pub(super) fn reason(text: &str) -> Result<String, String> {
     match text.trim() {
         "" => Err("say why: it is kept in the audit log".to_owned()),
         said => Ok(said.to_owned()),

@@ -185,6 +185,14 @@ pub fn commanders(named: Option<&Path>, around: &Surroundings) -> Result<Command
     Ok(find_operator(named, around)?.map(|operator| operator.commanders).unwrap_or_default())
 }
 
+/// The limits of all agents together, from the same file.
+///
+/// # Errors
+/// A wrong operator's file.
+pub fn total(named: Option<&Path>, around: &Surroundings) -> Result<agt_rings::spec::Limits, ConfigError> {
+    Ok(find_operator(named, around)?.map(|operator| operator.spec.total.limits()).unwrap_or_default())
+}
+
 /// The operator's file that counts: the one that was named, else the default one if it is there.
 fn find_operator(named: Option<&Path>, around: &Surroundings) -> Result<Option<Operator>, ConfigError> {
     match named {

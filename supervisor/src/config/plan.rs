@@ -113,6 +113,10 @@ pub struct AgentPlan {
     pub forwards: Vec<Forward>,
     /// Limits at each ring, R0 first: a demoted agent has those of its new ring.
     pub ring_limits: [Limits; 4],
+    /// The most that an operator may set each limit to while it runs, without saying that it is more than the ring and the
+    /// operator's file give; R0 first, `None` = no such bound.
+    #[serde(default)]
+    pub ring_limits_most: [Limits; 4],
     /// Open files of each process at each ring, R0 first; `None` = the host's.
     pub ring_open_files: [Option<u32>; 4],
     /// Whose uid it has.
@@ -217,6 +221,12 @@ impl AgentPlan {
     #[must_use]
     pub fn limits_at(&self, ring: Ring) -> Limits {
         self.ring_limits[usize::from(ring.number())]
+    }
+
+    /// The most of each limit in this ring.
+    #[must_use]
+    pub fn limits_most_at(&self, ring: Ring) -> Limits {
+        self.ring_limits_most[usize::from(ring.number())]
     }
 
     /// Open files of each process in this ring.

@@ -177,7 +177,8 @@ impl Context<'_> {
         let workdir = workdir::resolve(self);
         let forwards = self.forwards();
         let user = self.user();
-        let (ring_limits, ring_open_files) = rules::limits(self);
+        let rules::RingRows { limits: ring_limits, most: ring_limits_most, open_files: ring_open_files } =
+            rules::limits(self);
         let workdir = workdir?;
         let search = program::Search { path: env::path_of(&env), workdir: &workdir, project: self.origin.folder };
         let program = program::of_command(self, &search);
@@ -225,6 +226,7 @@ impl Context<'_> {
             hide: self.zones.hidden(),
             forwards,
             ring_limits,
+            ring_limits_most,
             ring_open_files,
             user,
             capabilities: if self.ceiling == Ring::R0 { self.rights.capabilities.clone() } else { Vec::new() },

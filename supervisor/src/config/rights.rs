@@ -20,6 +20,9 @@ use super::surroundings::{RingDefaults, Surroundings};
 use super::tree::KeyPath;
 use super::zones::settled;
 
+/// Less memory than this for all agents together starts none.
+const MIN_TOTAL_MEMORY: u64 = 1 << 20;
+
 /// The operator's file, read and checked.
 #[derive(Debug, Clone)]
 pub struct Operator {
@@ -116,6 +119,10 @@ fn trusted(file: &File, path: &Path, around: &Surroundings) -> Result<(), Config
 /// What no schema can say.
 fn consistency(spec: &OperatorSpec, document: &Document) -> Vec<Problem> {
     let mut problems = Vec::new();
+    if spec.total.memory.is_some_and(|size| size.0 < MIN_TOTAL_MEMORY) {
+        let problem = Problem::config("no agent runs with less than 1MiB of memory for all").label("impossible value");
+        problems.push(document.locate(problem, &KeyPath::of("total.memory")));
+    }
     for (name, grant) in &spec.agents {
         let agent = KeyPath::of("agents").key(name);
         for (index, capability) in grant.capabilities.iter().enumerate() {

@@ -245,12 +245,11 @@ pub fn refusal_code(refusal: &Refusal) -> u8 {
     match refusal {
         Refusal::NameTaken { .. } | Refusal::Policy(_) => exit::REFUSED,
         Refusal::NotNow(_) => exit::NO,
-        Refusal::Unable(_) => exit::UNAVAILABLE,
         Refusal::Killed { .. } => exit::KILLED,
         Refusal::BreakerOpen { .. } => exit::TRY_AGAIN,
         Refusal::BadState(_) => exit::DATA,
         Refusal::NotRecorded(_) => exit::CANT_CREATE,
-        Refusal::Unknown(_) | Refusal::Ending => exit::UNAVAILABLE,
+        Refusal::Unknown(_) | Refusal::HostCant(_) | Refusal::Ending => exit::UNAVAILABLE,
     }
 }
 

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::driver::event::Act;
 use crate::driver::status::AgentStatus;
+use crate::driver::total::TotalStatus;
 
 /// All agents: GET.
 pub const AGENTS: &str = "/v1/agents";
@@ -64,6 +65,9 @@ pub struct Agents {
     /// Who supervises them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub supervisor: Option<About>,
+    /// All of them together, where they have cgroups.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total: Option<TotalStatus>,
 }
 
 /// The supervisor itself.

@@ -21,7 +21,9 @@ use crate::chaosing::{AbortBody, CHAOS_ABORT, CHAOS_RUN, Chaos};
 use crate::driver::Handle;
 use crate::driver::event::Refusal;
 use crate::driver::launching::in_full;
+use crate::driver::limiting::{LIMITS, LimitBody};
 use crate::driver::status::AgentStatus;
+use crate::driver::total::Total;
 use crate::exit;
 use crate::govern::ask::{Ask, GOVERN};
 use crate::reloading::{RELOAD, ReloadBody, Reloader};
@@ -37,6 +39,18 @@ struct Shared {
     sagas: Sagas,
     store: Store,
     reloader: Reloader,
+    total: Option<Total>,
+}
+
+impl Shared {
+    async fn answer(&self, agents: Vec<AgentStatus>) -> Response {
+        let total = match self.total.clone() {
+            // Small files, but of a kernel that may be busy reclaiming.
+            Some(total) => tokio::task::spawn_blocking(move || total.read()).await.ok(),
+            None => None,
+        };
+        Json(Agents { agents, supervisor: Some(self.about.as_ref().clone()), total }).into_response()
+    }
 }
 
 /// Who answers what is asked.
@@ -52,6 +66,8 @@ pub struct Answers {
     pub sagas: Sagas,
     /// Reads files again.
     pub reloader: Reloader,
+    /// All agents together, where they have cgroups.
+    pub total: Option<Total>,
     /// For the audit log.
     pub store: Store,
 }
@@ -96,14 +112,15 @@ impl Socket {
     /// What accept(2) says, when it can't go on.
     pub async fn serve(mut self, operators: Operators, answers: Answers) -> io::Result<()> {
         let Some(listener) = self.listener.take() else { return Ok(()) };
-        let Answers { handle, about, chaos, sagas, reloader, store } = answers;
-        let shared = Shared { handle, about: Arc::new(about), chaos, sagas, store, reloader };
+        let Answers { handle, about, chaos, sagas, reloader, store, total } = answers;
+        let shared = Shared { handle, about: Arc::new(about), chaos, sagas, store, reloader, total };
         let router = Router::new()
             .route(AGENTS, get(agents))
             .route(ACT, post(act))
             .route(SUPERVISOR, get(supervisor))
             .route(GOVERN, post(govern))
             .route(RELOAD, post(reload))
+            .route(LIMITS, post(limits))
             .route(CHAOS_RUN, post(chaos_run))
             .route(CHAOS_ABORT, post(chaos_abort))
             .route(SAGA_ORDER, post(saga_order))
@@ -154,11 +171,11 @@ fn refused(refusal: &Refusal) -> Response {
         Refusal::Unknown(_) => (StatusCode::NOT_FOUND, exit::USAGE),
         Refusal::NameTaken { .. } => (StatusCode::CONFLICT, exit::REFUSED),
         Refusal::NotNow(_) => (StatusCode::CONFLICT, exit::NO),
-        Refusal::Unable(_) => (StatusCode::NOT_IMPLEMENTED, exit::UNAVAILABLE),
         Refusal::Killed { .. } => (StatusCode::CONFLICT, exit::KILLED),
         Refusal::BreakerOpen { .. } => (StatusCode::CONFLICT, exit::TRY_AGAIN),
         Refusal::Policy(_) => (StatusCode::FORBIDDEN, exit::REFUSED),
         Refusal::BadState(_) => (StatusCode::INTERNAL_SERVER_ERROR, exit::DATA),
+        Refusal::HostCant(_) => (StatusCode::CONFLICT, exit::UNAVAILABLE),
         Refusal::NotRecorded(_) => (StatusCode::INSUFFICIENT_STORAGE, exit::CANT_CREATE),
         Refusal::Ending => (StatusCode::SERVICE_UNAVAILABLE, exit::UNAVAILABLE),
     };
@@ -176,15 +193,26 @@ async fn agents(State(shared): State<Shared>, Query(which): Query<Which>) -> Res
         Some(_) if !steps.is_empty() => Ok(Vec::new()),
         _ => shared.handle.status(which.agent).await,
     };
-    match answer.map(|agents| [agents, steps].concat()) {
-        Ok(agents) => Json(Agents { agents, supervisor: Some(shared.about.as_ref().clone()) }).into_response(),
+    match answer {
+        Ok(agents) => shared.answer([agents, steps].concat()).await,
+        Err(refusal) => refused(&refusal),
+    }
+}
+
+async fn limits(
+    State(shared): State<Shared>,
+    Extension(By(by)): Extension<By>,
+    Json(body): Json<LimitBody>,
+) -> Response {
+    match shared.handle.limit(body, by).await {
+        Ok(agents) => shared.answer(agents).await,
         Err(refusal) => refused(&refusal),
     }
 }
 
 async fn act(State(shared): State<Shared>, Extension(By(by)): Extension<By>, Json(body): Json<ActBody>) -> Response {
     match act_on(&shared, body, by).await {
-        Ok(agents) => Json(Agents { agents, supervisor: Some(shared.about.as_ref().clone()) }).into_response(),
+        Ok(agents) => shared.answer(agents).await,
         Err(refusal) => refused(&refusal),
     }
 }

@@ -82,7 +82,7 @@ impl Supervisor {
                 Ok(None) => {}
                 Ok(Some(remark)) => drop(remarks.insert(name.clone(), remark)),
                 // It does not fit this one; the others are not held up by that.
-                Err(refusal @ (Refusal::NotNow(_) | Refusal::Unable(_) | Refusal::Killed { .. }))
+                Err(refusal @ (Refusal::NotNow(_) | Refusal::HostCant(_) | Refusal::Killed { .. }))
                     if agent.is_none() =>
                 {
                     let why = refusal.to_string();
@@ -265,7 +265,7 @@ impl Supervisor {
                 return Err(Refusal::NotNow(format!("{name} does not run")));
             }
             let why = "can't be frozen: this host gives it no cgroup\nhelp: `agt-supervise doctor` shows why";
-            return Err(Refusal::Unable(format!("{name} {why}")));
+            return Err(Refusal::HostCant(format!("{name} {why}")));
         };
         let changed = beside("agt-freeze", move || match frozen {
             Some(_) => group.freeze(STOP_WITHIN),
@@ -303,7 +303,7 @@ impl Supervisor {
         let outcome = match refusal {
             // What can't be recorded can't be recorded.
             Refusal::NotRecorded(_) => return,
-            Refusal::NotNow(_) | Refusal::Unable(_) => Outcome::Failed,
+            Refusal::NotNow(_) | Refusal::HostCant(_) => Outcome::Failed,
             _ => Outcome::Denied,
         };
         let why = refusal.to_string();

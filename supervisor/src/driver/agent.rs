@@ -17,9 +17,11 @@ use super::audience::{Audience, Tenure};
 use super::definition::Definition;
 use super::event::{Event, Gone, Refusal, Whose};
 use super::health::Watched;
+use super::limiting::ByHand;
 use super::status::{AgentStatus, Frozen, KillSeen};
 use super::streams::Wiring;
 use crate::machine::lifecycle::{Conclusion, Death, GaveUp, Lifecycle, State, Timer};
+use crate::machine::limit_events::Meter;
 
 /// How long a status may look at the kernel's numbers: it reads a handful of small files.
 pub(super) const STOP_WITHIN: Duration = Duration::from_secs(10);
@@ -64,6 +66,12 @@ pub(super) struct Agent {
     pub(super) control: Option<UnixListener>,
     /// Its health checks.
     pub(super) health: Watched,
+    /// Limits that an operator set while it ran, in place of its plan's.
+    pub(super) by_hand: Option<ByHand>,
+    /// New limits are on their way to the kernel.
+    pub(super) limiting: bool,
+    /// How often its limits were met.
+    pub(super) meter: Meter,
 }
 
 /// Whether a stop is the first half of a restart.
@@ -108,6 +116,9 @@ impl Agent {
             oom_kills_before: 0,
             control: None,
             health: Watched::default(),
+            by_hand: None,
+            limiting: false,
+            meter: Meter::default(),
         }
     }
 
@@ -161,6 +172,7 @@ impl Agent {
         self.timers.drain().for_each(|(_, armed)| armed.abort());
     }
 
+    /// What the loop knows; the kernel's numbers are read by [`super::observing::Seen`].
     pub(super) fn status(&self) -> AgentStatus {
         AgentStatus {
             name: self.definition.name().to_owned(),
@@ -175,8 +187,9 @@ impl Agent {
             restarts: self.life.restarts(),
             last_death: self.last_death.clone(),
             exit_code: self.conclusion().map(|end| end.exit_code()),
-            usage: self.group.as_ref().and_then(|group| group.usage().ok()),
-            memory_limit_bytes: self.definition.plan.limits_at(self.ring).memory_bytes,
+            usage: None,
+            memory_limit_bytes: self.limits_at(self.ring).memory_bytes,
+            limits: self.limits_status(),
             log: Some(self.log.clone()).filter(|log| log.exists()),
             kill: self.kill.clone(),
             governed: None,

@@ -10,7 +10,8 @@ use tokio::sync::oneshot;
 use super::audience::{Tenure, Wish};
 use super::definition::Definition;
 use super::experimenting::Order;
-use super::observing::Observed;
+use super::limiting::LimitBody;
+use super::observing::{GovernedNumbers, Seen};
 use super::sagas::SagaAsk;
 use super::scene::Scene;
 use super::status::{AgentStatus, KillSeen};
@@ -27,7 +28,7 @@ pub enum Event {
     /// A launch has ended, well or badly.
     Launched(Whose, Box<Result<Launched, NotLaunched>>),
     /// An agent's main process ended and its tree was verified gone.
-    Exited(Whose, Gone),
+    Exited(Whose, Box<Gone>),
     /// A kill has done its work.
     Killed(Whose, KillSeen),
     /// A health check has ended; the error is ours, not the agent's.
@@ -36,6 +37,10 @@ pub enum Event {
     Request(Request),
     /// An agent says something on its control socket.
     Said(Whose, Report, oneshot::Sender<Reply>),
+    /// The kernel says that a limit may have been met.
+    LimitMet(Whose),
+    /// Limits that an operator set have reached the kernel, or not.
+    Limited(Box<super::limiting::Limited>),
     /// Time to look at budgets.
     Tick,
     /// Work beside the agents is over: the end may have waited for it.
@@ -112,12 +117,21 @@ pub enum Request {
         /// Its name; `None` for all.
         agent: Option<String>,
         /// The answer.
-        answer: oneshot::Sender<Result<Vec<AgentStatus>, Refusal>>,
+        answer: oneshot::Sender<Result<Vec<Seen>, Refusal>>,
     },
     /// The numbers of all agents, for metrics.
     Observe {
         /// The answer.
-        answer: oneshot::Sender<Observed>,
+        answer: oneshot::Sender<(Vec<Seen>, Vec<GovernedNumbers>)>,
+    },
+    /// Change an agent's limits.
+    Limit {
+        /// What.
+        body: LimitBody,
+        /// Who asks.
+        by: u32,
+        /// The answer, once the kernel shows them.
+        answer: oneshot::Sender<Result<Vec<AgentStatus>, Refusal>>,
     },
     /// What an experiment sees of one agent.
     Scene {
@@ -214,9 +228,7 @@ pub enum Refusal {
     /// It can't be done in this state.
     #[error("{0}")]
     NotNow(String),
-    /// This host can't do it.
-    #[error("{0}")]
-    Unable(String),
+
     /// What gives power could not be recorded, so it was not given.
     #[error("the audit log can't be written, so nothing was started: {0}")]
     NotRecorded(String),
@@ -239,6 +251,9 @@ pub enum Refusal {
     /// Policy says no.
     #[error("{0}")]
     Policy(String),
+    /// This host, or its kernel, can't do it.
+    #[error("{0}")]
+    HostCant(String),
     /// What the state store has of it can't be used.
     #[error("{0}")]
     BadState(String),

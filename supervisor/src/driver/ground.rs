@@ -21,6 +21,8 @@ use super::succession::{NoLauncher, Succession};
 
 use super::loaded::LoadedFiles;
 
+use super::total::Total;
+
 /// How long whatever an earlier life left may take to die.
 const SWEEP_WITHIN: Duration = Duration::from_secs(10);
 
@@ -52,6 +54,12 @@ pub enum GroundError {
     /// Something of an earlier supervisor is still alive.
     #[error("agents of an earlier supervisor could not be ended")]
     Sweep(#[source] cgroup::Error),
+    /// The limits over all agents can't be kept here.
+    #[error("`total:` in the operator's file can't be kept here, so nothing is started")]
+    Total(#[source] cgroup::Error),
+    /// There is no cgroup to keep them on.
+    #[error("`total:` in the operator's file can't be kept here, so nothing is started: {0}")]
+    NoTotal(String),
     /// The record of our cgroups can't be read or written.
     #[error("the record of our cgroups ({path}) can't be used")]
     Record {
@@ -64,11 +72,12 @@ pub enum GroundError {
 }
 
 impl Ground {
-    /// Lays the ground: sweeps what an earlier supervisor of this state directory left, then makes the subtree.
+    /// Lays the ground: sweeps what an earlier supervisor of this state directory left, then makes the subtree, with the limits
+    /// over all agents in `total`.
     ///
     /// # Errors
     /// Any of [`GroundError`]. A host without usable cgroups is no error: the controllers say so.
-    pub fn lay(state: &Path, record: &Path) -> Result<Ground, GroundError> {
+    pub fn lay(state: &Path, record: &Path, total: &Limits) -> Result<Ground, GroundError> {
         let of_record = |source| GroundError::Record { path: record.display().to_string(), source };
         match std::fs::read(record) {
             Ok(bytes) => {
@@ -81,13 +90,19 @@ impl Ground {
         let id = id_of(state);
         let opened = Layout::detect().and_then(|layout| Base::open(&layout, &id, &[]));
         let (base, controllers, swept) = match opened {
-            Ok(base) => {
+            Ok(mut base) => {
                 let swept = base.sweep(SWEEP_WITHIN).map_err(GroundError::Sweep)?;
                 let bytes = serde_json::to_vec(base.tree()).map_err(|e| of_record(e.into()))?;
                 write_whole(record, &bytes).map_err(of_record)?;
+                if let Err(e) = base.limit_all(total) {
+                    // Nothing was started: what could not be closed is swept by the next start.
+                    let _ = base.close();
+                    return Err(GroundError::Total(e));
+                }
                 let controllers = controllers(&base);
                 (Some(base), controllers, Some(swept))
             }
+            Err(e) if *total != Limits::default() => return Err(GroundError::NoTotal(chain(&e))),
             Err(e) => (None, Controllers::none(&chain(&e)), None),
         };
         let launcher = Launcher::start(controllers).map_err(GroundError::Launcher)?;
@@ -144,12 +159,38 @@ impl Ground {
     /// What the cgroup refuses.
     pub fn group(&self, name: &str, limits: &Limits) -> Result<Option<Group>, cgroup::Error> {
         let Some(base) = &self.base else { return Ok(None) };
-        let kept = Limits {
-            memory_bytes: limits.memory_bytes.filter(|_| base.keeps(Controller::Memory)),
-            cpu_millis: limits.cpu_millis.filter(|_| base.keeps(Controller::Cpu)),
-            tasks: limits.tasks.filter(|_| base.keeps(Controller::Pids)),
+        base.create(name, &kept(base, limits)).map(Some)
+    }
+
+    /// What of an agent's limits is set on its group: what can be kept here, under the limits of all together.
+    #[must_use]
+    pub fn fitting(&self, limits: &Limits) -> Limits {
+        self.base.as_ref().map_or_else(Limits::default, |base| base.under_total(&kept(base, limits)))
+    }
+
+    /// Why one of these limits can't be kept here, if one can't.
+    #[must_use]
+    pub fn lacks(&self, limits: &Limits) -> Option<String> {
+        let Some(base) = &self.base else {
+            return Some("this host gives agents no cgroup. `agt-supervise doctor` shows why".to_owned());
         };
-        base.create(name, &kept).map(Some)
+        let wanted = [
+            (Controller::Memory, limits.memory_bytes.is_some()),
+            (Controller::Cpu, limits.cpu_millis.is_some()),
+            (Controller::Pids, limits.tasks.is_some()),
+        ];
+        let (missing, _) = wanted.into_iter().find(|(controller, wanted)| *wanted && !base.keeps(*controller))?;
+        let gap = base.gaps().iter().find(|gap| gap.controller == missing);
+        Some(gap.map_or_else(
+            || format!("there is no {missing} controller here"),
+            |gap| format!("{gap}\nhelp: {}", gap.help()),
+        ))
+    }
+
+    /// All agents together; `None` where they have no cgroups.
+    #[must_use]
+    pub fn total(&self) -> Option<Total> {
+        self.base.as_ref().map(|base| Total::new(base.agents().tree().clone()))
     }
 
     /// Whether agents have cgroups here, so that the sweep at the start was one of all that an earlier supervisor left.
@@ -197,6 +238,15 @@ impl Ground {
         // The record names groups that are gone; a next start would find nothing under it either way.
         let _ = std::fs::remove_file(record);
         Ok(())
+    }
+}
+
+/// Those limits that can be kept.
+fn kept(base: &Base, limits: &Limits) -> Limits {
+    Limits {
+        memory_bytes: limits.memory_bytes.filter(|_| base.keeps(Controller::Memory)),
+        cpu_millis: limits.cpu_millis.filter(|_| base.keeps(Controller::Cpu)),
+        tasks: limits.tasks.filter(|_| base.keeps(Controller::Pids)),
     }
 }
 

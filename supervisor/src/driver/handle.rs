@@ -10,7 +10,8 @@ use super::audience::{Tenure, Wish};
 use super::definition::Definition;
 use super::event::{Act, Event, Refusal, Request};
 use super::experimenting::Order;
-use super::observing::Observed;
+use super::limiting::LimitBody;
+use super::observing::{Observed, read_all};
 use super::reach::{self, Reach};
 use super::scene::Scene;
 use super::status::AgentStatus;
@@ -60,7 +61,7 @@ impl Handle {
     pub async fn status(&self, agent: Option<String>) -> Result<Vec<AgentStatus>, Refusal> {
         let (answer, hears) = oneshot::channel();
         self.send(Request::Status { agent, answer });
-        hears.await.unwrap_or(Err(Refusal::Ending))
+        Ok(read_all(hears.await.unwrap_or(Err(Refusal::Ending))?).await)
     }
 
     /// Says what whoever started an agent wants of it, without waiting: they wait for its death already.
@@ -92,7 +93,18 @@ impl Handle {
     pub async fn observe(&self) -> Result<Observed, Refusal> {
         let (answer, hears) = oneshot::channel();
         self.send(Request::Observe { answer });
-        hears.await.map_err(|_| Refusal::Ending)
+        let (seen, governed) = hears.await.map_err(|_| Refusal::Ending)?;
+        Ok(Observed { agents: read_all(seen).await, governed })
+    }
+
+    /// Changes an agent's limits; returns once the kernel shows them, or once they are kept for its next start.
+    ///
+    /// # Errors
+    /// [`Refusal`]; the limits are as they were then.
+    pub async fn limit(&self, body: LimitBody, by: u32) -> Result<Vec<AgentStatus>, Refusal> {
+        let (answer, hears) = oneshot::channel();
+        self.send(Request::Limit { body, by, answer });
+        hears.await.unwrap_or(Err(Refusal::Ending))
     }
 
     /// Asks for what an experiment sees of one agent.

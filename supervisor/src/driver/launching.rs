@@ -50,8 +50,9 @@ impl Supervisor {
         };
         agent.pumps = wired.pumps;
         let whose = agent.whose();
+        let limits = agent.limits_at(agent.ring);
         let spec = match agent.definition.launch_spec(agent.ring) {
-            Ok(spec) => spec,
+            Ok(spec) => Spec { limits, ..spec },
             Err(e) => return failed(in_full(&e), exit::UNAVAILABLE),
         };
         let asked = Asked { plan: agent.definition.plan.clone(), spec };

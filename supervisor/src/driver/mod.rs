@@ -19,6 +19,9 @@ mod handle;
 pub mod health;
 pub mod killing;
 pub(crate) mod launching;
+mod limit_alarms;
+mod limit_watch;
+pub mod limiting;
 pub mod loaded;
 pub mod logfile;
 mod marked;
@@ -36,6 +39,7 @@ pub mod streams;
 pub mod succession;
 mod tame;
 mod terminal;
+pub mod total;
 mod watching;
 
 use std::collections::BTreeMap;
@@ -55,11 +59,13 @@ use self::beside::beside;
 use self::definition::Definition;
 use self::event::{Event, Gone, Launched, NotLaunched, OutOfMemory, Refusal, Request, Whose};
 use self::ground::Ground;
+use self::limit_alarms::Alarms;
 use self::status::{AgentStatus, KillSeen};
 use self::streams::Wiring;
 use crate::dirs::Dirs;
 use crate::govern::Governor;
 use crate::machine::lifecycle::{self, Action, Conclusion, Ended};
+use crate::machine::limit_events::Meter;
 use crate::store::Store;
 use crate::telemetry::Telemetry;
 
@@ -96,6 +102,9 @@ pub struct Supervisor {
     holds: Arc<AtomicUsize>,
     /// The kill switch's way past this loop.
     reach: reach::Reach,
+    /// How often the limits over all agents were met.
+    meter: Meter,
+    alarms: Option<Alarms>,
 }
 
 /// Whether the supervisor itself writes what happens to its standard error.
@@ -126,6 +135,9 @@ impl Supervisor {
     pub fn new(mode: Mode, dirs: Dirs, ground: Arc<Ground>, store: Store, talk: Talk) -> (Supervisor, Handle) {
         let (events, inbox) = mpsc::unbounded_channel();
         let holds = Arc::<AtomicUsize>::default();
+        let alarms = Alarms::start(events.clone())
+            .inspect_err(|e| eprintln!("warning: limits that agents meet are told late: {e}"))
+            .ok();
         let supervisor = Supervisor {
             mode,
             dirs,
@@ -145,6 +157,8 @@ impl Supervisor {
             owed: Vec::new(),
             holds,
             reach: reach::Reach::default(),
+            meter: Meter::default(),
+            alarms,
         };
         let handle = supervisor.reached_by();
         (supervisor, handle)
@@ -202,7 +216,7 @@ impl Supervisor {
                 self.step_life(&whose, event).await;
             }
             Event::Launched(whose, result) => self.launched(&whose, *result).await,
-            Event::Exited(whose, gone) => self.exited(&whose, gone).await,
+            Event::Exited(whose, gone) => self.exited(&whose, *gone).await,
             Event::Killed(whose, report) => {
                 if let Some(gone) = self.note_kill(&whose, report) {
                     self.exited(&whose, gone).await;
@@ -211,6 +225,8 @@ impl Supervisor {
             Event::Checked(whose, checked) => self.checked(&whose, *checked).await,
             Event::Request(request) => self.request(request).await,
             Event::Said(whose, report, answer) => self.said(&whose, report, answer).await,
+            Event::LimitMet(whose) => self.limit_met(&whose),
+            Event::Limited(limited) => self.limited(*limited),
             Event::Released => {}
             Event::Tick => self.look_around().await,
             Event::WatchdogGone => self.watchdog_gone(),
@@ -222,8 +238,8 @@ impl Supervisor {
         match request {
             Request::Add { definition, wiring, done } => self.add(*definition, wiring, done).await,
             Request::Status { agent, answer } => {
-                let statuses = self.named(agent.as_deref()).map(|names| self.statuses(&names));
-                let _ = answer.send(statuses);
+                let seen = self.named(agent.as_deref()).map(|names| self.see(&names));
+                let _ = answer.send(seen);
             }
             Request::Observe { answer } => {
                 let _ = answer.send(self.observe());
@@ -237,6 +253,7 @@ impl Supervisor {
             Request::Act { agent, act, by, reason, answer } => {
                 self.act(agent.as_deref(), act, by, reason, answer).await
             }
+            Request::Limit { body, by, answer } => self.limit(body, by, answer).await,
             Request::Saga(ask) => self.saga(ask).await,
             Request::Reload(ask) => self.reload(ask).await,
             Request::Wish { agent, tenure, wish, by } => self.wish(&agent, tenure, wish, by).await,
@@ -275,7 +292,7 @@ impl Supervisor {
     }
 
     fn statuses(&self, names: &[String]) -> Vec<AgentStatus> {
-        names.iter().filter_map(|name| self.status_of(name)).collect()
+        self.see(names).into_iter().map(observing::Seen::read).collect()
     }
 
     async fn add(
@@ -407,6 +424,7 @@ impl Supervisor {
                 agent.started = Some(Instant::now());
                 self.telemetry.launched(&whose.agent, agent.ring);
                 watch(whose.clone(), running, launched.group, self.events.clone());
+                self.listen_for_limits(whose);
                 self.step_life(whose, lifecycle::Event::Started).await;
             }
             Err(failed) => {
@@ -436,6 +454,10 @@ impl Supervisor {
         agent.frozen = None;
         agent.served.abort_all();
         agent.health.end();
+        self.listen_no_more(&whose.agent);
+        if let Some(usage) = &gone.usage {
+            self.count_hits(&whose.agent, &usage.hits());
+        }
         let status = |usage: agt_rings::launch::Usage| usage.status;
         let ended = match gone.exit {
             Exit::Ended(usage) if libc::WIFEXITED(status(usage)) && libc::WEXITSTATUS(status(usage)) == 0 => {
@@ -495,6 +517,6 @@ fn watch(whose: Whose, running: Arc<Running>, group: Option<Arc<Group>>, events:
         let name = whose.agent.clone();
         let gone = beside("agt-clear", move || launching::clear_away(&name, exit, &running, group.as_deref())).await;
         let gone = gone.unwrap_or(Gone { exit, out_of_memory: OutOfMemory::NotSeen, usage: None });
-        let _ = events.send(Event::Exited(whose, gone));
+        let _ = events.send(Event::Exited(whose, Box::new(gone)));
     });
 }

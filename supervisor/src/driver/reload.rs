@@ -207,6 +207,7 @@ impl Supervisor {
                 Err(e) => eprintln!("error: {name}: its SLOs stay as they were: {e}"),
             }
         }
+        self.drop_limits_by_hand(&name, &definition.plan, process);
         let Some(agent) = self.agents.get_mut(&name) else { return };
         agent.life.set_rules(definition.rules());
         agent.definition = definition;

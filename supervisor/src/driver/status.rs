@@ -5,6 +5,7 @@ use agt_rings::report::Report;
 use agt_rings::ring::Ring;
 use serde::{Deserialize, Serialize};
 
+use super::limiting::LimitsStatus;
 use crate::govern::governed::GovernedStatus;
 use crate::machine::lifecycle::{Death, State};
 
@@ -41,6 +42,9 @@ pub struct AgentStatus {
     pub usage: Option<Usage>,
     /// Memory limit in bytes.
     pub memory_limit_bytes: Option<u64>,
+    /// Its limits: which hold, and why.
+    #[serde(default)]
+    pub limits: LimitsStatus,
     /// Its log; `null` while there is none (an agent with `stdio: raw` writes to its caller).
     pub log: Option<std::path::PathBuf>,
     /// Who holds all its tasks; `null` while they may run.

@@ -3,5 +3,6 @@
 pub mod ended;
 pub mod health;
 pub mod lifecycle;
+pub mod limit_events;
 pub mod restart;
 pub mod rules;

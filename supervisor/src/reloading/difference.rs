@@ -110,6 +110,7 @@ pub(super) fn needs_no_restart(old: &AgentPlan, new: &AgentPlan) -> bool {
     like.vouch = old.vouch;
     like.environment = old.environment;
     like.notes = old.notes.clone();
+    like.ring_limits_most = old.ring_limits_most;
     like == *old
 }
 

@@ -13,12 +13,14 @@ use agt_rings::launch::Running;
 use agt_rings::plan::Plan;
 use agt_rings::report::Report;
 use agt_rings::ring::Ring;
+use agt_rings::spec::Limits;
 use agt_saga::driver::StepsError;
 use agt_saga::id::{RunId, SagaId};
 use tokio::sync::watch;
 
 use crate::driver::beside::beside;
 use crate::driver::killing;
+use crate::driver::limiting::LimitsStatus;
 use crate::driver::status::{AgentStatus, KillSeen};
 use crate::machine::lifecycle::State;
 
@@ -59,7 +61,7 @@ pub(super) struct Seen {
     pub(super) ceiling: Ring,
     pub(super) report: Option<Report>,
     pub(super) protected: Vec<PathBuf>,
-    pub(super) memory_limit_bytes: Option<u64>,
+    pub(super) limits: Limits,
     pub(super) log: PathBuf,
 }
 
@@ -132,7 +134,7 @@ impl Entry<'_> {
     pub(super) fn runs(&self, running: &Arc<Running>, group: Option<&Arc<Group>>, plan: &Plan) {
         let mut seen = self.run.seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.ring = plan.ring;
-        seen.memory_limit_bytes = plan.limits.memory_bytes;
+        seen.limits = plan.limits;
         seen.report = Some(plan.report.clone());
         seen.protected = plan.protected().map(Into::into).collect();
         drop(seen);
@@ -200,9 +202,12 @@ impl LiveRun {
     pub fn status(&self) -> AgentStatus {
         let (phase, seen) =
             (self.phase.borrow().clone(), self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone());
+        let mut limits =
+            LimitsStatus { wanted: seen.limits, plan: seen.limits, most: seen.limits, ..LimitsStatus::default() };
         let (state, pid, usage) = match &phase {
             Phase::Running(running, group) => {
                 let usage = group.as_ref().and_then(|group| group.usage().ok());
+                limits.in_force = group.as_ref().and_then(|group| group.tree().limits_in_force().ok());
                 (State::Running { since: 0, unhealthy: 0 }, Some(running.pid()), usage)
             }
             Phase::Launching | Phase::Over | Phase::Dropped => (State::Starting, None, None),
@@ -221,7 +226,8 @@ impl LiveRun {
             last_death: None,
             exit_code: None,
             usage,
-            memory_limit_bytes: seen.memory_limit_bytes,
+            memory_limit_bytes: seen.limits.memory_bytes,
+            limits,
             log: Some(seen.log),
             frozen: None,
             remark: None,

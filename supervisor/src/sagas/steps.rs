@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use agt_rings::launch::Exit;
 use agt_rings::ring::Ring;
+use agt_rings::spec::Limits;
 use agt_saga::driver::{Steps, StepsError};
 use agt_saga::id::{RunId, SagaId};
 use agt_saga::machine::{Fate, StepRun};
@@ -188,7 +189,8 @@ impl Steps for ProcessSteps {
         let Some(hosted) = self.hosted(&run.id.saga) else { return no_command() };
         let Some(agent) = hosted.commands.get(&(run.id.step.clone(), run.id.kind)) else { return no_command() };
         let (ceiling, log) = (agent.ceiling, self.log(agent, &run.id.step));
-        let seen = Seen { ring: ceiling, ceiling, report: None, protected: Vec::new(), memory_limit_bytes: None, log };
+        let (protected, limits) = (Vec::new(), Limits::default());
+        let seen = Seen { ring: ceiling, ceiling, report: None, protected, limits, log };
         // Entered first: whoever lets go of the saga marks it before it looks at the list, so one of us sees the other.
         let entry = self.live.enter(run.id.clone(), agent.name(), seen);
         let ring = self.handle.saga_ring(agent.name(), ceiling).await.unwrap_or(Ring::R3);

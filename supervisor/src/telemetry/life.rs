@@ -5,7 +5,7 @@
 
 use std::time::Instant;
 
-use agt_rings::cgroup::Usage;
+use agt_rings::cgroup::{Pressure, Usage};
 use metrics::Counter;
 use metrics_exporter_prometheus::PrometheusRecorder;
 
@@ -13,37 +13,94 @@ use super::counter;
 use super::names::{AGENT_CHECKS, AGENT_DEATHS, AGENT_RESTARTS};
 use super::state::CAUSES;
 use crate::machine::health::Passed;
+use crate::machine::limit_events::Limit;
 
-/// What an agent has used. `None`: this host does not count it.
+/// What grows over an agent's lives. `None`: this host does not count it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Used {
-    pub(super) cpu_usec: Option<u64>,
-    pub(super) throttled_usec: Option<u64>,
-    pub(super) oom_kills: Option<u64>,
-    pub(super) task_refusals: Option<u64>,
+pub(super) struct Used([Option<u64>; Counted::ALL.len()]);
+
+/// One of the kernel's counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Counted {
+    CpuUsec,
+    ThrottledUsec,
+    Periods,
+    Hits(Limit),
+    CpuSome,
+    CpuFull,
+    MemorySome,
+    MemoryFull,
+    IoSome,
+    IoFull,
+    ReadBytes,
+    WrittenBytes,
+    Reads,
+    Writes,
+}
+
+impl Counted {
+    pub(super) const ALL: [Counted; 18] = [
+        Counted::CpuUsec,
+        Counted::ThrottledUsec,
+        Counted::Periods,
+        Counted::Hits(Limit::OomKill),
+        Counted::Hits(Limit::Memory),
+        Counted::Hits(Limit::MemoryHigh),
+        Counted::Hits(Limit::Tasks),
+        Counted::Hits(Limit::Cpu),
+        Counted::CpuSome,
+        Counted::CpuFull,
+        Counted::MemorySome,
+        Counted::MemoryFull,
+        Counted::IoSome,
+        Counted::IoFull,
+        Counted::ReadBytes,
+        Counted::WrittenBytes,
+        Counted::Reads,
+        Counted::Writes,
+    ];
+
+    fn of(self, usage: &Usage) -> Option<u64> {
+        let pressure = &usage.pressure;
+        let some = |pressure: Option<Pressure>| pressure.map(|pressure| pressure.some.total_usec);
+        let full = |pressure: Option<Pressure>| pressure?.full.map(|full| full.total_usec);
+        match self {
+            Counted::CpuUsec => usage.cpu_usec,
+            Counted::ThrottledUsec => usage.cpu_throttled_usec,
+            Counted::Periods => usage.cpu_periods,
+            Counted::Hits(limit) => limit.count(&usage.hits()),
+            Counted::CpuSome => some(pressure.cpu),
+            Counted::CpuFull => full(pressure.cpu),
+            Counted::MemorySome => some(pressure.memory),
+            Counted::MemoryFull => full(pressure.memory),
+            Counted::IoSome => some(pressure.io),
+            Counted::IoFull => full(pressure.io),
+            Counted::ReadBytes => usage.io.map(|io| io.read_bytes),
+            Counted::WrittenBytes => usage.io.map(|io| io.written_bytes),
+            Counted::Reads => usage.io.map(|io| io.reads),
+            Counted::Writes => usage.io.map(|io| io.writes),
+        }
+    }
 }
 
 impl Used {
     fn of(usage: &Usage) -> Used {
-        Used {
-            cpu_usec: usage.cpu_usec,
-            throttled_usec: usage.cpu_throttled_usec,
-            oom_kills: usage.oom_kills,
-            task_refusals: usage.tasks_limit_hits,
-        }
+        Used(Counted::ALL.map(|counted| counted.of(usage)))
     }
 
-    fn with(self, other: Used, join: fn(u64, u64) -> u64) -> Used {
-        let both = |a: Option<u64>, b: Option<u64>| match (a, b) {
-            (Some(a), Some(b)) => Some(join(a, b)),
-            (one, other) => one.or(other),
-        };
-        Used {
-            cpu_usec: both(self.cpu_usec, other.cpu_usec),
-            throttled_usec: both(self.throttled_usec, other.throttled_usec),
-            oom_kills: both(self.oom_kills, other.oom_kills),
-            task_refusals: both(self.task_refusals, other.task_refusals),
+    pub(super) fn get(&self, counted: Counted) -> Option<u64> {
+        let index = Counted::ALL.iter().position(|other| *other == counted)?;
+        self.0[index]
+    }
+
+    fn with(mut self, other: Used, join: fn(u64, u64) -> u64) -> Used {
+        for (one, other) in self.0.iter_mut().zip(other.0) {
+            *one = match (*one, other) {
+                (Some(a), Some(b)) => Some(join(a, b)),
+                (one, other) => one.or(other),
+            };
         }
+        self
     }
 }
 

@@ -26,7 +26,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use agt_rings::Ring;
-use agt_rings::cgroup::Usage;
+use agt_rings::cgroup::{Pressures, Stall, Usage};
 use metrics::{Counter, Histogram, Key, Label, Level, Metadata, Recorder, SharedString};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
@@ -35,7 +35,7 @@ use self::names::{Kind, Metric};
 use self::sample::Sample;
 use crate::machine::health::Passed;
 
-/// Most agents that have series of their own; each has about forty.
+/// Most agents that have series of their own; each has about eighty.
 pub const AGENTS_MAX: usize = 500;
 /// Most parts of the program that add to a scrape.
 const SOURCES_MAX: usize = 16;
@@ -196,6 +196,20 @@ impl Telemetry {
     fn render(&self) -> String {
         self.inner.handle.render()
     }
+}
+
+/// Stall times as series: resource, kind, seconds.
+pub(crate) fn pressure(pressures: &Pressures) -> impl Iterator<Item = (&'static str, &'static str, f64)> {
+    let resources = [("cpu", pressures.cpu), ("memory", pressures.memory), ("io", pressures.io)];
+    #[expect(clippy::cast_precision_loss, reason = "microseconds stay far below 2^53")]
+    let seconds = |stall: Stall| stall.total_usec as f64 / 1e6;
+    resources.into_iter().filter_map(|(resource, pressure)| Some((resource, pressure?))).flat_map(
+        move |(resource, pressure)| {
+            let some = Some((resource, "some", seconds(pressure.some)));
+            let full = pressure.full.map(|full| (resource, "full", seconds(full)));
+            some.into_iter().chain(full)
+        },
+    )
 }
 
 fn describe(recorder: &PrometheusRecorder, metric: &Metric) {

@@ -5,7 +5,7 @@
 //! SLOs that were loaded, and words of this program. Ids (sagas, sessions, traces, pids) never label anything: each would be a
 //! series for ever. `process_*` are the names that every Prometheus client library gives to the same facts.
 
-use super::state::{AGENT_STATES, BREAKER_STATES, CAUSES, EXTENTS, HEALTH_STATES, RINGS, SLO_STATUSES};
+use super::state::{AGENT_STATES, BREAKER_STATES, CAUSES, EXTENTS, HEALTH_STATES, LIMITS, RINGS, SLO_STATUSES};
 
 /// What a metric does over time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +63,10 @@ const OUTCOME: Label = Label { name: "outcome", values: &["good", "bad"] };
 const STATUS: Label = Label { name: "status", values: &SLO_STATUSES };
 const BREAKER: Label = Label { name: "state", values: &BREAKER_STATES };
 const WINDOW: Label = Label { name: "window", values: &["5m", "30m", "1h", "2h", "6h", "1d", "3d"] };
+const LIMIT: Label = Label { name: "limit", values: &LIMITS };
+const RESOURCE: Label = Label { name: "resource", values: &["cpu", "memory", "io"] };
+const STALL: Label = Label { name: "kind", values: &["some", "full"] };
+const DIRECTION: Label = Label { name: "direction", values: &["read", "write"] };
 const VERSION: Label = Label { name: "version", values: &[] };
 
 macro_rules! metrics {
@@ -99,6 +103,29 @@ metrics! {
         "Time that the agent waited because its CPU quota was used up, summed over CPUs.";
     AGENT_OOM_KILLS = Counter "agt_agent_oom_kills_total" [AGENT]
         "Processes that the kernel ended at the agent's memory limit.";
+    AGENT_LIMIT_HITS = Counter "agt_agent_limit_hits_total" [AGENT, LIMIT]
+        "Times that the agent met a limit, as the kernel counts: processes ended (oom_kill), memory reclaimed (memory, memory_high), forks refused (tasks), CPU periods held back (cpu); absent where the host does not count it.";
+    AGENT_MEMORY_PEAK = Gauge "agt_agent_memory_peak_bytes" [AGENT] "The most memory charged at any time of the agent's present life.";
+    AGENT_TASKS_PEAK = Gauge "agt_agent_tasks_peak" [AGENT] "The most processes and threads at any time of the agent's present life.";
+    AGENT_TASKS_LIMIT = Gauge "agt_agent_tasks_limit" [AGENT] "The agent's limit of processes and threads in its effective ring.";
+    AGENT_CPU_LIMIT = Gauge "agt_agent_cpu_limit_cores" [AGENT] "The agent's CPU limit in its effective ring, in CPUs.";
+    AGENT_CPU_PERIODS = Counter "agt_agent_cpu_periods_total" [AGENT] "CPU periods (100 ms) in which the agent ran under its CPU limit.";
+    AGENT_PRESSURE = Counter "agt_agent_pressure_seconds_total" [AGENT, RESOURCE, STALL]
+        "Time in which some, or all (full), of the agent's tasks waited for the resource; absent on hosts without pressure stall information.";
+    AGENT_IO_BYTES = Counter "agt_agent_io_bytes_total" [AGENT, DIRECTION]
+        "Bytes that the agent read from and wrote to block devices; absent on cgroup v1, which does not count them.";
+    AGENT_IO_OPERATIONS = Counter "agt_agent_io_operations_total" [AGENT, DIRECTION]
+        "Read and write operations of the agent on block devices; absent on cgroup v1.";
+    TOTAL_MEMORY = Gauge "agt_total_memory_bytes" [] "Memory charged to all agents together.";
+    TOTAL_MEMORY_LIMIT = Gauge "agt_total_memory_limit_bytes" [] "Memory limit of all agents together; absent without one.";
+    TOTAL_TASKS = Gauge "agt_total_tasks" [] "Processes and threads of all agents together.";
+    TOTAL_TASKS_LIMIT = Gauge "agt_total_tasks_limit" [] "Limit of processes and threads of all agents together; absent without one.";
+    TOTAL_CPU = Counter "agt_total_cpu_seconds_total" [] "CPU time of all agents together, those that are gone included.";
+    TOTAL_CPU_LIMIT = Gauge "agt_total_cpu_limit_cores" [] "CPU limit of all agents together, in CPUs; absent without one.";
+    TOTAL_LIMIT_HITS = Counter "agt_total_limit_hits_total" [LIMIT]
+        "Times that the limits over all agents were met; an agent that met only its own does not count here.";
+    TOTAL_PRESSURE = Counter "agt_total_pressure_seconds_total" [RESOURCE, STALL]
+        "Time in which some, or all (full), of the agents' tasks waited for the resource.";
     AGENT_TASK_REFUSALS = Counter "agt_agent_task_refusals_total" [AGENT] "Forks and clones that the task limit refused.";
     LAUNCH_SECONDS = Histogram "agt_launch_seconds" [RING]
         "From the decision to launch to the program's execution, the durable audit record included.";

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
+use super::life::{Counted, Used};
 use super::names;
 use super::process;
 use super::sample::Sample;
@@ -18,6 +19,7 @@ use super::{AGENTS_MAX, Telemetry};
 use crate::driver::Handle;
 use crate::driver::observing::GovernedNumbers;
 use crate::driver::status::AgentStatus;
+use crate::machine::limit_events::Limit;
 use crate::store::Store;
 
 /// How long an answer is given again.
@@ -149,14 +151,49 @@ fn add_agents(sample: &mut Sample, telemetry: &Telemetry, agents: &[AgentStatus]
         sample.set_known(&names::AGENT_MEMORY, &labels, number(usage.memory_bytes));
         sample.set_known(&names::AGENT_TASKS, &labels, number(usage.tasks));
         sample.set_known(&names::AGENT_MEMORY_LIMIT, &labels, number(agent.memory_limit_bytes));
-        sample.set_known(&names::AGENT_CPU, &labels, seconds(used.cpu_usec));
-        sample.set_known(&names::AGENT_THROTTLED, &labels, seconds(used.throttled_usec));
-        sample.set_known(&names::AGENT_OOM_KILLS, &labels, number(used.oom_kills));
-        sample.set_known(&names::AGENT_TASK_REFUSALS, &labels, number(used.task_refusals));
+        sample.set_known(&names::AGENT_MEMORY_PEAK, &labels, number(usage.memory_peak_bytes));
+        sample.set_known(&names::AGENT_TASKS_PEAK, &labels, number(usage.tasks_peak));
+        let wanted = &agent.limits.wanted;
+        sample.set_known(&names::AGENT_TASKS_LIMIT, &labels, wanted.tasks.map(f64::from));
+        sample.set_known(&names::AGENT_CPU_LIMIT, &labels, wanted.cpu_millis.map(|millis| f64::from(millis) / 1000.0));
+        sample.set_known(&names::AGENT_CPU, &labels, seconds(used.get(Counted::CpuUsec)));
+        sample.set_known(&names::AGENT_THROTTLED, &labels, seconds(used.get(Counted::ThrottledUsec)));
+        sample.set_known(&names::AGENT_OOM_KILLS, &labels, number(used.get(Counted::Hits(Limit::OomKill))));
+        sample.set_known(&names::AGENT_TASK_REFUSALS, &labels, number(used.get(Counted::Hits(Limit::Tasks))));
+        sample.set_known(&names::AGENT_CPU_PERIODS, &labels, number(used.get(Counted::Periods)));
+        add_used(sample, &agent.name, &used);
     }
     sample.set(&names::AGENTS, &[], agents.len() as f64);
     sample.set(&names::AGENTS_WITHOUT_SERIES, &[], f64::from(unlabelled));
     debug_assert!(unlabelled == 0 || agents.len() > AGENTS_MAX || telemetry.lives().len() >= AGENTS_MAX);
+}
+
+/// What has a second label beside the agent's.
+fn add_used(sample: &mut Sample, agent: &str, used: &Used) {
+    let number = |counted: Counted| used.get(counted).map(|value| value as f64);
+    let seconds = |counted: Counted| number(counted).map(|usec| usec / 1e6);
+    for limit in Limit::ALL {
+        let labels = [("agent", agent), ("limit", limit.word())];
+        sample.set_known(&names::AGENT_LIMIT_HITS, &labels, number(Counted::Hits(limit)));
+    }
+    let stalls = [
+        ("cpu", "some", Counted::CpuSome),
+        ("cpu", "full", Counted::CpuFull),
+        ("memory", "some", Counted::MemorySome),
+        ("memory", "full", Counted::MemoryFull),
+        ("io", "some", Counted::IoSome),
+        ("io", "full", Counted::IoFull),
+    ];
+    for (resource, kind, counted) in stalls {
+        let labels = [("agent", agent), ("resource", resource), ("kind", kind)];
+        sample.set_known(&names::AGENT_PRESSURE, &labels, seconds(counted));
+    }
+    let traffic = [("read", Counted::ReadBytes, Counted::Reads), ("write", Counted::WrittenBytes, Counted::Writes)];
+    for (direction, bytes, operations) in traffic {
+        let labels = [("agent", agent), ("direction", direction)];
+        sample.set_known(&names::AGENT_IO_BYTES, &labels, number(bytes));
+        sample.set_known(&names::AGENT_IO_OPERATIONS, &labels, number(operations));
+    }
 }
 
 fn add_governed(sample: &mut Sample, telemetry: &Telemetry, governed: &[GovernedNumbers]) {

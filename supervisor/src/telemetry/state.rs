@@ -10,6 +10,8 @@ pub const AGENT_STATES: [&str; 9] =
     ["idle", "starting", "running", "frozen", "stopping", "killing", "backoff", "ended", "gave_up"];
 /// Where a health check stands, as `HealthState::word` has it.
 pub const HEALTH_STATES: [&str; 5] = ["down", "starting", "healthy", "failing", "unhealthy"];
+/// Limits that can be met, as `Limit::word` has them.
+pub const LIMITS: [&str; 5] = ["oom_kill", "memory", "memory_high", "tasks", "cpu"];
 /// Rings.
 pub const RINGS: [&str; 4] = ["0", "1", "2", "3"];
 /// How much of a ring is enforced.

@@ -43,7 +43,9 @@ fn a_death_counts_once_for_each_life() {
 #[test]
 fn used_time_never_goes_back_over_lives_and_late_readings() {
     let telemetry = Telemetry::new();
-    let total = |life, usec: Option<u64>| telemetry.total_used("a", life, usec.map(cpu).as_ref()).unwrap().cpu_usec;
+    let total = |life, usec: Option<u64>| {
+        telemetry.total_used("a", life, usec.map(cpu).as_ref()).unwrap().get(super::life::Counted::CpuUsec)
+    };
     assert_eq!(total(1, None), None, "not counted is not 0");
     assert_eq!(total(1, Some(500)), Some(500));
     assert_eq!(total(1, Some(400)), Some(500));

@@ -2,9 +2,11 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
+use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 
 use crate::cgroup::error::Error;
@@ -12,7 +14,7 @@ use crate::cgroup::fixture::{Agent, PATIENCE, Rig, skip, until};
 use crate::cgroup::freeze::State;
 use crate::cgroup::layout::Controller;
 use crate::cgroup::tree::Version;
-use crate::cgroup::{Grip, Group, Limits};
+use crate::cgroup::{Alarm, Grip, Group, Limits, Wait};
 
 use super::{MIB, NONE, end, tree_of};
 
@@ -152,4 +154,68 @@ fn waiting_for_a_state_that_does_not_come_is_bounded() {
         end(&group);
         drop(agent);
     });
+}
+
+/// Whether one of the alarms rings within [`PATIENCE`].
+fn rings(alarms: &[Alarm]) -> bool {
+    let wanted = |alarm: &Alarm| if alarm.wait() == Wait::Priority { PollFlags::POLLPRI } else { PollFlags::POLLIN };
+    let mut fds: Vec<PollFd<'_>> = alarms.iter().map(|alarm| PollFd::new(alarm.as_fd(), wanted(alarm))).collect();
+    let millis = PollTimeout::try_from(PATIENCE).unwrap();
+    poll(&mut fds, millis).unwrap() > 0
+}
+
+#[test]
+fn an_alarm_rings_when_memory_runs_out_and_is_silent_before_and_once_hushed() {
+    Rig::each("an_alarm_rings_when_memory_runs_out_and_is_silent_before_and_once_hushed", |rig| {
+        let group = rig.group("alarm", Limits { memory_bytes: Some(16 * MIB), ..NONE });
+        let alarms = group.tree().alarms().unwrap();
+        assert!(!alarms.is_empty());
+        let ready = |flags: PollFlags| {
+            let mut fds: Vec<PollFd<'_>> = alarms.iter().map(|alarm| PollFd::new(alarm.as_fd(), flags)).collect();
+            poll(&mut fds, PollTimeout::ZERO).unwrap()
+        };
+        assert_eq!(ready(PollFlags::POLLPRI), 0);
+        let mut agent = Agent::start(&group, "x=0123456789abcdef; while :; do x=$x$x; done");
+        assert!(rings(&alarms));
+        agent.child.wait().unwrap();
+        assert!(group.tree().hits().unwrap().oom_kills >= Some(1));
+        until("the hog's group is empty", || group.is_empty().unwrap());
+        alarms.iter().for_each(Alarm::hush);
+        assert_eq!(ready(PollFlags::POLLPRI), 0);
+    });
+}
+
+#[test]
+fn the_kernel_shows_the_limits_that_were_set() {
+    Rig::each("the_kernel_shows_the_limits_that_were_set", |rig| {
+        let limits = Limits { memory_bytes: Some(64 * MIB), cpu_millis: Some(500), tasks: Some(7) };
+        let group = rig.group("force", limits);
+        assert_eq!(group.tree().limits_in_force().unwrap(), limits);
+        group.set_limits(&NONE).unwrap();
+        assert_eq!(group.tree().limits_in_force().unwrap(), NONE);
+    });
+}
+
+#[test]
+fn limits_over_all_hold_an_agent_that_has_more_for_itself() {
+    let name = "limits_over_all_hold_an_agent_that_has_more_for_itself";
+    // One after the other: a rig holds the turn of all kernel tests.
+    for open in [Rig::host, Rig::legacy] {
+        let Some(mut rig) = open(name) else { continue };
+        let total = Limits { memory_bytes: Some(24 * MIB), cpu_millis: Some(500), tasks: Some(20) };
+        rig.base.as_mut().unwrap().limit_all(&total).unwrap();
+        let roomy = Limits { memory_bytes: Some(256 * MIB), cpu_millis: Some(1000), tasks: Some(200) };
+        let group = rig.group("roomy", roomy);
+        assert_eq!(group.tree().limits_in_force().unwrap().cpu_millis, Some(500), "v1 would refuse more");
+        let mut agent = Agent::start(&group, "x=0123456789abcdef; while :; do x=$x$x; done");
+        let status = agent.child.wait().unwrap();
+        assert_eq!(status.signal(), Some(Signal::SIGKILL as i32), "{status:?}");
+        let agents = rig.base.as_ref().unwrap().agents().tree();
+        assert!(agents.usage().unwrap().memory_peak_bytes.is_none_or(|peak| peak <= 24 * MIB));
+        until("the hog's group is empty", || group.is_empty().unwrap());
+        end(&group);
+        drop(agent);
+        rig.base.as_mut().unwrap().limit_all(&NONE).unwrap();
+        assert_eq!(rig.base.as_ref().unwrap().agents().tree().limits_in_force().unwrap(), NONE);
+    }
 }

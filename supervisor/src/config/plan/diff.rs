@@ -69,7 +69,8 @@ fn limit(change: Change, reached: impl Fn(Ring) -> bool) -> Option<Change> {
         _ => ("files", |count| count.to_string()),
     };
     let shown = |value: Option<String>| value.map(|text| text.parse().map_or(text, unit));
-    Some(Change { what: format!("limits.{name} in {ring}"), old: shown(change.old), new: shown(change.new) })
+    let which = if what == "limits_most" { "most of limits" } else { "limits" };
+    Some(Change { what: format!("{which}.{name} in {ring}"), old: shown(change.old), new: shown(change.new) })
 }
 
 fn compare(path: &str, old: &Json, new: &Json, changes: &mut Vec<Change>) {

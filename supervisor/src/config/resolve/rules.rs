@@ -133,9 +133,17 @@ fn chaos(context: &mut Context<'_>) {
     }
 }
 
+/// What holds at each ring, R0 first.
+pub(super) struct RingRows {
+    pub(super) limits: [Limits; 4],
+    /// What an operator may set them to, without saying that it is more than the files give.
+    pub(super) most: [Limits; 4],
+    pub(super) open_files: [Option<u32>; 4],
+}
+
 /// Limits and open files at each ring. At the ceiling: what was asked for, else the ring's default, above which an
 /// operator must allow it. Below the ceiling: never more than that ring's default.
-pub(super) fn limits(context: &mut Context<'_>) -> ([Limits; 4], [Option<u32>; 4]) {
+pub(super) fn limits(context: &mut Context<'_>) -> RingRows {
     let spec = &context.spec.limits;
     let defaults = context.rights.ring(context.ceiling);
     let granted = context.rights.limits.clone();
@@ -187,7 +195,23 @@ pub(super) fn limits(context: &mut Context<'_>) -> ([Limits; 4], [Option<u32>; 4
         }
     };
     let rows = Ring::ALL.map(at);
-    (rows.map(|(limits, _)| limits), rows.map(|(_, files)| files))
+    let most_rows = Ring::ALL.map(|ring| {
+        let row = context.rights.ring(ring).limits;
+        if ring != context.ceiling {
+            return row;
+        }
+        Limits {
+            memory_bytes: most(row.memory_bytes, granted.memory.map(|size| size.0), asked.memory_bytes),
+            cpu_millis: most(row.cpu_millis, granted.cpu.map(|cpu| cpu.0), asked.cpu_millis),
+            tasks: most(row.tasks, granted.tasks, asked.tasks),
+        }
+    });
+    RingRows { limits: rows.map(|(limits, _)| limits), most: most_rows, open_files: rows.map(|(_, files)| files) }
+}
+
+/// Where the ring sets a bound: the largest of what anybody with a say has named.
+fn most<T: Ord>(row: Option<T>, granted: Option<T>, asked: Option<T>) -> Option<T> {
+    row.map(|row| [granted, asked].into_iter().flatten().fold(row, T::max))
 }
 
 fn least<T: Ord>(asked: Option<T>, most: Option<T>) -> Option<T> {

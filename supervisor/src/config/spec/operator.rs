@@ -6,11 +6,13 @@
 use std::collections::BTreeMap;
 
 use agt_rings::Ring;
+use agt_rings::spec::Limits;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use super::parts::{ChaosSpec, LimitsSpec, NetworkSpec};
 use super::{Version, ring_schema};
+use crate::config::units::{ByteSize, Cpu};
 
 /// What operators have decided for this host.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize, JsonSchema)]
@@ -37,6 +39,9 @@ pub struct OperatorSpec {
     #[serde(default)]
     #[schemars(schema_with = "rings_schema")]
     pub rings: BTreeMap<String, RingLimits>,
+    /// Limits of all agents together. Read when the supervisor starts, which is refused where the host can't keep one.
+    #[serde(default)]
+    pub total: TotalSpec,
     /// What single agents may have, by name.
     #[serde(default)]
     #[schemars(schema_with = "agents_schema")]
@@ -84,6 +89,33 @@ pub enum Switch {
     On,
     /// Off.
     Off,
+}
+
+/// Limits of all agents together. What is left out is not limited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct TotalSpec {
+    /// Memory, swap included.
+    #[schemars(with = "ByteSize")]
+    pub memory: Option<ByteSize>,
+    /// CPU: `0.5` CPUs or `50%` of one.
+    #[schemars(with = "Cpu")]
+    pub cpu: Option<Cpu>,
+    /// Processes and threads together.
+    #[schemars(with = "u32", range(min = 1, max = 4_194_303))]
+    pub tasks: Option<u32>,
+}
+
+impl TotalSpec {
+    /// In the kernel's units.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        Limits {
+            memory_bytes: self.memory.map(|size| size.0),
+            cpu_millis: self.cpu.map(|cpu| cpu.0),
+            tasks: self.tasks,
+        }
+    }
 }
 
 /// Limits of a ring on this host.

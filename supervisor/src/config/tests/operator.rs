@@ -195,6 +195,39 @@ fn a_demoted_agent_has_at_most_the_limits_of_its_new_ring() {
 }
 
 #[test]
+fn what_can_be_set_while_it_runs_is_bound_by_ring_and_grant() {
+    let world = World::new();
+    let most = |yaml: &str| world.agent(yaml).unwrap().limits_most_at(Ring::R2);
+    assert_eq!(most("ring: 2\nlimits: {memory: 64MiB}\n").memory_bytes, Some(1 << 30), "less was asked for");
+    with_grant(&world, "    limits: {memory: 8GiB, tasks: 10}\n");
+    let most = most("ring: 2\n");
+    assert_eq!((most.memory_bytes, most.tasks), (Some(8 << 30), Some(256)), "a grant never narrows");
+    let plan = world.agent("ring: 2\n").unwrap();
+    assert_eq!(plan.limits_most_at(Ring::R3).memory_bytes, Some(512 << 20), "a grant holds at the ceiling");
+    assert_eq!(plan.limits_most_at(Ring::R0).memory_bytes, None);
+}
+
+#[test]
+fn the_total_is_read_strictly_and_is_nothing_without_a_file() {
+    let world = World::new();
+    let total = || crate::config::total(None, &world.around);
+    assert_eq!(total().unwrap(), agt_rings::spec::Limits::default());
+    world.operator("version: 1\nkind: operator\ntotal: {memory: 2GiB, cpu: 50%}\n");
+    let read = total().unwrap();
+    assert_eq!((read.memory_bytes, read.cpu_millis, read.tasks), (Some(2 << 30), Some(500), None));
+    for wrong in [
+        "total: {memory: 64M}",
+        "total: {memroy: 1GiB}",
+        "total: {tasks: 0}",
+        "total: {memory: 4KiB}",
+        "total: {files: 9}",
+    ] {
+        world.operator(&format!("version: 1\nkind: operator\n{wrong}\n"));
+        assert!(total().is_err(), "{wrong}");
+    }
+}
+
+#[test]
 fn an_operators_file_that_others_could_have_written_is_refused() {
     let world = World::new();
     let path = world.operator("version: 1\nkind: operator\n");
