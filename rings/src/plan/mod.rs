@@ -6,6 +6,8 @@
 mod control;
 mod mounts;
 mod protections;
+#[cfg(test)]
+mod tests;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
