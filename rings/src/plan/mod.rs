@@ -73,6 +73,8 @@ pub enum Mount {
         target: PathBuf,
         /// Permission bits.
         mode: u32,
+        /// Whether what is written there can be run.
+        execute: Execute,
     },
     /// A symbolic link.
     Link {
@@ -107,6 +109,16 @@ pub enum Mount {
         /// The name.
         target: PathBuf,
     },
+}
+
+/// Whether files of a private directory can be executed, and mapped as code (what the dynamic linker does for `ld.so PROGRAM`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Execute {
+    /// As anywhere: compilers and package managers run what they wrote.
+    Allowed,
+    /// A noexec mount.
+    Refused,
 }
 
 /// Which Landlock rules are loaded.
@@ -182,8 +194,33 @@ pub struct Plan {
     pub check: Option<crate::spec::Check>,
     /// Its cgroup limits, for the one who makes the group.
     pub limits: crate::spec::Limits,
+    /// A step that the launch leaves out, for a probe that shows what rests on it: never in a plan from [`compile`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_out: Option<LeftOut>,
     /// What all of this enforces.
     pub report: Report,
+}
+
+/// A step of the launch that a test of the rings leaves out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LeftOut {
+    /// no_new_privs, and nosuid on the mounts.
+    NoNewPrivileges,
+    /// The init stays dumpable.
+    NonDumpable,
+    /// The limits of open files and core dumps.
+    Limits,
+    /// The closing of descriptors.
+    Descriptors,
+}
+
+impl Plan {
+    /// Whether this launch leaves the step out. In a release build nothing can.
+    #[must_use]
+    pub fn leaves_out(&self, step: LeftOut) -> bool {
+        cfg!(debug_assertions) && self.left_out == Some(step)
+    }
 }
 
 /// The host can't enforce the ring as specified: nothing is launched.
@@ -281,6 +318,7 @@ pub fn compile(
         terminal: spec.terminal,
         check: spec.check.clone(),
         limits: spec.limits,
+        left_out: None,
         report: Report { ring: spec.ring, enforced, gaps },
     })
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Ids, Mount, SystemEntry, SystemTrees};
+use super::{Execute, Ids, Mount, SystemEntry, SystemTrees};
 use crate::builtin::{self, Definition};
 use crate::host::Tree;
 use crate::spec::{Access, FileRule, Spec};
@@ -66,9 +66,17 @@ pub(super) fn built(
     }
     add(Path::new("/proc"), Mount::Proc);
     add(Path::new("/dev/pts"), Mount::Terminals);
-    for (target, mode) in [("/tmp", 0o1777), (builtin::HOME, 0o700), ("/dev/shm", 0o1777), ("/run", 0o755)] {
+    // Nothing is started from shared memory or /run in any ring. R3 is one program that was there before, so that what it writes
+    // need not run at all.
+    let programs = if spec.ring == crate::ring::Ring::R3 { Execute::Refused } else { Execute::Allowed };
+    for (target, mode, execute) in [
+        ("/tmp", 0o1777, programs),
+        (builtin::HOME, 0o700, programs),
+        ("/dev/shm", 0o1777, Execute::Refused),
+        ("/run", 0o755, Execute::Refused),
+    ] {
         let target = PathBuf::from(target);
-        add(&target, Mount::Private { target: target.clone(), mode });
+        add(&target, Mount::Private { target: target.clone(), mode, execute });
     }
     for rule in &spec.files {
         let tree = trees.iter().find(|tree| tree.path == rule.path);

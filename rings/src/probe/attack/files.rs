@@ -40,7 +40,7 @@ pub(super) const ATTACKS: &[Attack] = &[
         READS,
         |s| read_secret(&s.installed.join("secret.conf")),
     )
-    .by(&[Uid])
+    .by(&[Uid, Capabilities])
     .with(&[Need::OwnUid]),
     attack("outside-inotify", "watch a directory that nothing declares", LEARNS, watch).by(&[MountNamespace, Landlock]),
     attack("outside-truncate", "truncate a file that nothing declares", WRITES, |s| {
@@ -51,6 +51,20 @@ pub(super) const ATTACKS: &[Attack] = &[
         Ok(fs::set_permissions(s.outside.join("secret"), fs::Permissions::from_mode(0o666))?)
     })
     .by(&[MountNamespace]),
+    attack("outside-chown", "chown a file that nothing declares to its own group", WRITES, |s| {
+        let group = nix::unistd::getegid().as_raw();
+        Ok(std::os::unix::fs::chown(s.outside.join("secret"), None, Some(group))?)
+    })
+    .by(&[MountNamespace, Seccomp]),
+    attack("outside-utime", "set the times of a file that nothing declares", WRITES, |s| {
+        let moment = nix::sys::time::TimeVal::new(1, 0);
+        Ok(nix::sys::stat::utimes(&s.outside.join("secret"), &moment, &moment)?)
+    })
+    .by(&[MountNamespace]),
+    attack("outside-xattr", "set an extended attribute of a file that nothing declares", WRITES, |s| {
+        super::declared::set_attribute(&s.outside.join("secret"))
+    })
+    .by(&[MountNamespace, Seccomp]),
     attack("outside-unlink", "remove a file that nothing declares", WRITES, |s| {
         Ok(fs::remove_file(s.outside.join("secret"))?)
     })
@@ -91,7 +105,7 @@ pub(super) const ATTACKS: &[Attack] = &[
         let _unused = s;
         Ok(fs::read("/etc/shadow").map(drop)?)
     })
-    .by(&[MountNamespace, Landlock, Uid]),
+    .by(&[MountNamespace, Landlock, Uid, Capabilities]),
     attack("kernel-command-line", "read the kernel's command line", "disks, addresses and keys of the host", |s| {
         let _unused = s;
         if fs::read("/proc/cmdline")?.is_empty() { Err(Stopped::Nothing("it is empty".to_owned())) } else { Ok(()) }
