@@ -4,10 +4,9 @@
 //! launcher performs it step by step and any step that fails ends the launch.
 
 mod control;
+mod left_out;
 mod mounts;
 mod protections;
-#[cfg(test)]
-mod tests;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -23,6 +22,8 @@ use crate::seccomp::{self, ExecCookie};
 use crate::spec::{Enforcement, Listen, Spec, Terminal, User};
 
 pub use self::control::CONTROL;
+pub use self::left_out::LeftOut;
+pub use self::mounts::Execute;
 use self::protections::capabilities;
 
 /// How the agent's file system view comes to be.
@@ -111,16 +112,6 @@ pub enum Mount {
     },
 }
 
-/// Whether files of a private directory can be executed, and mapped as code (what the dynamic linker does for `ld.so PROGRAM`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Execute {
-    /// As anywhere: compilers and package managers run what they wrote.
-    Allowed,
-    /// A noexec mount.
-    Refused,
-}
-
 /// Which Landlock rules are loaded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Landlock {
@@ -199,28 +190,6 @@ pub struct Plan {
     pub left_out: Option<LeftOut>,
     /// What all of this enforces.
     pub report: Report,
-}
-
-/// A step of the launch that a test of the rings leaves out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum LeftOut {
-    /// no_new_privs, and nosuid on the mounts.
-    NoNewPrivileges,
-    /// The init stays dumpable.
-    NonDumpable,
-    /// The limits of open files and core dumps.
-    Limits,
-    /// The closing of descriptors.
-    Descriptors,
-}
-
-impl Plan {
-    /// Whether this launch leaves the step out. In a release build nothing can.
-    #[must_use]
-    pub fn leaves_out(&self, step: LeftOut) -> bool {
-        cfg!(debug_assertions) && self.left_out == Some(step)
-    }
 }
 
 /// The host can't enforce the ring as specified: nothing is launched.
@@ -444,3 +413,6 @@ impl SystemTrees {
             .filter(move |path| mounts::belongs(path, definition))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,10 +2,22 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Execute, Ids, Mount, SystemEntry, SystemTrees};
+use serde::{Deserialize, Serialize};
+
+use super::{Ids, Mount, SystemEntry, SystemTrees};
 use crate::builtin::{self, Definition};
 use crate::host::Tree;
 use crate::spec::{Access, FileRule, Spec};
+
+/// Whether files of a private directory can be executed, and mapped as code (what the dynamic linker does for `ld.so PROGRAM`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Execute {
+    /// As anywhere: compilers and package managers run what they wrote.
+    Allowed,
+    /// A noexec mount.
+    Refused,
+}
 
 /// Whether a system path is part of this ring's view: every ring sees the runtime, R1 sees more.
 pub(super) fn belongs(path: &Path, definition: &Definition) -> bool {

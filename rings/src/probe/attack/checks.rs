@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 
 use super::stand::CHECKED;
 use super::{Answer, Attack, Need, Stopped, attack, open, proc_path};
-use crate::probe::Layer::{Landlock, Seccomp};
+use crate::probe::Layer::{Capabilities, Landlock, Seccomp};
 use crate::probe::scene::Scene;
 use crate::sys::process;
 
@@ -28,7 +28,9 @@ pub(super) const ATTACKS: &[Attack] = &[
     check("check-environ", "read the environment of its own health check", FORGES, |s| {
         let environ = fs::read(proc_path(target(s)?, "environ"))?;
         if environ.is_empty() { Err(Stopped::Nothing("it is empty".to_owned())) } else { Ok(()) }
-    }),
+    })
+    // CAP_PERFMON opens it before Landlock is asked.
+    .by(&[Landlock, Capabilities]),
     check("check-root", "walk through /proc/PID/root of its own health check", FORGES, |s| {
         Ok(fs::metadata(proc_path(target(s)?, "root/.")).map(drop)?)
     }),

@@ -267,7 +267,7 @@ fn by_handle(scene: &Scene) -> Answer {
 
 fn proc_root(scene: &Scene) -> Answer {
     let below = scene.outside.strip_prefix("/").unwrap_or(&scene.outside);
-    read_secret(&proc_path(scene.reaper, "root").join(below).join("secret"))
+    read_secret(&proc_path(super::processes::settled_init(scene), "root").join(below).join("secret"))
 }
 
 /// The steps before the last read may fail: what counts is whether the key can be read in the end. Nothing is mounted unless

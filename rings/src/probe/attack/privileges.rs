@@ -97,7 +97,7 @@ fn capset() -> Answer {
 }
 
 /// The capability sets of /proc/PID/status that give power (the bounding set alone gives none).
-fn capability_lines(status: &str) -> impl Iterator<Item = (&str, u64)> {
+pub(super) fn capability_lines(status: &str) -> impl Iterator<Item = (&str, u64)> {
     status.lines().filter_map(|line| {
         let (name, set) = line.split_once(':')?;
         let counts = ["CapInh", "CapPrm", "CapEff", "CapAmb"].contains(&name);

@@ -11,6 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::uio::{RemoteIoVec, process_vm_readv, process_vm_writev};
 use nix::unistd::Pid;
 
+use super::privileges::capability_lines;
 use super::{Answer, Attack, D, Need, Ready, Stopped, attack, holds_mark, open, proc_path, raw, read_secret};
 use crate::probe::Layer::{Capabilities, Landlock, NonDumpable, Pid as PidNamespace, Seccomp, Uid};
 use crate::probe::scene::{Scene, Victim};
@@ -83,16 +84,18 @@ pub(super) const ATTACKS: &[Attack] = &[
     })
     .by(&[PidNamespace, Seccomp]),
     victim("init-stop", "stop the init of one's own namespace", ENDS, stop_init).by(&[PidNamespace, Uid, Landlock]),
-    victim("init-ptrace", "trace the init of one's own namespace", ENDS, |s| seize(s.reaper)).by(&[
+    victim("init-ptrace", "trace the init of one's own namespace", ENDS, |s| seize(settled_init(s))).by(&[
         NonDumpable,
         Seccomp,
         Landlock,
         Capabilities,
     ]),
-    victim("init-environ", "read the environment of the init", READS, |s| read_secret(&proc_path(s.reaper, "environ")))
-        .by(&[NonDumpable, Uid, Landlock]),
+    victim("init-environ", "read the environment of the init", READS, |s| {
+        read_secret(&proc_path(settled_init(s), "environ"))
+    })
+    .by(&[NonDumpable, Uid, Landlock]),
     victim("init-memory", "open the memory of the init", "the secrets of the launch", |s| {
-        open(&proc_path(s.reaper, "mem"), nix::fcntl::OFlag::O_RDONLY).map(drop)
+        open(&proc_path(settled_init(s), "mem"), nix::fcntl::OFlag::O_RDONLY).map(drop)
     })
     .by(&[NonDumpable, Uid, Landlock]),
     neighbour("neighbour-home", "read another agent's HOME through /proc/PID/root", |s| {
@@ -207,6 +210,22 @@ fn affinity(scene: &Scene) -> Answer {
         .map_err(|stopped| Stopped::Setup(format!("get our own affinity: {stopped:?}")))?;
     // SAFETY: the kernel reads `bytes` bytes.
     unsafe { raw(libc::SYS_sched_setaffinity, [pid, bytes, mask.as_ptr() as usize, 0, 0, 0]) }.map(drop)
+}
+
+/// How long the init may take to give up what the launch needed.
+const SETTLES_WITHIN: Duration = Duration::from_secs(2);
+
+/// The init, once it is as it stays. Before that it still holds capabilities, which refuse the same for another reason.
+pub(super) fn settled_init(scene: &Scene) -> i32 {
+    let until = Instant::now() + if scene.reaper == 1 { SETTLES_WITHIN } else { Duration::ZERO };
+    while Instant::now() < until {
+        let status = fs::read_to_string(proc_path(scene.reaper, "status")).unwrap_or_default();
+        if capability_lines(&status).all(|(_, set)| set == 0) {
+            break;
+        }
+        std::thread::yield_now();
+    }
+    scene.reaper
 }
 
 /// How long a stopped process may take to show it.
