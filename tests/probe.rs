@@ -2,18 +2,32 @@
 
 use crate::support::{Rig, needs_root};
 
+/// The findings of one probe, and whether it found no mismatch.
+fn probed(args: &[&str]) -> (Vec<serde_json::Value>, i32, String) {
+    let rig = Rig::new();
+    let outcome = rig.output(["probe", "--json"].iter().chain(args));
+    let findings = serde_json::from_str(&outcome.stdout).unwrap_or_else(|e| panic!("{e}: {}", outcome.stderr));
+    (findings, outcome.code, outcome.stderr)
+}
+
 #[test]
-fn r2_holds_against_every_attack_of_the_probe() {
-    if !needs_root("r2_holds_against_every_attack_of_the_probe") {
+fn rings_hold_against_every_attack_of_the_probe_and_allow_what_they_should() {
+    if !needs_root("rings_hold_against_every_attack_of_the_probe_and_allow_what_they_should") {
         return;
     }
-    let rig = Rig::new();
-    let outcome = rig.output(["probe", "--ring", "2", "--json"]);
-    let findings: Vec<serde_json::Value> = serde_json::from_str(&outcome.stdout).unwrap();
+    let (findings, code, stderr) = probed(&["--all"]);
     let bad: Vec<&serde_json::Value> = findings.iter().filter(|f| f["verdict"] == "fail").collect();
-    assert!(outcome.code == 0 && bad.is_empty(), "{bad:#?}\n{}", outcome.stderr);
-    let denied = findings.iter().filter(|f| f["verdict"] == "pass" && f["expected"] == "denied").count();
-    assert!(denied >= 20, "only {denied} attacks were judged");
+    assert!(code == 0 && bad.is_empty(), "{bad:#?}\n{stderr}");
+    for ring in 0..4 {
+        let of = |verdict: &str| {
+            findings.iter().filter(|f| f["ring"] == ring && f["verdict"] == verdict).collect::<Vec<_>>()
+        };
+        let denied = of("pass").iter().filter(|f| f["expected"] == "denied").count();
+        assert!(denied >= 60, "R{ring}: only {denied} attacks were judged");
+        // On a busy machine nobody gets the share of a CPU that shows whether a limit holds.
+        let unknown: Vec<_> = of("n/a").into_iter().filter(|f| f["name"] != "cpu-hog").collect();
+        assert!(unknown.len() <= 5 && unknown.iter().all(|f| f["reason"] != ""), "R{ring}: {unknown:#?}");
+    }
     for finding in &findings {
         let keys: Vec<&str> = finding.as_object().unwrap().keys().map(String::as_str).collect();
         assert_eq!(keys.len(), 8, "{keys:?}");
@@ -21,6 +35,98 @@ fn r2_holds_against_every_attack_of_the_probe() {
             assert!(keys.contains(&key), "{key} is missing in {finding}");
         }
     }
+}
+
+/// What each layer alone stops, in a ring where that shows.
+const ALONE: [(&str, &str, &[&str]); 15] = [
+    (
+        "2",
+        "seccomp",
+        &[
+            "io-uring",
+            "keyctl",
+            "userfaultfd",
+            "perf",
+            "personality",
+            "clone-user",
+            "tiocsti",
+            "int-0x80",
+            "memfd-exec",
+        ],
+    ),
+    ("2", "Landlock", &["check-memory", "check-environ", "check-root", "check-signal", "check-pidfd-signal"]),
+    ("2", "mount namespace", &["outside-read", "outside-stat", "outside-chmod", "unix-path", "service-docker"]),
+    (
+        "2",
+        "read-only mount",
+        &[
+            "readonly-chmod",
+            "readonly-utime",
+            "own-config-write",
+            "git-hook-plant",
+            "editor-task-plant",
+            "mcp-config-write",
+        ],
+    ),
+    ("2", "noexec mount", &["shm-exec", "shm-loader-exec", "shm-map-code"]),
+    ("2", "PID namespace", &["proc-list", "renice", "affinity", "io-priority", "scheduler"]),
+    ("2", "network namespace", &["tcp-loopback", "tcp-fast-open", "udp-loopback"]),
+    ("1", "IPC namespace", &["sysv-shm", "sysv-sem", "sysv-msg"]),
+    ("1", "uid", &["installation-secret", "group-file", "shadow", "setuid-root"]),
+    ("2", "no capabilities", &["setuid-root", "setgid-other", "setgroups", "capset", "exec-capabilities"]),
+    ("2", "no_new_privs", &["no-new-privs", "setuid-program", "setgid-program"]),
+    ("0", "non-dumpable init", &["proc-root", "init-ptrace", "init-memory"]),
+    ("2", "cgroup", &["thread-bomb", "fork-bomb", "memory-hog", "memory-hog-files", "memory-hog-sockets"]),
+    ("3", "rlimit", &["descriptor-hog", "descriptor-limit-raise", "core-limit-raise", "exec-descriptor"]),
+    ("2", "clean start", &["inherited-descriptor", "inherited-file", "inherited-socket", "inherited-environment"]),
+];
+
+fn only<'a>(names: &[&'a str]) -> Vec<&'a str> {
+    names.iter().flat_map(|name| ["--only", name]).collect()
+}
+
+#[test]
+fn what_a_layer_alone_stops_gets_through_without_it() {
+    if !needs_root("what_a_layer_alone_stops_gets_through_without_it") {
+        return;
+    }
+    for (ring, layer, attacks) in ALONE {
+        assert!(attacks.len() >= 3, "{layer}");
+        let (findings, code, stderr) = probed(&[&["--ring", ring, "--without", layer][..], &only(attacks)].concat());
+        assert_eq!((findings.len(), code), (attacks.len(), 1), "without {layer}: {stderr}");
+        for finding in &findings {
+            let through = finding["reason"].as_str().unwrap().starts_with("got through");
+            assert!(finding["verdict"] == "fail" && through, "without {layer}: {finding:#}");
+            let named = finding["layer"].as_str().unwrap().split(", ").any(|name| name == layer);
+            assert!(named, "{layer} stops this and is not named: {finding:#}");
+        }
+    }
+}
+
+#[test]
+fn exec_gains_nothing_also_without_filters_and_landlock() {
+    if !needs_root("exec_gains_nothing_also_without_filters_and_landlock") {
+        return;
+    }
+    // The kernel takes filters and Landlock rules only together with no_new_privs, so that all three are missing above. This shows
+    // which of them stops what an exec could gain.
+    let attacks = ALONE.iter().find(|(_, layer, _)| *layer == "no_new_privs").unwrap().2;
+    let without = ["--ring", "2", "--without", "seccomp", "--without", "Landlock"];
+    let (findings, code, stderr) = probed(&[&without[..], &only(attacks)].concat());
+    assert_eq!((findings.len(), code), (attacks.len(), 0), "{findings:#?}\n{stderr}");
+}
+
+#[test]
+fn nothing_but_a_probe_goes_without_a_layer() {
+    let rig = Rig::new();
+    for verb in ["run", "serve", "check"] {
+        let outcome = rig.output([verb, "--without", "seccomp", "agent.yaml"]);
+        assert_eq!(outcome.code, 64, "{verb}: {}{}", outcome.stdout, outcome.stderr);
+    }
+    let shown = rig.output(["probe", "--help"]).stdout;
+    assert!(!shown.contains("--without") && !shown.contains("--only"), "{shown}");
+    let unknown = rig.output(["probe", "--ring", "2", "--without", "walls"]);
+    assert!(unknown.code == 64 && unknown.stderr.contains("read-only mount"), "{}", unknown.stderr);
 }
 
 #[test]

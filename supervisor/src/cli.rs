@@ -251,6 +251,14 @@ pub struct ProbeArgs {
     /// Every ring
     #[arg(long)]
     pub all: bool,
+    /// A layer that the probe's own agents go without (tests of the rings; a release has no such option)
+    #[cfg(debug_assertions)]
+    #[arg(long, hide = true, value_name = "LAYER")]
+    pub without: Vec<agt_rings::probe::Layer>,
+    /// Only these attacks
+    #[cfg(debug_assertions)]
+    #[arg(long, hide = true, value_name = "NAME")]
+    pub only: Vec<String>,
 }
 
 /// A verb about one agent.

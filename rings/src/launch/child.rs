@@ -12,7 +12,7 @@ use super::protocol::Failure;
 use super::server::Given;
 use crate::builtin;
 use crate::capability::Capabilities;
-use crate::plan::{Ids, Plan, Start};
+use crate::plan::{Ids, LeftOut, Plan, Start};
 use crate::spec::Terminal;
 use crate::sys::process;
 
@@ -35,6 +35,8 @@ pub(super) struct Prepared {
     exec_cookie: u64,
     terminal: Terminal,
     capabilities: Capabilities,
+    /// None outside a debug build.
+    left_out: Option<LeftOut>,
 }
 
 /// What else a [`Prepared`] is made for.
@@ -89,6 +91,7 @@ impl Prepared {
             exec_cookie: plan.exec_cookie.secret(),
             terminal: if given.is_some() { plan.terminal } else { Terminal::None },
             capabilities: plan.capabilities,
+            left_out: plan.left_out.filter(|step| plan.leaves_out(*step)),
         })
     }
 
@@ -237,11 +240,15 @@ unsafe fn perform(shared: &Shared<'_>) -> Result<std::convert::Infallible, Step>
         if p.start == Start::Once {
             number_the_program(p, exec_fd)?;
         }
-        set_limit(libc::RLIMIT_NOFILE, p.open_files, p.open_files, Step::FileLimit)?;
+        if p.left_out != Some(LeftOut::Limits) {
+            set_limit(libc::RLIMIT_NOFILE, p.open_files, p.open_files, Step::FileLimit)?;
+        }
         if let Some(ruleset) = p.landlock {
             ok(libc::syscall(libc::SYS_landlock_restrict_self, ruleset, 0), Step::Landlock)?;
         }
-        ok(libc::syscall(libc::SYS_close_range, 3, u32::MAX, 4 /* CLOSE_RANGE_CLOEXEC */), Step::Descriptors)?;
+        if p.left_out != Some(LeftOut::Descriptors) {
+            ok(libc::syscall(libc::SYS_close_range, 3, u32::MAX, 4 /* CLOSE_RANGE_CLOEXEC */), Step::Descriptors)?;
+        }
         // Last: the filters refuse most of the calls above.
         load_filters(p)?;
         let (argv, env) = (shared.argv.as_ptr(), shared.env.as_ptr());
@@ -276,10 +283,14 @@ pub(super) unsafe fn shed(p: &Prepared) -> Result<(), Step> {
     // SAFETY: numbers, and pointers to locals that outlive the calls.
     unsafe {
         // 1, not 0: a `|handler` core pattern ignores 0 but not 1.
-        set_limit(libc::RLIMIT_CORE, 1, 1, Step::CoreLimit)?;
+        if p.left_out != Some(LeftOut::Limits) {
+            set_limit(libc::RLIMIT_CORE, 1, 1, Step::CoreLimit)?;
+        }
         // The bounding set first: lowering it needs the capability that the uid change takes away.
         drop_bounding_set(p)?;
-        ok(libc::syscall(libc::SYS_prctl, libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), Step::NoNewPrivileges)?;
+        if p.left_out != Some(LeftOut::NoNewPrivileges) {
+            ok(libc::syscall(libc::SYS_prctl, libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), Step::NoNewPrivileges)?;
+        }
         if let Some(ids) = p.ids {
             if !p.capabilities.is_empty() {
                 // Else the uid change takes all of them; the flag ends with the exec.

@@ -136,7 +136,7 @@ fn rehearse() -> Result<(), String> {
         Mount::Device { path: PathBuf::from("/dev/null") },
         Mount::Proc,
         Mount::Terminals,
-        Mount::Private { target: PathBuf::from("/tmp"), mode: 0o1777 },
+        Mount::Private { target: PathBuf::from("/tmp"), mode: 0o1777, execute: crate::plan::Execute::Allowed },
     ];
     let root = Root::Built { mounts, bytes: 1024 * 1024 };
     super::root::enter(&root, None, &[], None)

@@ -16,10 +16,10 @@ use super::child::{self, For, Prepared};
 use super::protocol::{Failure, Usage, Word};
 use super::server::{Given, tell};
 use crate::capability::Capabilities;
-use crate::plan::Plan;
+use crate::plan::{LeftOut, Plan};
 use crate::spec;
 use crate::spec::Terminal;
-use crate::sys::{fdpass, net, process};
+use crate::sys::{fdpass, mount, net, process};
 
 /// The OOM killer takes agents long before the supervisor.
 const OOM_SCORE_ADJ: &str = "500";
@@ -60,6 +60,9 @@ fn live(plan: &Plan, given: &mut Given) -> Result<(), Failure> {
     limit_watches(plan).map_err(failed("limit the file watches"))?;
     let terminal = (plan.terminal == Terminal::Controlling).then(|| given.streams[0].as_fd());
     super::root::enter(&plan.root, plan.ids, &given.maps, terminal)?;
+    if plan.leaves_out(LeftOut::NoNewPrivileges) {
+        mount::allow_set_id(std::path::Path::new("/")).map_err(failed("let set-id programs be"))?;
+    }
     given.maps.clear();
     let listeners = network(plan)?;
     if plan.namespaces & libc::CLONE_NEWUTS != 0 {
@@ -186,7 +189,9 @@ fn announce(
 fn settle(given: &mut Given, plan: &Plan) -> Result<(), Failure> {
     let failed = |step: &'static str| move |e: std::io::Error| Failure::new(step, &e);
     // First: where the agent has our uid, it could look into us from the moment at which we have no more capabilities than it.
-    process::set_non_dumpable().map_err(failed("become non-dumpable"))?;
+    let dumpable =
+        if plan.leaves_out(LeftOut::NonDumpable) { process::set_dumpable() } else { process::set_non_dumpable() };
+    dumpable.map_err(failed("become non-dumpable"))?;
     // Which groups the agent joins is decided: the way into them is closed.
     given.tasks.clear();
     given.cgroup = None;

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use nix::mount::{MntFlags, MsFlags, umount2};
 
 use super::protocol::Failure;
-use crate::plan::{Ids, Mount, Plan, Root};
+use crate::plan::{Execute, Ids, Mount, Plan, Root};
 use crate::spec::Access;
 use crate::sys::mount::{self, ATTR_NODEV, ATTR_NOEXEC, ATTR_NOSUID, ATTR_RDONLY};
 
@@ -141,7 +141,9 @@ impl Builder<'_> {
                 self.bind(source, target, *access, *id_map).map_err(|e| named(target, e))
             }
             Mount::Device { path } => self.device(path).map_err(|e| named(path, e)),
-            Mount::Private { target, mode } => self.private(target, *mode).map_err(|e| named(target, e)),
+            Mount::Private { target, mode, execute } => {
+                self.private(target, *mode, *execute).map_err(|e| named(target, e))
+            }
             Mount::Link { target, to } => link(target, to).map_err(|e| named(target, e)),
             Mount::File { target, content } => file(target, content.as_bytes()).map_err(|e| named(target, e)),
             Mount::Proc => {
@@ -229,7 +231,7 @@ impl Builder<'_> {
         mount::open_in_root(self.new.as_fd(), target)
     }
 
-    fn private(&self, target: &Path, mode: u32) -> io::Result<()> {
+    fn private(&self, target: &Path, mode: u32, execute: Execute) -> io::Result<()> {
         make_dir(target)?;
         fs::set_permissions(target, fs::Permissions::from_mode(mode))?;
         if let Some(ids) = self.ids {
@@ -237,7 +239,8 @@ impl Builder<'_> {
         }
         let at = mount::open_in_root(self.new.as_fd(), target)?;
         let copy = mount::clone_tree(at.as_fd())?;
-        mount::set_attributes(copy.as_fd(), ATTR_NOSUID | ATTR_NODEV)?;
+        let noexec = if execute == Execute::Refused { ATTR_NOEXEC } else { 0 };
+        mount::set_attributes(copy.as_fd(), ATTR_NOSUID | ATTR_NODEV | noexec)?;
         mount::attach(copy.as_fd(), at.as_fd())
     }
 

@@ -6,6 +6,7 @@
 mod control;
 #[cfg(test)]
 mod identity_tests;
+mod left_out;
 mod mounts;
 mod protections;
 
@@ -23,6 +24,8 @@ use crate::seccomp::{self, ExecCookie};
 use crate::spec::{Enforcement, Listen, Spec, Terminal, User};
 
 pub use self::control::CONTROL;
+pub use self::left_out::LeftOut;
+pub use self::mounts::Execute;
 use self::protections::capabilities;
 
 /// How the agent's file system view comes to be.
@@ -73,6 +76,8 @@ pub enum Mount {
         target: PathBuf,
         /// Permission bits.
         mode: u32,
+        /// Whether what is written there can be run.
+        execute: Execute,
     },
     /// A symbolic link.
     Link {
@@ -182,6 +187,9 @@ pub struct Plan {
     pub check: Option<crate::spec::Check>,
     /// Its cgroup limits, for the one who makes the group.
     pub limits: crate::spec::Limits,
+    /// A step that the launch leaves out, for a probe that shows what rests on it: never in a plan from [`compile`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_out: Option<LeftOut>,
     /// What all of this enforces.
     pub report: Report,
 }
@@ -285,6 +293,7 @@ pub fn compile(
         terminal: spec.terminal,
         check: spec.check.clone(),
         limits: spec.limits,
+        left_out: None,
         report: Report { ring: spec.ring, enforced, gaps },
     })
 }
@@ -415,3 +424,6 @@ impl SystemTrees {
             .filter(move |path| mounts::belongs(path, definition))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,10 +2,22 @@
 
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use super::{Ids, Mount, Plan, Root, SystemEntry, SystemTrees};
 use crate::builtin::{self, Definition};
 use crate::host::Tree;
 use crate::spec::{Access, FileRule, Spec};
+
+/// Whether files of a private directory can be executed, and mapped as code (what the dynamic linker does for `ld.so PROGRAM`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Execute {
+    /// As anywhere: compilers and package managers run what they wrote.
+    Allowed,
+    /// A noexec mount.
+    Refused,
+}
 
 /// Whether a system path is part of this ring's view: every ring sees the runtime, R1 sees more.
 pub(super) fn belongs(path: &Path, definition: &Definition) -> bool {
@@ -80,9 +92,17 @@ pub(super) fn built(
     }
     add(Path::new("/proc"), Mount::Proc);
     add(Path::new("/dev/pts"), Mount::Terminals);
-    for (target, mode) in [("/tmp", 0o1777), (builtin::HOME, 0o700), ("/dev/shm", 0o1777), ("/run", 0o755)] {
+    // Nothing is started from shared memory or /run in any ring. R3 is one program that was there before, so that what it writes
+    // need not run at all.
+    let programs = if spec.ring == crate::ring::Ring::R3 { Execute::Refused } else { Execute::Allowed };
+    for (target, mode, execute) in [
+        ("/tmp", 0o1777, programs),
+        (builtin::HOME, 0o700, programs),
+        ("/dev/shm", 0o1777, Execute::Refused),
+        ("/run", 0o755, Execute::Refused),
+    ] {
         let target = PathBuf::from(target);
-        add(&target, Mount::Private { target: target.clone(), mode });
+        add(&target, Mount::Private { target: target.clone(), mode, execute });
     }
     for rule in &spec.files {
         let tree = trees.iter().find(|tree| tree.path == rule.path);

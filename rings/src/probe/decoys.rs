@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, BufRead, BufReader};
-use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
@@ -12,7 +12,7 @@ use std::process::{Child, Command, Stdio};
 
 use super::attack::inherit::Planted;
 use super::attack::stand::VICTIM;
-use super::attack::{MARK, ipc};
+use super::attack::{MARK, ipc, services};
 use super::scene::Victim;
 use super::{ATTACK_NAME, Error};
 use crate::plan::Ids;
@@ -55,11 +55,13 @@ impl Drop for Directory {
 pub(super) struct Standing {
     pub(super) socket: PathBuf,
     pub(super) abstract_name: String,
+    pub(super) services: PathBuf,
     pub(super) tcp: u16,
     pub(super) udp: UdpSocket,
     pub(super) ipc: ipc::Decoys,
     _planted: Planted,
-    _listeners: (UnixListener, UnixDatagram, UnixListener, TcpListener),
+    _listeners: (UnixListener, UnixDatagram, TcpListener),
+    _services: Vec<UnixListener>,
 }
 
 impl Standing {
@@ -79,18 +81,25 @@ impl Standing {
             fs::set_permissions(path, fs::Permissions::from_mode(0o777))?;
         }
         let abstract_name = format!("agt-probe-{}", std::process::id());
-        let by_name = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&abstract_name)?)?;
+        let services_at = directory.join("run");
+        let mut services = services_below(&services_at)?;
+        for name in ["", services::BUS, services::X11] {
+            let address = SocketAddr::from_abstract_name(format!("{abstract_name}{name}"))?;
+            services.push(UnixListener::bind_addr(&address)?);
+        }
         let by_port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
         udp.set_nonblocking(true)?;
         Ok(Standing {
             socket,
             abstract_name,
+            services: services_at,
             tcp: by_port.local_addr()?.port(),
             udp,
             ipc: ipc::Decoys::make()?,
             _planted: Planted::plant(&planted)?,
-            _listeners: (by_path, by_datagram, by_name, by_port),
+            _listeners: (by_path, by_datagram, by_port),
+            _services: services,
         })
     }
 
@@ -103,6 +112,31 @@ impl Standing {
         }
         came
     }
+}
+
+/// Sockets under the names of services that start programs or hold keys: decoys, because whoever connects to a real one may
+/// start it.
+fn services_below(directory: &Path) -> io::Result<Vec<UnixListener>> {
+    let open = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode));
+    let mut listeners = Vec::new();
+    for name in services::PATHS {
+        let path = directory.join(name);
+        for folder in path.ancestors().skip(1).take_while(|folder| folder.starts_with(directory)) {
+            fs::create_dir_all(folder)?;
+            open(folder, 0o755)?;
+        }
+        listeners.push(UnixListener::bind(&path)?);
+        open(&path, 0o777)?;
+    }
+    Ok(listeners)
+}
+
+/// The first resolver that is no address of this host's own; else one that nobody has (RFC 5737).
+pub(super) fn resolver() -> IpAddr {
+    let text = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let servers = text.lines().filter_map(|line| line.strip_prefix("nameserver")?.trim().parse::<IpAddr>().ok());
+    let mut servers = servers.filter(|server| !server.is_loopback() && server.is_ipv4());
+    servers.next().unwrap_or(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 53)))
 }
 
 /// A process outside, of the given user; ended and reaped when dropped.

@@ -8,30 +8,10 @@ use super::{Expected, Finding, Layer, Verdict};
 use crate::ring::Ring;
 
 impl Layer {
-    /// Its name in reports.
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Layer::MountNamespace => "mount namespace",
-            Layer::ReadOnlyMount => "read-only mount",
-            Layer::Landlock => "Landlock",
-            Layer::Seccomp => "seccomp",
-            Layer::Pid => "PID namespace",
-            Layer::Network => "network namespace",
-            Layer::Ipc => "IPC namespace",
-            Layer::Uid => "uid",
-            Layer::Capabilities => "no capabilities",
-            Layer::NoNewPrivileges => "no_new_privs",
-            Layer::NonDumpable => "non-dumpable init",
-            Layer::Cgroup => "cgroup",
-            Layer::Rlimit => "rlimit",
-            Layer::CleanStart => "clean start",
-        }
-    }
-
     /// Whether the ring has it at all: R0 sees the host's files and network.
     fn is_in(self, ring: Ring) -> bool {
         match self {
-            Layer::Landlock | Layer::Network | Layer::Ipc => ring != Ring::R0,
+            Layer::Landlock | Layer::NoExecMount | Layer::Network | Layer::Ipc => ring != Ring::R0,
             _ => true,
         }
     }
@@ -40,8 +20,11 @@ impl Layer {
     fn answers(self, got: &Got) -> bool {
         use Errno as E;
         let errnos: &[Errno] = match self {
-            Layer::MountNamespace => &[E::ENOENT, E::ENOTDIR, E::EACCES, E::EXDEV, E::EBUSY, E::ECONNREFUSED],
+            Layer::MountNamespace => {
+                &[E::ENOENT, E::ENOTDIR, E::EACCES, E::EXDEV, E::EBUSY, E::ECONNREFUSED, E::ENOSPC]
+            }
             Layer::ReadOnlyMount => &[E::EROFS, E::EXDEV, E::EBUSY],
+            Layer::NoExecMount => &[E::EACCES, E::EPERM],
             Layer::Landlock => &[E::EACCES, E::EPERM, E::EXDEV],
             Layer::Seccomp => &[E::EPERM, E::ENOSYS],
             Layer::Pid => &[E::ESRCH, E::ENOENT],
@@ -50,7 +33,7 @@ impl Layer {
             Layer::Uid | Layer::Capabilities | Layer::NonDumpable => &[E::EACCES, E::EPERM],
             Layer::NoNewPrivileges => &[E::EPERM],
             Layer::Cgroup => &[E::EAGAIN, E::ENOMEM],
-            Layer::Rlimit => &[E::EMFILE],
+            Layer::Rlimit => &[E::EMFILE, E::EBADF, E::EPERM],
             Layer::CleanStart => &[],
         };
         match got {

@@ -16,18 +16,39 @@ use super::controls::{self, ATTACK_TIMEOUT};
 use super::scene::Scene;
 use super::session::{GONE_WITHIN, OWN_ID, Session};
 use super::tree::{SOCKETS, Tree};
-use super::{ATTACK_NAME, Error, output};
+use super::{ATTACK_NAME, Error, Layer, layer, output};
 use crate::builtin;
 use crate::cgroup::{Group, Join};
-use crate::launch::{Exit, Running, Streams};
+use crate::launch::{Checker, Exit, Running, Streams};
 use crate::plan::{Plan, Root};
 use crate::report::Gap;
 use crate::ring::Ring;
-use crate::spec::{Access, Enforcement, FileRule, Limits, Spec, Terminal, User};
+use crate::spec::{Access, Check, Enforcement, FileRule, Limits, Spec, Terminal, User};
 
 /// What the supervisor finds in a workdir like the decoys' one.
-const PROTECTED: [&str; 5] =
-    ["work/agent.yaml", "work/.git/hooks", "work/.git/config", "work/.git/commondir", "work/setuid"];
+const PROTECTED: [&str; 11] = [
+    "work/agent.yaml",
+    "work/.git/hooks",
+    "work/.git/config",
+    "work/.git/commondir",
+    "work/setuid",
+    "work/.vscode",
+    "work/.claude",
+    "work/.mcp.json",
+    "work/.envrc",
+    "work/.bashrc",
+    "work/vendor/.git/hooks",
+];
+
+/// What to launch.
+pub(super) struct Order {
+    /// Which part it plays.
+    pub(super) part: &'static str,
+    /// Which limit is lowered.
+    pub(super) squeeze: Squeeze,
+    /// Its health check.
+    pub(super) check: Option<Check>,
+}
 
 impl Session {
     /// The ring's own limits with one squeezed, as far as they can be kept here.
@@ -35,7 +56,7 @@ impl Session {
         use crate::cgroup::Controller;
         let mut limits = builtin::definition(ring).limits;
         match squeeze {
-            Squeeze::None => {}
+            Squeeze::None | Squeeze::Disk => {}
             Squeeze::Tasks => limits.tasks = Some(hogs::TASKS_GIVEN),
             Squeeze::Memory => limits.memory_bytes = Some(hogs::MEMORY_GIVEN),
             Squeeze::Cpu => limits.cpu_millis = Some(hogs::CPU_MILLIS_GIVEN),
@@ -48,14 +69,14 @@ impl Session {
         }
     }
 
-    fn spec(&self, part: &str, ring: Ring, tree: &Tree, enforcement: Enforcement) -> Spec {
+    fn spec(&self, order: &Order, ring: Ring, tree: &Tree) -> Spec {
         let rule = |path: PathBuf, access| FileRule { path, access };
         Spec {
             name: "probe".to_owned(),
             ring,
-            enforcement,
+            enforcement: Enforcement::Required,
             program: self.program.clone(),
-            argv: vec![ATTACK_NAME.into(), part.into()],
+            argv: vec![ATTACK_NAME.into(), order.part.into()],
             env: vec![("PATH".into(), "/usr/bin:/bin".into())],
             workdir: tree.path("work"),
             files: vec![
@@ -76,16 +97,17 @@ impl Session {
             capabilities: crate::capability::Capabilities::NONE,
             open_files: None,
             terminal: Terminal::None,
-            check: None,
+            check: order.check.clone(),
         }
     }
 
     /// In full where the host can, else with what there is.
-    fn compile(&self, part: &str, ring: Ring, tree: &Tree) -> Result<(Plan, Option<Vec<Gap>>), Error> {
-        match self.launcher.compile(&self.spec(part, ring, tree, Enforcement::Required))? {
+    fn compile(&self, order: &Order, ring: Ring, tree: &Tree) -> Result<(Plan, Option<Vec<Gap>>), Error> {
+        let spec = self.spec(order, ring, tree);
+        match self.launcher.compile(&spec)? {
             Ok(plan) => Ok((plan, None)),
             Err(refused) => {
-                let spec = self.spec(part, ring, tree, Enforcement::BestEffort);
+                let spec = Spec { enforcement: Enforcement::BestEffort, ..spec };
                 let plan = self.launcher.compile(&spec)?.expect("best effort is never refused");
                 Ok((plan, Some(refused.gaps)))
             }
@@ -94,17 +116,23 @@ impl Session {
 
     pub(super) fn launch(
         &self,
-        part: &str,
+        order: &Order,
         ring: Ring,
         tree: &Tree,
         scene: Option<&mut Scene>,
-        limits: Limits,
     ) -> Result<Launched, Error> {
-        let (mut plan, gaps) = self.compile(part, ring, tree)?;
+        let (mut plan, gaps) = self.compile(order, ring, tree)?;
+        if let (Squeeze::Disk, Root::Built { bytes, .. }) = (order.squeeze, &mut plan.root) {
+            *bytes = hogs::DISK_GIVEN;
+        }
+        for layer in &self.without {
+            layer::take_out(&mut plan, *layer, self.launcher.host());
+        }
         if let Some(scene) = scene {
             if !matches!(plan.root, Root::Built { .. }) {
                 // Without a root of its own there is no private /tmp and HOME either.
-                (scene.own, scene.home) = (tree.path("scratch"), tree.path("scratch"));
+                let scratch = || tree.path("scratch");
+                (scene.own, scene.home, scene.shared) = (scratch(), scratch(), scratch());
             }
             plan.argv.push(serde_json::to_string(scene).expect("a scene is plain data").into());
         }
@@ -114,17 +142,20 @@ impl Session {
         let null = fs::File::options().write(true).open("/dev/null").map_err(Error::decoy("open /dev/null"))?;
         let streams = Streams { stdin: leash_read, stdout: out_write, stderr: null.into() };
         let name = format!("probe-{}", self.count.fetch_add(1, Ordering::Relaxed));
-        let group = self.base.as_ref().map(|base| base.create(&name, &limits)).transpose()?;
+        let base = self.base.as_ref().filter(|_| !self.without.contains(&Layer::Cgroup));
+        let group = base.map(|base| base.create(&name, &self.limits(order.squeeze, ring))).transpose()?;
         let none = || Join { into_cgroup: None, tasks: Vec::new(), procs: None };
         let join = group.as_ref().map(Group::join).transpose()?.unwrap_or_else(none);
-        let running = self.launcher.launch(&plan, &streams, &join)?;
-        Ok(Launched { running, group, output, leash: Some(leash), gaps, keep: None })
+        let mut running = self.launcher.launch(&plan, &streams, &join)?;
+        let checker = running.take_checker();
+        Ok(Launched { running, checker, group, output, leash: Some(leash), gaps, keep: None })
     }
 }
 
 /// A launched attacker.
 pub(super) struct Launched {
     pub(super) running: Running,
+    checker: Option<Checker>,
     group: Option<Group>,
     output: OwnedFd,
     /// Its input: what it left behind ends when this closes.
@@ -139,11 +170,17 @@ impl Launched {
     /// Waits for its end, and says what it got.
     pub(super) fn finish(mut self, attack: &Attack) -> Result<Got, Error> {
         let failed = |e| Error::decoy(format!("wait for {}", attack.name))(e);
-        let in_time = readable(self.running.channel()).map_err(failed)?;
-        if !in_time {
-            // Already ended between the two calls: as well.
-            let _gone = self.running.kill_init();
-        }
+        let checker = self.checker.take();
+        // The check runs until the attacker has ended, and its namespace with it: how it ends is of no interest.
+        let in_time = std::thread::scope(|scope| {
+            checker.as_ref().map(|checker| scope.spawn(|| checker.check(ATTACK_TIMEOUT)));
+            let in_time = readable(self.running.channel()).map_err(failed)?;
+            if !in_time {
+                // Already ended between the two calls: as well.
+                let _gone = self.running.kill_init();
+            }
+            Ok::<bool, Error>(in_time)
+        })?;
         let exit = self.running.read_exit().map_err(failed)?;
         self.running.wait_gone(GONE_WITHIN).map_err(failed)?;
         let output = output::collect(&self.output).map_err(failed)?;

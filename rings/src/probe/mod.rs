@@ -19,6 +19,7 @@ mod controls;
 mod decoys;
 mod judge;
 mod launched;
+mod layer;
 pub mod outlook;
 mod output;
 mod scene;
@@ -33,6 +34,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::layer::{Layer, UnknownLayer};
 use crate::launch::LaunchError;
 use crate::report::Gap;
 use crate::ring::Ring;
@@ -93,25 +95,6 @@ impl fmt::Display for Verdict {
             Verdict::NotApplicable => "n/a",
         })
     }
-}
-
-/// What stops an attack.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Layer {
-    MountNamespace,
-    ReadOnlyMount,
-    Landlock,
-    Seccomp,
-    Pid,
-    Network,
-    Ipc,
-    Uid,
-    Capabilities,
-    NoNewPrivileges,
-    NonDumpable,
-    Cgroup,
-    Rlimit,
-    CleanStart,
 }
 
 /// One line of a probe: an attack or an act in one ring.
@@ -189,6 +172,9 @@ pub struct Options {
     pub directory: Option<PathBuf>,
     /// Only these attacks; empty: all.
     pub only: Vec<String>,
+    /// Layers that the probe's own agents go without, so that what rests on them shows as mismatches. For tests of the rings
+    /// themselves; it takes root, and some layers are only left out in a debug build.
+    pub without: Vec<Layer>,
 }
 
 /// The probe itself could not run.

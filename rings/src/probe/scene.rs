@@ -1,5 +1,6 @@
 //! What an attacker is told: where the decoys are. Nothing in it is secret, so it travels in the argument list.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -23,6 +24,14 @@ pub(super) struct Scene {
     pub(super) own: PathBuf,
     /// HOME.
     pub(super) home: PathBuf,
+    /// Where nothing can be run: shared memory.
+    pub(super) shared: PathBuf,
+    /// Where sockets of well-known services stand, outside.
+    pub(super) services: PathBuf,
+    /// The host's resolver, or an address that nobody has.
+    pub(super) resolver: IpAddr,
+    /// The file that names the program which the kernel runs as root when a v1 control group becomes empty.
+    pub(super) release_agent: Option<PathBuf>,
     /// A pathname socket outside that somebody listens on, and one for datagrams beside it (`.dgram`).
     pub(super) socket: PathBuf,
     /// The name of an abstract socket that somebody listens on.

@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use super::attack::{self, Attack, Got, Need, Squeeze, stand};
 use super::controls::{self, Control};
-use super::decoys::{Directory, Standing, Target};
+use super::decoys::{self, Directory, Standing, Target};
 use super::judge::{Run, judge};
-use super::launched::Launched;
+use super::launched::{Launched, Order};
 use super::scene::Scene;
 use super::tree::Tree;
-use super::{Error, Finding, Options, Probed, Verdict};
+use super::{ATTACK_NAME, Error, Finding, Layer, Options, Probed, Verdict};
 use crate::builtin;
 use crate::cgroup::{Base, Layout};
 use crate::host::{Controllers, Privilege};
@@ -22,6 +22,7 @@ use crate::launch::Launcher;
 use crate::plan::Ids;
 use crate::report::Gap;
 use crate::ring::Ring;
+use crate::spec::Check;
 
 /// Attacks that run at once: a launch is mostly waiting for the kernel (namespaces and groups take grace periods to go).
 const WORKERS: usize = 8;
@@ -54,6 +55,7 @@ pub(super) struct Session {
     pub(super) count: AtomicUsize,
     controls: Mutex<HashMap<(&'static str, Option<u32>), Control>>,
     protocols: String,
+    pub(super) without: Vec<Layer>,
     directory: Directory,
 }
 
@@ -74,6 +76,7 @@ impl Session {
             count: AtomicUsize::new(0),
             controls: Mutex::new(HashMap::new()),
             protocols,
+            without: options.without.clone(),
             directory,
         })
     }
@@ -142,6 +145,13 @@ impl Session {
             Need::Protocol(name) if !self.has_protocol(name) => {
                 Some(format!("{name} is not loaded here; to ask would load a kernel module"))
             }
+            Need::Check if self.launcher.host().landlock_abi.is_none() => Some(
+                "no Landlock here: nothing else keeps an agent from its own health check, which it could as well answer falsely"
+                    .to_owned(),
+            ),
+            Need::SignalScope if self.launcher.host().landlock_abi.is_none_or(|abi| abi < 6) => {
+                Some("Landlock has no scope for signals before ABI 6".to_owned())
+            }
             Need::OwnUid if self.agent(ring).is_none() => {
                 Some("without root the agent has its user's uid, and with it that user's files".to_owned())
             }
@@ -188,8 +198,8 @@ impl Session {
     }
 
     fn control_as(&self, attack: &'static Attack, ring: Ring, user: Option<Ids>) -> Result<Control, Error> {
-        // The bound of the descriptor hog is the only thing that differs between rings.
-        let per_ring = attack.name == "descriptor-hog";
+        // How many files the ring gives is the only thing that differs between rings.
+        let per_ring = attack.needs.contains(&Need::OpenFiles);
         let key = (attack.name, user.map(|ids| ids.uid));
         if let Some(known) = self.controls.lock().unwrap_or_else(PoisonError::into_inner).get(&key)
             && !per_ring
@@ -199,12 +209,12 @@ impl Session {
         let place = self.place()?;
         // The tree belongs to whoever the agent would be, also when the control is ourselves.
         let tree = self.tree(&place, self.agent(ring))?;
-        let victim = self.victim(attack, user, &tree)?;
+        let victim = self.victim(attack, user, &tree)?.or(self.checked(attack, user, &tree)?);
         let neighbour = self.neighbour(attack, ring)?;
         let mut scene = self.scene(ring, &tree, victim.as_ref());
         scene.neighbour = neighbour.as_ref().map(|launched| launched.running.pid());
         scene.reaper = victim.as_ref().map_or(1, |target| target.victim.pid);
-        (scene.own, scene.home) = (tree.path("scratch"), tree.path("scratch"));
+        (scene.own, scene.home, scene.shared) = (tree.path("scratch"), tree.path("scratch"), tree.path("scratch"));
         if attack.needs.contains(&Need::Datagram) {
             self.standing.has_datagram();
         }
@@ -239,6 +249,14 @@ impl Session {
         Target::start(user, &tree.path("scratch")).map(Some).map_err(Error::decoy("start a victim"))
     }
 
+    /// Unconfined, an ordinary process stands in for the health check.
+    fn checked(&self, attack: &Attack, user: Option<Ids>, tree: &Tree) -> Result<Option<Target>, Error> {
+        if !attack.needs.contains(&Need::Check) {
+            return Ok(None);
+        }
+        Target::start(user, &tree.path("scratch")).map(Some).map_err(Error::decoy("start a stand-in for a check"))
+    }
+
     fn scene(&self, ring: Ring, tree: &Tree, victim: Option<&Target>) -> Scene {
         Scene {
             program: self.program.clone(),
@@ -249,6 +267,10 @@ impl Session {
             state: tree.path("state"),
             own: PathBuf::from("/tmp"),
             home: PathBuf::from(builtin::HOME),
+            shared: PathBuf::from("/dev/shm"),
+            services: self.standing.services.clone(),
+            resolver: decoys::resolver(),
+            release_agent: self.base.as_ref().and_then(release_agent),
             socket: self.standing.socket.clone(),
             abstract_name: self.standing.abstract_name.clone(),
             tcp: self.standing.tcp,
@@ -277,8 +299,24 @@ impl Session {
         if attack.needs.contains(&Need::Datagram) {
             self.standing.has_datagram();
         }
-        let limits = self.limits(attack.squeeze, ring);
-        let launched = self.launch(attack.name, ring, &tree, Some(&mut scene), limits)?;
+        if self.without.contains(&Layer::Pid) {
+            // There number 1 is the host's init.
+            scene.reaper = victim.as_ref().map_or(1, |target| target.victim.pid);
+        }
+        let check = || Check { program: self.program.clone(), argv: vec![ATTACK_NAME.into(), stand::CHECKED.into()] };
+        let check = attack.needs.contains(&Need::Check).then(check);
+        let order = Order { part: attack.name, squeeze: attack.squeeze, check };
+        let launched = match self.launch(&order, ring, &tree, Some(&mut scene)) {
+            Err(Error::Launch(e)) if !self.without.is_empty() => {
+                let mut causes = std::iter::successors(Some(&e as &dyn std::error::Error), |e| e.source());
+                let text: Vec<String> = causes.by_ref().map(ToString::to_string).collect();
+                return Ok((
+                    Got::Setup(format!("without that layer it can't be launched: {}", text.join(": "))),
+                    false,
+                ));
+            }
+            launched => launched?,
+        };
         if let Some(missing) = launched.gaps.clone() {
             *gaps.lock().unwrap_or_else(PoisonError::into_inner) = missing;
         }
@@ -295,8 +333,8 @@ impl Session {
             return Ok(None);
         }
         let tree = self.tree(&self.place()?, self.agent(ring))?;
-        let limits = self.limits(Squeeze::None, ring);
-        let mut launched = self.launch(stand::NEIGHBOUR, ring, &tree, None, limits)?;
+        let order = Order { part: stand::NEIGHBOUR, squeeze: Squeeze::None, check: None };
+        let mut launched = self.launch(&order, ring, &tree, None)?;
         launched.keep = Some(tree);
         launched.await_word()?;
         Ok(Some(launched))
@@ -313,6 +351,12 @@ pub(super) fn control_groups() -> Result<(Option<Base>, Controllers), Error> {
     let base = Base::open(&layout, &format!("probe-{}", std::process::id()), &[])?;
     let controllers = Controllers::from_base(&layout, &base);
     Ok((Some(base), controllers))
+}
+
+/// Stands in the root of each v1 hierarchy, and nowhere on v2.
+fn release_agent(base: &Base) -> Option<PathBuf> {
+    let legacy = base.agents().tree().legacy.first()?;
+    legacy.dir.ancestors().map(|dir| dir.join("release_agent")).find(|path| path.exists())
 }
 
 /// The process list of the group over all agents, and a limit in it.

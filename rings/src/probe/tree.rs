@@ -15,6 +15,10 @@ use crate::plan::Ids;
 
 /// Services beside the agent's files, which anybody may call.
 pub(super) const SOCKETS: [&str; 2] = ["work/socket", "readonly/socket"];
+/// The supervisor's own, in its state: hidden with it.
+const CONTROL: &str = "state/control";
+/// Debian's group `disk`.
+const PRIVILEGED_GROUP: u32 = 6;
 
 /// One run's decoys.
 #[derive(Debug)]
@@ -32,7 +36,17 @@ impl Tree {
         for dir in ["outside", "outside/dir", "readonly", "readonly/dir", "installed", "state", "scratch"] {
             make_dir(&tree.root.join(dir))?;
         }
-        for dir in ["work", "work/.git", "work/.git/hooks", "work/.state"] {
+        for dir in [
+            "work",
+            "work/.git",
+            "work/.git/hooks",
+            "work/.state",
+            "work/.vscode",
+            "work/.claude",
+            "work/vendor",
+            "work/vendor/.git",
+            "work/vendor/.git/hooks",
+        ] {
             make_dir(&tree.root.join(dir))?;
         }
         let files = ["outside/secret", "readonly/file", "installed/secret.conf", "state/key", "work/.state/key"];
@@ -41,12 +55,27 @@ impl Tree {
             fs::write(&path, MARK)?;
             fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
         }
-        for file in ["work/agent.yaml", "work/file", "work/.git/config", "work/.git/commondir", "work/setuid"] {
+        for file in [
+            "work/agent.yaml",
+            "work/file",
+            "work/.git/config",
+            "work/.git/commondir",
+            "work/setuid",
+            "work/.mcp.json",
+            "work/.envrc",
+            "work/.bashrc",
+        ] {
             fs::write(tree.root.join(file), "# decoy\n")?;
+        }
+        // For a group that opens disks (Debian's `disk`), where we can give it one.
+        let group = tree.root.join("installed/group.conf");
+        fs::write(&group, MARK)?;
+        if chown(&group, None, Some(PRIVILEGED_GROUP)).is_ok() {
+            fs::set_permissions(&group, fs::Permissions::from_mode(0o640))?;
         }
         // Of whoever started the probe, and no program: nobody gains anything by it.
         fs::set_permissions(tree.root.join("work/setuid"), fs::Permissions::from_mode(0o4644))?;
-        for socket in SOCKETS {
+        for socket in SOCKETS.into_iter().chain([CONTROL]) {
             let path = tree.root.join(socket);
             // Where the path is too long for a socket's name, the attack's control says so.
             if let Ok(listener) = UnixListener::bind(&path) {
@@ -78,6 +107,12 @@ impl Tree {
             "work/.git/commondir",
             "work/.state",
             "work/setuid",
+            "work/.vscode",
+            "work/.claude",
+            "work/.mcp.json",
+            "work/.envrc",
+            "work/.bashrc",
+            "work/vendor/.git/hooks",
         ];
         let mut seen = Vec::new();
         for part in parts {

@@ -215,6 +215,11 @@ pub(crate) fn set_non_dumpable() -> io::Result<()> {
     prctl(libc::PR_SET_DUMPABLE, 0, 0).map(drop)
 }
 
+/// Undoes it: what a probe leaves out, and nothing else.
+pub(crate) fn set_dumpable() -> io::Result<()> {
+    prctl(libc::PR_SET_DUMPABLE, 1, 0).map(drop)
+}
+
 /// Has the kernel send `signal` to us when the thread that created us ends.
 pub(crate) fn set_parent_death_signal(signal: i32) -> io::Result<()> {
     prctl(libc::PR_SET_PDEATHSIG, signal as libc::c_ulong, 0).map(drop)

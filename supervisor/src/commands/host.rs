@@ -47,7 +47,13 @@ pub fn probe(global: &Global, args: &ProbeArgs) -> Outcome {
         Some(ring) => vec![ring],
         None => Ring::ALL.to_vec(),
     };
-    let options = agt_rings::probe::Options::default();
+    let options = agt_rings::probe::Options {
+        #[cfg(debug_assertions)]
+        without: args.without.clone(),
+        #[cfg(debug_assertions)]
+        only: args.only.clone(),
+        ..agt_rings::probe::Options::default()
+    };
     match attacks::probe(&rings, &options, form(global), &mut io::stdout().lock()).map_err(|e| failed(&e))? {
         attacks::Outcome::AsExpected => Ok(0),
         attacks::Outcome::Mismatch => Ok(exit::NO),

@@ -13,6 +13,7 @@ use crate::probe::scene::Scene;
 
 const RIGHTS: &str = "to write its own rights for the next start";
 const PAGE: usize = 4096;
+const EDITOR: &str = "commands that the user's editor runs on opening the folder";
 const HOOKS: &str = "commands that the user's next git commit runs outside every ring";
 
 pub(super) const ATTACKS: &[Attack] = &[
@@ -61,6 +62,43 @@ pub(super) const ATTACKS: &[Attack] = &[
         .by(&[ReadOnlyMount, Landlock]),
     attack("git-commondir-write", "point .git/commondir at another repository", HOOKS, |s| {
         overwrite(&s.work.join(".git/commondir"))
+    })
+    .by(&[ReadOnlyMount, Landlock]),
+    attack("nested-git-hook-plant", "create a hook of a repository inside the workdir", HOOKS, |s| {
+        plant(&s.work.join("vendor/.git"))
+    })
+    .by(&[ReadOnlyMount, Landlock]),
+    attack("nested-git-swap", "move the folder of that repository away and make a new one", HOOKS, |s| {
+        fs::rename(s.work.join("vendor"), s.work.join("old"))?;
+        plant(&s.work.join("vendor/.git"))
+    })
+    .by(&[MountNamespace, ReadOnlyMount, Landlock]),
+    attack("editor-task-plant", "create .vscode/tasks.json", EDITOR, |s| {
+        Ok(fs::File::create_new(s.work.join(".vscode/tasks.json")).map(drop)?)
+    })
+    .by(&[ReadOnlyMount, Landlock]),
+    attack("editor-dir-swap", "move .vscode away and make a new one", EDITOR, |s| {
+        fs::rename(s.work.join(".vscode"), s.work.join("moved"))?;
+        Ok(fs::create_dir(s.work.join(".vscode"))?)
+    })
+    .by(&[MountNamespace, ReadOnlyMount, Landlock]),
+    attack(
+        "agent-settings-plant",
+        "create .claude/settings.json",
+        "commands that the user's own coding agent runs",
+        |s| Ok(fs::File::create_new(s.work.join(".claude/settings.json")).map(drop)?),
+    )
+    .by(&[ReadOnlyMount, Landlock]),
+    attack("mcp-config-write", "write to .mcp.json", "programs that the user's own coding agent starts", |s| {
+        overwrite(&s.work.join(".mcp.json"))
+    })
+    .by(&[ReadOnlyMount, Landlock]),
+    attack("envrc-write", "write to .envrc", "commands that the user's shell runs on entering the folder", |s| {
+        overwrite(&s.work.join(".envrc"))
+    })
+    .by(&[ReadOnlyMount, Landlock]),
+    attack("shell-startup-write", "write to .bashrc", "commands that the user's next shell runs", |s| {
+        overwrite(&s.work.join(".bashrc"))
     })
     .by(&[ReadOnlyMount, Landlock]),
     attack(

@@ -36,8 +36,10 @@ pub(super) const ATTACKS: &[Attack] = &[
         Ok(nix::sys::stat::utimes(&file(s), &moment, &moment)?)
     })
     .by(&[ReadOnlyMount]),
-    attack("readonly-xattr", "set an extended attribute on a file declared for reading", GAIN, set_attribute)
-        .by(&[ReadOnlyMount, Seccomp]),
+    attack("readonly-xattr", "set an extended attribute on a file declared for reading", GAIN, |s| {
+        set_attribute(&file(s))
+    })
+    .by(&[ReadOnlyMount, Seccomp]),
     attack("readonly-create", "create a file in a tree declared for reading", GAIN, |s| {
         Ok(fs::File::create_new(s.readonly.join("created")).map(drop)?)
     })
@@ -89,8 +91,8 @@ fn overwrite(path: &Path) -> Answer {
     Ok(fs::OpenOptions::new().write(true).open(path)?.write_all(b"changed")?)
 }
 
-fn set_attribute(scene: &Scene) -> Answer {
-    let path = std::ffi::CString::new(file(scene).as_os_str().as_encoded_bytes()).ready("a path without NUL")?;
+pub(super) fn set_attribute(path: &Path) -> Answer {
+    let path = std::ffi::CString::new(path.as_os_str().as_encoded_bytes()).ready("a path without NUL")?;
     let (name, value) = (c"user.agt-probe", b"x");
     // SAFETY: two NUL-terminated strings and one byte, all living past the call.
     unsafe {

@@ -2,13 +2,13 @@
 
 use std::ffi::CString;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::namespaces::{clone3, ended};
 use super::stand::SAY_OK;
 use super::{A, Answer, Attack, D, N, Ready, Stopped, attack, raw};
-use crate::probe::Layer::Seccomp;
+use crate::probe::Layer::{NoExecMount, Seccomp};
 use crate::probe::scene::Scene;
 
 const MORE: &str = "a second program, which can outlive or hide behind the first";
@@ -48,6 +48,27 @@ pub(super) const ATTACKS: &[Attack] = &[
     attack("memfd-exec", "execute a program that exists in memory only", NAMELESS, memfd_exec)
         .rings([N, N, D, D])
         .by(&[Seccomp]),
+    attack("shm-exec", "execute a program that it wrote to shared memory", NAMELESS, |s| {
+        let copy = copied(&s.shared)?;
+        runs(Command::new(copy))
+    })
+    .by(&[NoExecMount, Seccomp]),
+    attack("shm-loader-exec", "the same by calling the dynamic linker, which executes nothing", NAMELESS, |s| {
+        let copy = copied(&s.shared)?;
+        let mut command = Command::new(linker()?);
+        command.arg(copy);
+        runs(command)
+    })
+    .by(&[NoExecMount, Seccomp]),
+    attack("shm-map-code", "map a file of shared memory as code, as that linker does", NAMELESS, |s| {
+        map_as_code(&s.shared)
+    })
+    .by(&[NoExecMount]),
+    attack("own-map-code", "map a file of its own as code (R3 runs nothing that it wrote)", NAMELESS, |s| {
+        map_as_code(&s.home)
+    })
+    .rings([N, A, A, D])
+    .by(&[NoExecMount]),
     attack("loader-exec", "execute a file without x bit by calling the dynamic linker", NAMELESS, loader)
         .rings([N, N, N, D])
         .by(&[Seccomp]),
@@ -138,12 +159,40 @@ fn exec_echo(fd: usize) -> Answer {
         .map(drop)
 }
 
+fn linker() -> Result<&'static Path, Stopped> {
+    let loaders: [&'static str; 2] = ["/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1"];
+    let linker = loaders.into_iter().map(Path::new).find(|path| path.is_file());
+    linker.ok_or("there is none here").ready("find the dynamic linker")
+}
+
 fn loader(scene: &Scene) -> Answer {
-    let loaders = ["/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1"];
-    let linker = loaders.iter().map(Path::new).find(|path| path.is_file());
-    let linker = linker.ok_or("there is none here").ready("find the dynamic linker")?;
     let copy = scene.own.join("program");
     std::fs::write(&copy, std::fs::read(echo()?).ready("read a small program")?).ready("copy it")?;
-    let output = Command::new(linker).arg(&copy).arg("ok").output()?;
+    let mut command = Command::new(linker()?);
+    command.arg(&copy);
+    runs(command)
+}
+
+/// A program of one's own in `directory`, with its x bit.
+fn copied(directory: &Path) -> Result<PathBuf, Stopped> {
+    use std::os::unix::fs::PermissionsExt;
+    let copy = directory.join("agt-probe-program");
+    std::fs::write(&copy, std::fs::read(echo()?).ready("read a small program")?).ready("copy it")?;
+    std::fs::set_permissions(&copy, std::fs::Permissions::from_mode(0o755)).ready("make it executable")?;
+    Ok(copy)
+}
+
+/// Whether `command` prints what it is told to.
+fn runs(mut command: Command) -> Answer {
+    let output = command.arg("ok").output()?;
     if output.stdout == b"ok\n" { Ok(()) } else { Err(Stopped::Nothing("it printed something else".to_owned())) }
+}
+
+fn map_as_code(directory: &Path) -> Answer {
+    let path = directory.join("agt-probe-code");
+    std::fs::write(&path, [0u8; 64]).ready("write a file of our own")?;
+    let file = std::fs::File::open(&path).ready("open it")?;
+    let (protection, fd) = ((libc::PROT_READ | libc::PROT_EXEC) as usize, std::os::fd::AsRawFd::as_raw_fd(&file));
+    // SAFETY: a new private mapping of a file, never jumped to; it goes with this process.
+    unsafe { raw(libc::SYS_mmap, [0, 64, protection, libc::MAP_PRIVATE as usize, fd as usize, 0]) }.map(drop)
 }

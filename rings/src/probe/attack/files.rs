@@ -40,7 +40,7 @@ pub(super) const ATTACKS: &[Attack] = &[
         READS,
         |s| read_secret(&s.installed.join("secret.conf")),
     )
-    .by(&[Uid])
+    .by(&[Uid, Capabilities])
     .with(&[Need::OwnUid]),
     attack("outside-inotify", "watch a directory that nothing declares", LEARNS, watch).by(&[MountNamespace, Landlock]),
     attack("outside-truncate", "truncate a file that nothing declares", WRITES, |s| {
@@ -51,6 +51,20 @@ pub(super) const ATTACKS: &[Attack] = &[
         Ok(fs::set_permissions(s.outside.join("secret"), fs::Permissions::from_mode(0o666))?)
     })
     .by(&[MountNamespace]),
+    attack("outside-chown", "chown a file that nothing declares to its own group", WRITES, |s| {
+        let group = nix::unistd::getegid().as_raw();
+        Ok(std::os::unix::fs::chown(s.outside.join("secret"), None, Some(group))?)
+    })
+    .by(&[MountNamespace, Seccomp]),
+    attack("outside-utime", "set the times of a file that nothing declares", WRITES, |s| {
+        let moment = nix::sys::time::TimeVal::new(1, 0);
+        Ok(nix::sys::stat::utimes(&s.outside.join("secret"), &moment, &moment)?)
+    })
+    .by(&[MountNamespace]),
+    attack("outside-xattr", "set an extended attribute of a file that nothing declares", WRITES, |s| {
+        super::declared::set_attribute(&s.outside.join("secret"))
+    })
+    .by(&[MountNamespace, Seccomp]),
     attack("outside-unlink", "remove a file that nothing declares", WRITES, |s| {
         Ok(fs::remove_file(s.outside.join("secret"))?)
     })
@@ -91,7 +105,7 @@ pub(super) const ATTACKS: &[Attack] = &[
         let _unused = s;
         Ok(fs::read("/etc/shadow").map(drop)?)
     })
-    .by(&[MountNamespace, Landlock, Uid]),
+    .by(&[MountNamespace, Landlock, Uid, Capabilities]),
     attack("kernel-command-line", "read the kernel's command line", "disks, addresses and keys of the host", |s| {
         let _unused = s;
         if fs::read("/proc/cmdline")?.is_empty() { Err(Stopped::Nothing("it is empty".to_owned())) } else { Ok(()) }
@@ -253,7 +267,7 @@ fn by_handle(scene: &Scene) -> Answer {
 
 fn proc_root(scene: &Scene) -> Answer {
     let below = scene.outside.strip_prefix("/").unwrap_or(&scene.outside);
-    read_secret(&proc_path(scene.reaper, "root").join(below).join("secret"))
+    read_secret(&proc_path(super::processes::settled_init(scene), "root").join(below).join("secret"))
 }
 
 /// The steps before the last read may fail: what counts is whether the key can be read in the end. Nothing is mounted unless

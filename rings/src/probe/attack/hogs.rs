@@ -10,8 +10,8 @@ use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{ForkResult, fork, setsid};
 
-use super::{Answer, Attack, D, Need, Ready, Squeeze, Stopped, attack};
-use crate::probe::Layer::{Cgroup, Pid, Rlimit, Seccomp};
+use super::{Answer, Attack, D, N, Need, Ready, Squeeze, Stopped, attack};
+use crate::probe::Layer::{Cgroup, MountNamespace, Pid, Rlimit, Seccomp};
 use crate::probe::scene::Scene;
 
 /// Tasks that a task hog is given, its init among them.
@@ -22,6 +22,10 @@ const TASKS_ASKED: usize = 120;
 pub(in crate::probe) const MEMORY_GIVEN: u64 = 48 << 20;
 /// Bytes at which it stops by itself.
 const MEMORY_ASKED: usize = 112 << 20;
+/// Bytes that the private directories of a disk hog hold.
+pub(in crate::probe) const DISK_GIVEN: u64 = 16 << 20;
+/// Bytes at which it stops by itself.
+const DISK_ASKED: usize = 24 << 20;
 /// Connections at which it stops, below every ring's limit of open files; each takes more than 256 KiB unread.
 const CONNECTIONS_MAX: usize = 450;
 /// Loopback needs microseconds; a starved kernel drops the packets.
@@ -53,7 +57,38 @@ pub(super) const ATTACKS: &[Attack] = &[
     attack("cpu-hog", "use more than 12 % of a CPU where 5 % are given", STARVE, cpu)
         .by(&[Cgroup])
         .squeezed(Squeeze::Cpu),
-    attack("descriptor-hog", "open more files than the ring gives", STARVE, descriptors).by(&[Rlimit]),
+    attack("disk-hog", "write 24 MiB where its private directories have 16 MiB of room", STARVE, disk)
+        .by(&[MountNamespace])
+        .squeezed(Squeeze::Disk),
+    attack("descriptor-hog", "open more files than the ring gives", STARVE, descriptors)
+        .by(&[Rlimit])
+        .with(&[Need::OpenFiles]),
+    attack("descriptor-limit-raise", "raise its limit of open files above what the ring gives", STARVE, |s| {
+        let more = s.open_files + 1;
+        Ok(setrlimit(Resource::RLIMIT_NOFILE, more, more)?)
+    })
+    .by(&[Rlimit])
+    .with(&[Need::OpenFiles]),
+    attack(
+        "exec-descriptor",
+        "take the number of the descriptor by which its program was executed",
+        "the launch's own exec, for another program",
+        |_| {
+            // SAFETY: numbers only; the copy goes with this process.
+            let fd = unsafe { libc::dup2(0, crate::builtin::EXEC_FD as i32) };
+            if fd < 0 { Err(std::io::Error::last_os_error().into()) } else { Ok(()) }
+        },
+    )
+    .rings([N, N, N, D])
+    .by(&[Rlimit]),
+    attack(
+        "core-limit-raise",
+        "raise the limit of core dumps",
+        "the host's core handler, started as root with its memory as input",
+        |_| Ok(setrlimit(Resource::RLIMIT_CORE, 1 << 20, 1 << 20)?),
+    )
+    .rings([D; 4])
+    .by(&[Rlimit]),
     attack(
         "survivor",
         "outlive its own end by a double fork and setsid",
@@ -143,6 +178,15 @@ fn files(scene: &Scene) -> Answer {
     let block = vec![1u8; 1 << 20];
     for _ in 0..MEMORY_ASKED >> 20 {
         std::io::Write::write_all(&mut file, &block)?;
+    }
+    Ok(())
+}
+
+fn disk(scene: &Scene) -> Answer {
+    let mut file = std::fs::File::create(scene.own.join("hog")).ready("make a file of our own")?;
+    let block = vec![1u8; 1 << 20];
+    for _ in 0..DISK_ASKED >> 20 {
+        file.write_all(&block)?;
     }
     Ok(())
 }

@@ -2,9 +2,11 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{FromRawFd, RawFd};
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
 use super::{Attack, D, MARK, Ready, Stopped, attack, holds_mark};
 use crate::probe::Layer::CleanStart;
@@ -17,15 +19,34 @@ pub(super) const ATTACKS: &[Attack] = &[
         "inherited-descriptor",
         "find a descriptor that the supervisor's caller left open",
         "open files and connections",
+        |_| if foreign()?.is_empty() { Err(nothing()) } else { Ok(()) },
+    )
+    .rings([D; 4])
+    .by(&[CleanStart]),
+    attack(
+        "inherited-file",
+        "read a secret file through such a descriptor",
+        "files that no rule on paths sees",
         |_| {
-            let names = fs::read_dir("/proc/self/fd").ready("list our descriptors")?;
-            let numbers: Vec<RawFd> = names
-                .flatten()
-                .filter_map(|entry| entry.file_name().to_str().and_then(|name| name.parse().ok()))
-                .collect();
-            // The listing's own descriptor is closed by now; 0 to 2 are ours by right.
-            let foreign: Vec<RawFd> = numbers.into_iter().filter(|fd| *fd > 2 && is_open(*fd)).collect();
-            if foreign.is_empty() { Err(Stopped::Nothing("0, 1 and 2 only".to_owned())) } else { Ok(()) }
+            let reads_secret = |fd: RawFd| {
+                let mut bytes = [0u8; MARK.len()];
+                // SAFETY: the kernel writes at most as many bytes as there are.
+                let read = unsafe { libc::pread(fd, bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+                read > 0 && holds_mark(&bytes)
+            };
+            if foreign()?.into_iter().any(reads_secret) { Ok(()) } else { Err(nothing()) }
+        },
+    )
+    .rings([D; 4])
+    .by(&[CleanStart]),
+    attack(
+        "inherited-socket",
+        "send through such a descriptor",
+        "connections that were made for somebody else",
+        |_| {
+            // SAFETY: one byte of a constant; what is no socket refuses it.
+            let sends = |fd: RawFd| unsafe { libc::send(fd, c"x".as_ptr().cast(), 1, libc::MSG_NOSIGNAL) } == 1;
+            if foreign()?.into_iter().any(sends) { Ok(()) } else { Err(nothing()) }
         },
     )
     .rings([D; 4])
@@ -47,15 +68,29 @@ pub(super) const ATTACKS: &[Attack] = &[
     .by(&[CleanStart]),
 ];
 
+/// Open descriptors but the standard streams, which are ours by right.
+fn foreign() -> Result<Vec<RawFd>, Stopped> {
+    let names = fs::read_dir("/proc/self/fd").ready("list our descriptors")?;
+    let numbers: Vec<RawFd> =
+        names.flatten().filter_map(|entry| entry.file_name().to_str().and_then(|name| name.parse().ok())).collect();
+    // The listing's own descriptor is closed by now.
+    Ok(numbers.into_iter().filter(|fd| *fd > 2 && is_open(*fd)).collect())
+}
+
+fn nothing() -> Stopped {
+    Stopped::Nothing("0, 1 and 2 only".to_owned())
+}
+
 fn is_open(fd: RawFd) -> bool {
     // SAFETY: F_GETFD only asks.
     unsafe { libc::fcntl(fd, libc::F_GETFD) >= 0 }
 }
 
-/// A descriptor without close-on-exec and a variable, as a careless caller leaves them.
+/// Descriptors without close-on-exec and a variable, as a careless caller leaves them.
 #[derive(Debug)]
 pub(in crate::probe) struct Planted {
     _descriptor: File,
+    _sockets: (OwnedFd, OwnedFd),
 }
 
 impl Planted {
@@ -75,7 +110,9 @@ impl Planted {
             // SAFETY: nobody else can read or write the environment: this is the only thread, as checked in the line above.
             unsafe { std::env::set_var(VARIABLE, MARK) };
         }
-        Ok(Planted { _descriptor: descriptor })
+        // Without SOCK_CLOEXEC, on purpose.
+        let sockets = socketpair(AddressFamily::Unix, SockType::Datagram, None, SockFlag::SOCK_NONBLOCK)?;
+        Ok(Planted { _descriptor: descriptor, _sockets: sockets })
     }
 }
 

@@ -4,7 +4,7 @@ use std::ffi::CString;
 use std::io;
 
 use super::{A, Answer, Attack, D, Ready, Stopped, attack, raw};
-use crate::probe::Layer::{Ipc, Seccomp};
+use crate::probe::Layer::{Ipc, Landlock, Seccomp};
 use crate::probe::scene::Scene;
 
 const GAIN: &str = "data and control of programs that talk this way (databases, printers, audio)";
@@ -30,7 +30,7 @@ pub(super) const ATTACKS: &[Attack] = &[
     .by(&[Ipc, Seccomp]),
     attack("posix-queue", "open a POSIX message queue of a program outside", GAIN, open_queue)
         .rings([A, D, D, D])
-        .by(&[Ipc, Seccomp]),
+        .by(&[Ipc, Seccomp, Landlock]),
 ];
 
 fn queue_name(name: &str) -> io::Result<CString> {

@@ -68,6 +68,12 @@ pub(super) const ATTACKS: &[Attack] = &[
         };
         open(first, OFlag::O_WRONLY).map(drop)
     }),
+    file("cgroup-release-agent", "open the release_agent of a control group hierarchy for writing", ROOT, |s| {
+        let Some(file) = &s.release_agent else {
+            return Err(Stopped::Setup("no v1 control group is in use here".to_owned()));
+        };
+        open(file, OFlag::O_WRONLY).map(drop)
+    }),
     file("cgroup-limits", "open its own limits for writing", "no limits", |s| {
         let Some(limit) = s.cgroup.get(1) else {
             return Err(Stopped::Setup("no limit is kept by a control group here".to_owned()));

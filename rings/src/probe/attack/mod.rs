@@ -5,6 +5,7 @@
 //! stops at a bound of its own. Each says which errnos lie *behind* that check (`past`): to get one of them is to get through.
 
 mod acts;
+mod checks;
 mod config;
 mod declared;
 mod exec;
@@ -17,6 +18,7 @@ mod machine;
 mod namespaces;
 mod privileges;
 mod processes;
+pub(super) mod services;
 mod sockets;
 pub(super) mod stand;
 
@@ -79,6 +81,12 @@ pub(super) enum Need {
     Victim,
     /// Another agent in the same ring, of the same uid, with a secret in its HOME.
     Neighbour,
+    /// Its own health check, running beside it in the ring.
+    Check,
+    /// The number of open files that the ring gives.
+    OpenFiles,
+    /// Landlock's scope for signals (ABI 6).
+    SignalScope,
     /// A protocol that is loaded already: to ask for it otherwise would load a kernel module.
     Protocol(&'static str),
     /// The datagram decoy must have got it: the call itself says yes also in an empty network.
@@ -100,6 +108,8 @@ pub(super) enum Squeeze {
     Memory,
     /// [`hogs::CPU_MILLIS_GIVEN`] of a CPU.
     Cpu,
+    /// [`hogs::DISK_GIVEN`] bytes in the private directories.
+    Disk,
 }
 
 /// One attack or allowed act.
@@ -180,13 +190,15 @@ impl Attack {
 
 /// Every attack, then every act.
 pub(super) fn all() -> impl Iterator<Item = &'static Attack> {
-    let classes: [&'static [Attack]; 13] = [
+    let classes: [&'static [Attack]; 15] = [
         files::ATTACKS,
         declared::ATTACKS,
         config::ATTACKS,
         processes::ATTACKS,
+        checks::ATTACKS,
         ipc::ATTACKS,
         sockets::ATTACKS,
+        services::ATTACKS,
         namespaces::ATTACKS,
         kernel::ATTACKS,
         machine::ATTACKS,

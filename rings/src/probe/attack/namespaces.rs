@@ -34,6 +34,15 @@ pub(super) const ATTACKS: &[Attack] = &[
     kernel("unshare-network", "make a network namespace", SURFACE, |_| {
         Ok(nix::sched::unshare(CloneFlags::CLONE_NEWNET)?)
     }),
+    kernel("unshare-pid", "make a PID namespace", SURFACE, |_| Ok(nix::sched::unshare(CloneFlags::CLONE_NEWPID)?)),
+    kernel("unshare-cgroup", "make a cgroup namespace", SURFACE, |_| {
+        Ok(nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP)?)
+    }),
+    kernel("unshare-time", "make a time namespace", SURFACE, |_| {
+        const CLONE_NEWTIME: usize = 0x80;
+        // SAFETY: a flag; it concerns this process alone.
+        unsafe { raw(libc::SYS_unshare, [CLONE_NEWTIME, 0, 0, 0, 0, 0]) }.map(drop)
+    }),
     kernel(
         "setns",
         "enter a network namespace (its own: nothing changes)",

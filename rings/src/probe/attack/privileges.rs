@@ -6,8 +6,8 @@ use std::process::{Command, Stdio};
 
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 
-use super::{Answer, Attack, D, Ready, Stopped, attack, proc_path, raw};
-use crate::probe::Layer::{Capabilities, NoNewPrivileges, Seccomp};
+use super::{Answer, Attack, D, Need, Ready, Stopped, attack, proc_path, raw};
+use crate::probe::Layer::{Capabilities, NoNewPrivileges, Seccomp, Uid};
 
 const ROOT: &str = "the power of root";
 
@@ -16,7 +16,7 @@ pub(super) const ATTACKS: &[Attack] = &[
         // SAFETY: a number; this process alone (the raw call signals no thread).
         unsafe { raw(libc::SYS_setuid, [0, 0, 0, 0, 0, 0]) }.map(drop)
     })
-    .by(&[Capabilities, Seccomp]),
+    .by(&[Uid, Capabilities, Seccomp]),
     attack("setgid-other", "become another group", "files of that group: disks, logs, docker", |_| {
         let other = nix::unistd::getegid().as_raw().wrapping_add(1) as usize;
         // SAFETY: numbers; this process alone.
@@ -40,20 +40,38 @@ pub(super) const ATTACKS: &[Attack] = &[
     .rings([D; 4])
     .by(&[Capabilities]),
     attack("exec-capabilities", "get capabilities by executing a program as one's uid", ROOT, |_| {
-        let (_, capabilities) = after_exec(Path::new("/proc/self/exe"), &["agt-probe-attack", "say-ok"])?;
+        let Credentials { capabilities, .. } =
+            after_exec(Path::new("/proc/self/exe"), &["agt-probe-attack", "say-ok"])?;
         if capabilities != 0 { Ok(()) } else { Err(Stopped::Nothing("it has none".to_owned())) }
     })
     .rings([D; 4])
     .by(&[Capabilities, NoNewPrivileges, Seccomp]),
     attack("setuid-program", "execute a setuid-root program", ROOT, |_| {
         let programs = ["/usr/bin/su", "/bin/su", "/usr/bin/mount", "/usr/bin/passwd", "/usr/bin/sudo"];
-        let program = programs.iter().map(Path::new).find(|path| is_setuid(path));
+        let program = programs.iter().map(Path::new).find(|path| has_bit(path, 0o4000));
         let program = program.ok_or("there is none here").ready("find a setuid-root program")?;
         let before = nix::unistd::geteuid().as_raw();
-        let (uid, _) = after_exec(program, &["su", "--version"])?;
+        let Credentials { uid, .. } = after_exec(program, &["su", "--version"])?;
         if uid == before { Err(Stopped::Nothing(format!("it ran as uid {uid}"))) } else { Ok(()) }
     })
     .by(&[NoNewPrivileges, Seccomp]),
+    attack("setgid-program", "execute a setgid program", "files of that group: password hashes, mail", |_| {
+        let programs = ["/usr/bin/expiry", "/usr/bin/chage", "/usr/bin/ssh-agent", "/usr/bin/crontab", "/usr/bin/wall"];
+        let program = programs.iter().map(Path::new).find(|path| has_bit(path, 0o2000));
+        let program = program.ok_or("there is none here").ready("find a setgid program")?;
+        let before = nix::unistd::getegid().as_raw();
+        let Credentials { gid, .. } = after_exec(program, &["agt-probe", "--help"])?;
+        if gid == before { Err(Stopped::Nothing(format!("it ran as gid {gid}"))) } else { Ok(()) }
+    })
+    .by(&[NoNewPrivileges, Seccomp]),
+    attack(
+        "group-file",
+        "read a file that only a privileged group may read",
+        "files of that group: disks, logs",
+        |s| super::read_secret(&s.installed.join("group.conf")),
+    )
+    .by(&[Uid, Capabilities])
+    .with(&[Need::OwnUid]),
     attack("no-new-privs", "start programs without no_new_privs", ROOT, |_| {
         match crate::sys::process::prctl(libc::PR_GET_NO_NEW_PRIVS, 0, 0) {
             Ok(0) => Ok(()),
@@ -79,7 +97,7 @@ fn capset() -> Answer {
 }
 
 /// The capability sets of /proc/PID/status that give power (the bounding set alone gives none).
-fn capability_lines(status: &str) -> impl Iterator<Item = (&str, u64)> {
+pub(super) fn capability_lines(status: &str) -> impl Iterator<Item = (&str, u64)> {
     status.lines().filter_map(|line| {
         let (name, set) = line.split_once(':')?;
         let counts = ["CapInh", "CapPrm", "CapEff", "CapAmb"].contains(&name);
@@ -88,13 +106,20 @@ fn capability_lines(status: &str) -> impl Iterator<Item = (&str, u64)> {
 }
 
 /// Its owner is not looked at: in a user namespace root has another number.
-fn is_setuid(path: &Path) -> bool {
+fn has_bit(path: &Path, bit: u32) -> bool {
     use std::os::unix::fs::MetadataExt;
-    fs::metadata(path).is_ok_and(|meta| meta.mode() & 0o4000 != 0)
+    fs::metadata(path).is_ok_and(|meta| meta.mode() & bit != 0)
+}
+
+/// Of an ended program.
+struct Credentials {
+    uid: u32,
+    gid: u32,
+    capabilities: u64,
 }
 
 /// Runs a program that does nothing and reads the credentials that it ended with: a zombie keeps them until it is waited for.
-fn after_exec(program: &Path, argv: &[&str]) -> Result<(u32, u64), Stopped> {
+fn after_exec(program: &Path, argv: &[&str]) -> Result<Credentials, Stopped> {
     use std::os::unix::process::CommandExt;
     let mut child = Command::new(program)
         .arg0(argv[0])
@@ -111,14 +136,12 @@ fn after_exec(program: &Path, argv: &[&str]) -> Result<(u32, u64), Stopped> {
     if !matches!(ended, WaitStatus::Exited(..)) {
         return Err(Stopped::Setup(format!("it ended with {ended:?}")));
     }
-    // Uid: real, effective, saved, file system.
-    let uid = status
-        .lines()
-        .find_map(|line| line.strip_prefix("Uid:"))
-        .and_then(|ids| ids.split_whitespace().nth(1))
-        .and_then(|uid| uid.parse().ok())
-        .ok_or("no Uid line")
-        .ready("read its uid")?;
-    let effective = capability_lines(&status).filter(|(name, _)| *name == "CapEff").map(|(_, set)| set).sum();
-    Ok((uid, effective))
+    // Real, effective, saved, file system.
+    let id = |which: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(which));
+        let effective = line.and_then(|ids| ids.split_whitespace().nth(1)).and_then(|id| id.parse().ok());
+        effective.ok_or("no such line").ready("read its uid and gid")
+    };
+    let capabilities = capability_lines(&status).filter(|(name, _)| *name == "CapEff").map(|(_, set)| set).sum();
+    Ok(Credentials { uid: id("Uid:")?, gid: id("Gid:")?, capabilities })
 }

@@ -2,15 +2,16 @@
 //! design, so what stops these is the PID namespace, and Landlock and the filters behind it.
 
 use std::fs;
-use std::io::IoSliceMut;
+use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
-use nix::sys::uio::{RemoteIoVec, process_vm_readv};
+use nix::sys::uio::{RemoteIoVec, process_vm_readv, process_vm_writev};
 use nix::unistd::Pid;
 
+use super::privileges::capability_lines;
 use super::{Answer, Attack, D, Need, Ready, Stopped, attack, holds_mark, open, proc_path, raw, read_secret};
 use crate::probe::Layer::{Capabilities, Landlock, NonDumpable, Pid as PidNamespace, Seccomp, Uid};
 use crate::probe::scene::{Scene, Victim};
@@ -18,6 +19,7 @@ use crate::sys::process;
 
 const STOPS: &str = "to stop or end the user's programs";
 const READS: &str = "passwords and keys in the memory of the user's programs";
+const WRITES: &str = "to make the user's programs do what it likes";
 const SLOWS: &str = "to starve the user's programs";
 const ENDS: &str = "to be reaped, watched and ended by nobody";
 const NEIGHBOUR: &str = "another agent's work and secrets";
@@ -42,6 +44,13 @@ pub(super) const ATTACKS: &[Attack] = &[
         Seccomp,
         Landlock,
     ]),
+    victim(
+        "process-vm-write",
+        "write to the memory of a process outside (what stands there already)",
+        WRITES,
+        vm_write,
+    )
+    .by(&[PidNamespace, Seccomp, Landlock]),
     victim("proc-mem", "read /proc/PID/mem of a process outside", READS, |s| {
         let victim = target(s)?;
         read_memory(victim.pid, victim.address)
@@ -61,17 +70,32 @@ pub(super) const ATTACKS: &[Attack] = &[
     victim("prlimit", "change a limit of a process outside", SLOWS, prlimit).by(&[PidNamespace, Seccomp]),
     victim("renice", "lower the priority of a process outside", SLOWS, renice).by(&[PidNamespace, Seccomp]),
     victim("affinity", "set the CPU affinity of a process outside", SLOWS, affinity).by(&[PidNamespace]),
+    victim("io-priority", "lower the disk priority of a process outside", SLOWS, |s| {
+        // IOPRIO_WHO_PROCESS; class 2 (best effort), level 7.
+        // SAFETY: numbers only.
+        unsafe { raw(libc::SYS_ioprio_set, [1, target(s)?.pid as usize, (2 << 13) | 7, 0, 0, 0]) }.map(drop)
+    })
+    .by(&[PidNamespace, Seccomp]),
+    victim("scheduler", "put a process outside into the batch class", SLOWS, |s| {
+        let priority = 0i32;
+        let (pid, class) = (target(s)?.pid as usize, libc::SCHED_BATCH as usize);
+        // SAFETY: the kernel reads one sched_param, an int.
+        unsafe { raw(libc::SYS_sched_setscheduler, [pid, class, (&raw const priority) as usize, 0, 0, 0]) }.map(drop)
+    })
+    .by(&[PidNamespace, Seccomp]),
     victim("init-stop", "stop the init of one's own namespace", ENDS, stop_init).by(&[PidNamespace, Uid, Landlock]),
-    victim("init-ptrace", "trace the init of one's own namespace", ENDS, |s| seize(s.reaper)).by(&[
+    victim("init-ptrace", "trace the init of one's own namespace", ENDS, |s| seize(settled_init(s))).by(&[
         NonDumpable,
         Seccomp,
         Landlock,
         Capabilities,
     ]),
-    victim("init-environ", "read the environment of the init", READS, |s| read_secret(&proc_path(s.reaper, "environ")))
-        .by(&[NonDumpable, Uid, Landlock]),
+    victim("init-environ", "read the environment of the init", READS, |s| {
+        read_secret(&proc_path(settled_init(s), "environ"))
+    })
+    .by(&[NonDumpable, Uid, Landlock]),
     victim("init-memory", "open the memory of the init", "the secrets of the launch", |s| {
-        open(&proc_path(s.reaper, "mem"), nix::fcntl::OFlag::O_RDONLY).map(drop)
+        open(&proc_path(settled_init(s), "mem"), nix::fcntl::OFlag::O_RDONLY).map(drop)
     })
     .by(&[NonDumpable, Uid, Landlock]),
     neighbour("neighbour-home", "read another agent's HOME through /proc/PID/root", |s| {
@@ -80,6 +104,10 @@ pub(super) const ATTACKS: &[Attack] = &[
     .by(&[PidNamespace, Landlock, Uid]),
     neighbour("neighbour-environ", "read another agent's environment", |s| {
         fs::read(proc_path(other(s)?, "environ")).map(drop).map_err(Stopped::from)
+    })
+    .by(&[PidNamespace, Landlock, Uid]),
+    neighbour("neighbour-memory", "open another agent's memory", |s| {
+        open(&proc_path(other(s)?, "mem"), nix::fcntl::OFlag::O_RDONLY).map(drop)
     })
     .by(&[PidNamespace, Landlock, Uid]),
     neighbour("neighbour-signal", "send SIGSTOP to another agent", |s| {
@@ -116,6 +144,13 @@ fn vm_read(scene: &Scene) -> Answer {
     let remote = [RemoteIoVec { base: victim.address, len: bytes.len() }];
     process_vm_readv(Pid::from_raw(victim.pid), &mut [IoSliceMut::new(&mut bytes)], &remote)?;
     found(&bytes)
+}
+
+fn vm_write(scene: &Scene) -> Answer {
+    let victim = target(scene)?;
+    let remote = [RemoteIoVec { base: victim.address, len: super::MARK.len() }];
+    process_vm_writev(Pid::from_raw(victim.pid), &[IoSlice::new(super::MARK.as_bytes())], &remote)?;
+    Ok(())
 }
 
 fn read_memory(pid: i32, address: usize) -> Answer {
@@ -175,6 +210,22 @@ fn affinity(scene: &Scene) -> Answer {
         .map_err(|stopped| Stopped::Setup(format!("get our own affinity: {stopped:?}")))?;
     // SAFETY: the kernel reads `bytes` bytes.
     unsafe { raw(libc::SYS_sched_setaffinity, [pid, bytes, mask.as_ptr() as usize, 0, 0, 0]) }.map(drop)
+}
+
+/// How long the init may take to give up what the launch needed.
+const SETTLES_WITHIN: Duration = Duration::from_secs(2);
+
+/// The init, once it is as it stays. Before that it still holds capabilities, which refuse the same for another reason.
+pub(super) fn settled_init(scene: &Scene) -> i32 {
+    let until = Instant::now() + if scene.reaper == 1 { SETTLES_WITHIN } else { Duration::ZERO };
+    while Instant::now() < until {
+        let status = fs::read_to_string(proc_path(scene.reaper, "status")).unwrap_or_default();
+        if capability_lines(&status).all(|(_, set)| set == 0) {
+            break;
+        }
+        std::thread::yield_now();
+    }
+    scene.reaper
 }
 
 /// How long a stopped process may take to show it.

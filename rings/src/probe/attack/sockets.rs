@@ -74,6 +74,12 @@ pub(super) const ATTACKS: &[Attack] = &[
         },
     )
     .by(&[Network, Seccomp]),
+    attack("route-resolver", "find a route to the host's resolver (no packet is sent)", OUT, |s| {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        Ok(socket.connect((s.resolver, 53))?)
+    })
+    .rings([A, D, D, D])
+    .by(&[Network, Seccomp]),
     family("socket-raw", "make a raw IP socket", SNIFF, |_| make(libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_ICMP))
         .rings([D; 4])
         .by(&[Seccomp, Capabilities]),

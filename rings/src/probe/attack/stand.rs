@@ -13,6 +13,9 @@ pub(in crate::probe) const VICTIM: &str = "victim";
 /// Holds a secret in HOME until its input ends.
 pub(in crate::probe) const NEIGHBOUR: &str = "neighbour";
 
+/// A health check that takes its time.
+pub(in crate::probe) const CHECKED: &str = "checked";
+
 /// Makes a user namespace.
 pub(in crate::probe) const USER_NAMESPACE: &str = "user-namespace";
 
@@ -25,6 +28,7 @@ pub(in crate::probe) fn play(name: &str, scene: Option<&str>) -> i32 {
         SAY_OK => Ok(Got::Ok),
         VICTIM => victim(),
         NEIGHBOUR => neighbour(),
+        CHECKED => checked(),
         USER_NAMESPACE => {
             let made = nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUSER);
             Ok(Got::from(made.map_err(Stopped::from)))
@@ -68,6 +72,14 @@ fn victim() -> std::io::Result<Got> {
     say(&serde_json::to_string(&victim)?)?;
     wait_for_end()?;
     Ok(if std::hint::black_box(secret).is_empty() { Got::from(Err(Stopped::Nothing(String::new()))) } else { Got::Ok })
+}
+
+/// Until whoever started it has ended.
+fn checked() -> std::io::Result<Got> {
+    nix::unistd::alarm::set(ATTACK_SECONDS_MAX);
+    loop {
+        nix::unistd::pause();
+    }
 }
 
 fn neighbour() -> std::io::Result<Got> {

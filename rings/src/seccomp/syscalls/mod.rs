@@ -2,7 +2,8 @@
 //!
 //! The kernel's numbers are an ABI that only ever grows, so the tables are checked-in text, not a build step: a filter
 //! for aarch64 can be built and tested on x86_64, and a call that this machine's headers don't know yet still has a
-//! name. What stands in no table is unknown to every ring and answered with ENOSYS, as a kernel without it would.
+//! name. They are what the script `generate` beside this file prints from a kernel's headers, and a test compares them with this
+//! machine's. What stands in no table is unknown to every ring and answered with ENOSYS, as a kernel without it would.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -138,6 +139,47 @@ mod tests {
             SYS_faccessat2 SYS_process_madvise SYS_epoll_pwait2 SYS_mount_setattr SYS_quotactl_fd
             SYS_landlock_create_ruleset SYS_memfd_secret SYS_process_mrelease SYS_futex_waitv
             SYS_set_mempolicy_home_node SYS_mseal);
+    }
+
+    /// What the script prints for an architecture; none where it can't run.
+    fn generated(arch: Arch) -> Option<Vec<(u32, String)>> {
+        let crate_dir = std::env::var("CARGO_MANIFEST_DIR").expect("cargo sets it");
+        let script = std::path::Path::new(&crate_dir).join("src/seccomp/syscalls/generate");
+        let output = std::process::Command::new("sh").arg(script).arg(arch.to_string()).output().expect("run sh");
+        let text = String::from_utf8(output.stdout).expect("names are ASCII");
+        let lines = text.lines().map(|line| line.split_once(' ').expect("`NUMBER NAME`"));
+        let calls: Vec<_> = lines.map(|(number, name)| (number.parse().expect("a number"), name.to_owned())).collect();
+        // No compiler, or no headers of the C library.
+        if calls.is_empty() { None } else { Some(calls) }
+    }
+
+    #[test]
+    fn tables_are_what_the_kernels_headers_generate() {
+        for arch in Arch::ALL {
+            // An ARM machine has asm-generic's table under both names; x86's own header is on x86 alone.
+            if arch == Arch::X86_64 && Arch::native() != Some(Arch::X86_64) {
+                continue;
+            }
+            let Some(generated) = generated(arch) else {
+                assert!(std::env::var_os("AGT_FORBID_SKIPS").is_none(), "skips are forbidden: no kernel headers here");
+                eprintln!("SKIPPED: no kernel headers or no C compiler here");
+                return;
+            };
+            let last = generated.iter().map(|(number, _)| *number).max().expect("not empty");
+            assert!(last >= 440, "{arch}: headers from before Linux 5.10");
+            // Given out years after the numbers above them (Linux 6.11 and 6.18), so that older headers lack them.
+            let filled_later = [("uretprobe", 335), ("uprobe", 336)];
+            let ours: Vec<(u32, String)> = arch
+                .calls()
+                .filter(|(number, name)| *number <= last && !filled_later.contains(&(*name, *number)))
+                .map(|(number, name)| (number, name.to_owned()))
+                .collect();
+            let theirs: Vec<(u32, String)> = generated
+                .into_iter()
+                .filter(|(number, name)| *number <= 469 && !filled_later.contains(&(name.as_str(), *number)))
+                .collect();
+            assert_eq!(ours, theirs, "{arch}");
+        }
     }
 
     #[test]

@@ -1,15 +1,20 @@
 //! The compilers change nothing: both give the policy's own answer, on every number, ABI and argument case.
 
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 
 use super::super::policy::{Check, Policy, Rule, Test};
 use super::*;
 
-/// Numbers that stand for all: the table and well beyond, x32's copies, and the edges of the 32 bits.
-fn numbers() -> impl Iterator<Item = u32> {
+/// Numbers that stand for all 2^32: the table and well beyond, x32's copies, and both sides of whatever value a program
+/// compares anything with. A program only compares the number (never masks it), so between two such values its answer
+/// can't change, and the policy's changes only within the table.
+fn numbers(compiled: &[Filters]) -> BTreeSet<u32> {
     const X32: u32 = 0x4000_0000;
-    let edges = [1024, 4096, u32::MAX, u32::MAX - 1, i32::MAX as u32, 1 << 31, X32 - 1, 1 << 16];
-    (0..1024).chain((0..1024).map(|number| number | X32)).chain(edges)
+    let instructions = compiled.iter().flat_map(Filters::programs).flat_map(Program::as_sock_filters);
+    let around = instructions.flat_map(|instruction| [-1, 0, 1].map(|step| instruction.k.wrapping_add_signed(step)));
+    (0..1024).chain((0..1024).map(|number| number | X32)).chain([u32::MAX]).chain(around).collect()
 }
 
 /// x86_64, aarch64, i386, ARM, nothing, everything.
@@ -79,7 +84,7 @@ fn compilers_and_rings_answer_as_the_policy_does_on_every_number_abi_and_argumen
             let [tree, list] = both_compilers(&policy);
             let compiled = [tree, list, Filters::for_ring(ring, &options).unwrap()];
             let everywhere = Rule::Always(policy.unknown);
-            for number in numbers() {
+            for number in numbers(&compiled) {
                 let rule = policy.rules.get(&number).unwrap_or(&everywhere);
                 for args in argument_cases(rule) {
                     let call = Call::new(options.arch, number, args);
