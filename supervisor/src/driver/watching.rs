@@ -95,7 +95,7 @@ impl Supervisor {
             if let Err(e) = ground.launcher() {
                 eprintln!("error: {}", e.in_full());
                 // A lost note is counted by the store and itself recorded.
-                let _ = store.append_audit_nowait(record(Outcome::Failed).reason(&e.to_string()));
+                let _ = store.append_audit_nowait(record(Outcome::Failed).reason(e.to_string()));
             }
             // At its end the loop takes the ground away, and must be the only one to hold it.
             drop(ground);
