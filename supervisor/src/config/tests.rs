@@ -7,6 +7,7 @@ mod operator;
 mod plans;
 mod programs;
 mod schemas;
+mod standing;
 mod workdirs;
 
 use std::collections::BTreeMap;
