@@ -83,7 +83,9 @@ fn a_lowered_memory_limit_is_pressed_against_and_put_back() {
     }
     let scene = Scene::new();
     scene.agent_also("limits: {memory: 64MiB}");
-    scene.inject("template: memory-pressure\nparameters: {memory: 12MiB}");
+    // The largest one is taken: were it the main process, nothing could be put back any more.
+    scene.edit("agent.yaml", "while true;", "(x=$(seq 900000); while :; do sleep 1; done) & while true;");
+    scene.inject("template: memory-pressure\nparameters: {memory: 16MiB}");
     scene.hang_for("3s");
     let _supervisor = scene.start();
     let scores = || -> std::collections::BTreeSet<String> {

@@ -54,6 +54,7 @@ fn a_corrupt_store_is_65_and_is_left_as_it_is() {
     std::fs::write(&database, &garbage).unwrap();
     let file = traced(&rig, "");
     refused(&rig, &rig.output(["run".as_ref(), file.as_os_str()]), 65, "state.db");
+    assert!(!rig.state.join("cgroup.json").exists(), "what was made for it is gone too");
     assert_eq!(std::fs::read(&database).unwrap(), garbage);
 }
 

@@ -95,12 +95,18 @@ pub(super) fn supervise(dirs: &Dirs, lock: StateLock, task: Task) -> Outcome {
     if let Some(swept) = ground.swept.filter(|swept| swept.processes > 0) {
         eprintln!("note: ended {} processes that an earlier supervisor left behind", swept.processes);
     }
-    let store = Store::open_locked(lock, Options::default())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .map_err(|e| Failure::of(exit::BUG, &e))?;
+    let store = match Store::open_locked(lock, Options::default()) {
+        Ok(store) => store,
+        Err(e) => {
+            runtime.block_on(Ground::leave(Arc::new(ground), &dirs.cgroup_record()));
+            return Err(e.into());
+        }
+    };
     let code = runtime.block_on(live(dirs, Arc::new(ground), store, (endpoint, operators), task));
     // Blocking reads of our own standard input would hold the runtime's end up.
     runtime.shutdown_background();
@@ -146,12 +152,14 @@ async fn live(
     let (endpoint, operators) = outside;
     let Task { served, talk, around, definitions, errand, .. } = task;
     let mode = if served.is_some() { Mode::Service } else { Mode::UntilLast };
-    let socket = Socket::bind(&dirs.operator_socket(), &operators).map_err(|e| Failure::of(exit::CANT_CREATE, &e))?;
-    let marks = kill_mark::take_up(&store, &dirs.state).await.map_err(|e| Failure::from(&e))?;
-    for name in marks.iter().flat_map(|mark| &mark.agents) {
-        eprintln!("note: {name} was killed by `kill --all` and stays dead until `agt-supervise revive {name}`");
-    }
-    chaosing::recover(&store).await.map_err(|e| Failure::of(e.exit_code(), &e))?;
+    let socket = match open_up(dirs, &store, &operators).await {
+        Ok(socket) => socket,
+        Err(failure) => {
+            // Nothing was started: what was made for it goes too.
+            Ground::leave(ground, &dirs.cgroup_record()).await;
+            return Err(failure);
+        }
+    };
     let telemetry = Telemetry::new();
     let (supervisor, handle) = Supervisor::new(mode, dirs.clone(), Arc::clone(&ground), store.clone(), talk);
     let crash_at = errand.as_ref().and_then(|errand| errand.crash_at);
@@ -225,6 +233,17 @@ async fn live(
         let _ = served.await;
     }
     Ok(code)
+}
+
+/// The operator socket, and what earlier supervisors and kills left to be done before anything starts.
+async fn open_up(dirs: &Dirs, store: &Store, operators: &Operators) -> Result<Socket, Failure> {
+    let socket = Socket::bind(&dirs.operator_socket(), operators).map_err(|e| Failure::of(exit::CANT_CREATE, &e))?;
+    let marks = kill_mark::take_up(store, &dirs.state).await.map_err(|e| Failure::from(&e))?;
+    for name in marks.iter().flat_map(|mark| &mark.agents) {
+        eprintln!("note: {name} was killed by `kill --all` and stays dead until `agt-supervise revive {name}`");
+    }
+    chaosing::recover(store).await.map_err(|e| Failure::of(e.exit_code(), &e))?;
+    Ok(socket)
 }
 
 /// How long the end waits for askers to take their answers.
