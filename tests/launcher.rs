@@ -15,6 +15,7 @@ fn serve(rig: &Rig, agents: &[(&str, &str)]) -> (Supervisor, PathBuf) {
     let folder = rig.work.join("agents");
     fs::create_dir_all(&folder).unwrap();
     for (name, rest) in agents {
+        fs::create_dir_all(folder.join(name)).unwrap();
         fs::write(folder.join(format!("{name}.yaml")), format!("version: 1\nname: {name}\nring: 2\n{rest}")).unwrap();
     }
     let said = rig.dir.path().join("said");

@@ -249,7 +249,7 @@ fn deaths_and_restarts_are_counted_and_what_runs_no_more_has_no_memory() {
     assert_eq!(value(&text, memory), None, "{text}");
     assert!(value(&text, cpu) >= before, "{:?} after {before:?}", value(&text, cpu));
     assert_eq!(value(&text, "agt_agent_state{agent=\"flaky\",state=\"ended\"}"), Some(1.0));
-    assert_eq!(value(&text, "agt_kill_seconds_count").is_some_and(|count| count >= 1.0), limited, "{text}");
+    assert!(value(&text, "agt_kill_seconds_count").is_some_and(|count| count >= 1.0), "{text}");
 }
 
 #[test]

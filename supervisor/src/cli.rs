@@ -106,7 +106,7 @@ which are checked on other hosts than they run on.\n\nExamples:\n  agt-supervise
     Doctor,
     /// Attack the rings from inside, harmlessly, and compare with what they promise
     #[command(after_help = "Examples:\n  agt-supervise probe --ring 2\n  agt-supervise probe --all --json")]
-    Probe(ProbeArgs),
+    Probe(commands::probe::ProbeArgs),
     /// Print the JSON schema of a kind of file, for editors
     #[command(
         after_help = "Examples:\n  agt-supervise schema agent > agent.schema.json\n  agt-supervise schema saga > saga.schema.json"
@@ -240,25 +240,6 @@ pub struct ServeArgs {
     /// Where metrics are served.
     #[command(flatten)]
     pub metrics: MetricsArgs,
-}
-
-/// `probe`.
-#[derive(Debug, Args)]
-pub struct ProbeArgs {
-    /// One ring, 0 to 3
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=3), required_unless_present = "all", conflicts_with = "all")]
-    pub ring: Option<u8>,
-    /// Every ring
-    #[arg(long)]
-    pub all: bool,
-    /// A layer that the probe's own agents go without (tests of the rings; a release has no such option)
-    #[cfg(debug_assertions)]
-    #[arg(long, hide = true, value_name = "LAYER")]
-    pub without: Vec<agt_rings::probe::Layer>,
-    /// Only these attacks
-    #[cfg(debug_assertions)]
-    #[arg(long, hide = true, value_name = "NAME")]
-    pub only: Vec<String>,
 }
 
 /// A verb about one agent.

@@ -6,8 +6,9 @@ use agt_rings::Ring;
 use agt_rings::spec::Limits;
 
 use super::check::{config_failure, surroundings};
+use super::probe::ProbeArgs;
 use super::{Failure, Form, Outcome, doctor as survey, print, probe as attacks};
-use crate::cli::{Global, ProbeArgs};
+use crate::cli::Global;
 use crate::config::{self, SchemaKind, schema as schema_of_kind};
 use crate::driver::streams::escaped;
 use crate::exit;

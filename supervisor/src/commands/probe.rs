@@ -6,8 +6,28 @@ use std::io::Write;
 use agt_rings::Ring;
 use agt_rings::probe::{Finding, Options, Probed, Verdict, probe as run_probe};
 use anyhow::Context;
+use clap::Args;
 
 use super::Form;
+
+/// `probe`.
+#[derive(Debug, Args)]
+pub struct ProbeArgs {
+    /// One ring, 0 to 3
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=3), required_unless_present = "all", conflicts_with = "all")]
+    pub ring: Option<u8>,
+    /// Every ring
+    #[arg(long)]
+    pub all: bool,
+    /// A layer that the probe's own agents go without (tests of the rings; a release has no such option)
+    #[cfg(debug_assertions)]
+    #[arg(long, hide = true, value_name = "LAYER")]
+    pub without: Vec<agt_rings::probe::Layer>,
+    /// Only these attacks
+    #[cfg(debug_assertions)]
+    #[arg(long, hide = true, value_name = "NAME")]
+    pub only: Vec<String>,
+}
 
 /// How it came out: the exit code is the caller's to choose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -129,7 +129,7 @@ metrics! {
     AGENT_TASK_REFUSALS = Counter "agt_agent_task_refusals_total" [AGENT] "Forks and clones that the task limit refused.";
     LAUNCH_SECONDS = Histogram "agt_launch_seconds" [RING]
         "From the decision to launch to the program's execution, the durable audit record included.";
-    KILL_SECONDS = Histogram "agt_kill_seconds" [] "From the trigger of a kill until the cgroup was seen empty.";
+    KILL_SECONDS = Histogram "agt_kill_seconds" [] "From the trigger of a kill until nothing was left of the tree.";
     KILLS_UNVERIFIED = Counter "agt_kills_unverified_total" []
         "Kills that no empty cgroup confirmed: there was none, or it did not empty in time.";
     SLO_EVENTS = Counter "agt_slo_events_total" [AGENT, SLO, OUTCOME] "Valid events of the SLO's indicator.";
