@@ -232,7 +232,7 @@ mod tests {
     #[test]
     fn a_look_at_the_two_ends_of_a_name_passes_over_none_that_is_listed() {
         let names = NAMES.iter().chain(&OUR_NAMES).chain(&ENDINGS);
-        assert!(names.map(|name| is_protected_name(name)).all(|protected| protected));
+        assert!(names.into_iter().copied().all(is_protected_name));
     }
 
     #[test]
