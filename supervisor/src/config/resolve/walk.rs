@@ -54,6 +54,9 @@ const OUR_NAMES: [&str; 3] = ["saga.yaml", "chaos.yaml", "ring.yaml"];
 /// What git obeys or runs in a repository's folder. `commondir` and `gitdir` say where the rest of a repository is.
 const GIT_NAMES: [&str; 5] = ["hooks", "config", "config.worktree", "commondir", "gitdir"];
 
+/// By these names a folder is known to be git's.
+const GIT_MARKS: [&str; 3] = ["HEAD", "objects", "refs"];
+
 const SET_ID: u32 = libc::S_ISUID | libc::S_ISGID;
 
 /// What a walk has found.
@@ -96,20 +99,21 @@ impl Walk {
         // A folder that can't be read by us can't be entered by the agent's user either, or it is reported by the ring.
         let Ok(entries) = fs::read_dir(folder) else { return };
         let mut below = Vec::new();
-        let mut names = BTreeSet::new();
+        let mut names: BTreeSet<&str> = BTreeSet::new();
         for entry in entries.flatten() {
             self.looked_at += 1;
-            let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
             let Ok(kind) = entry.file_type() else { continue };
             // A worktree's or submodule's `.git` file says where the repository is.
             if is_protected_name(&name) || (name == ".git" && !kind.is_dir()) {
-                self.protect(&path, depth);
+                self.protect(&entry.path(), depth);
             } else if kind.is_dir() {
-                below.push(path);
+                below.push(entry.path());
             } else {
                 self.file(&entry, kind);
             }
-            names.insert(name);
+            names.extend(GIT_NAMES.iter().chain(&GIT_MARKS).find(|known| **known == name));
         }
         let has = |name: &str| names.contains(name);
         // `.git` whatever is in it yet, a module's repository below it, a bare repository, or what a linked worktree has of
@@ -133,9 +137,11 @@ impl Walk {
             self.sockets.push(entry.path());
         } else if kind.is_file()
             && let Ok(metadata) = entry.metadata()
-            && carries_power(&entry.path(), &metadata)
         {
-            self.note(&entry.path(), &metadata);
+            let path = entry.path();
+            if carries_power(&path, &metadata) {
+                self.note(&path, &metadata);
+            }
         }
     }
 
@@ -198,6 +204,11 @@ fn carries_power(path: &Path, metadata: &Metadata) -> bool {
 }
 
 fn is_protected_name(name: &str) -> bool {
+    // Nearly every name is none of them: said by a look at its two ends.
+    (name.starts_with('.') || name.ends_with(".yaml")) && is_listed(name)
+}
+
+fn is_listed(name: &str) -> bool {
     NAMES.contains(&name) || OUR_NAMES.contains(&name) || ENDINGS.iter().any(|ending| name.ends_with(ending))
 }
 
@@ -216,6 +227,12 @@ mod tests {
     fn make(top: &Path, folders: &[&str], files: &[&str]) {
         folders.iter().for_each(|folder| fs::create_dir_all(top.join(folder)).unwrap());
         files.iter().for_each(|file| fs::write(top.join(file), "x").unwrap());
+    }
+
+    #[test]
+    fn a_look_at_the_two_ends_of_a_name_passes_over_none_that_is_listed() {
+        let names = NAMES.iter().chain(&OUR_NAMES).chain(&ENDINGS);
+        assert!(names.into_iter().copied().all(is_protected_name));
     }
 
     #[test]
