@@ -9,7 +9,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 
 use super::protocol::Failure;
-use super::server::Given;
+use super::server::Wiring;
 use crate::builtin;
 use crate::capability::Capabilities;
 use crate::plan::{Ids, Plan, Start};
@@ -40,7 +40,7 @@ pub(super) struct Prepared {
 /// What else a [`Prepared`] is made for.
 pub(super) enum For<'a> {
     /// The agent itself.
-    Agent(&'a Given),
+    Agent(&'a Wiring),
     /// A check of it, started by a process that is confined already: [`shed`] and [`join_groups`] have nothing left to do.
     Check(&'a crate::spec::Check),
 }

@@ -10,6 +10,7 @@ use nix::fcntl::OFlag;
 use nix::sys::statfs::statfs;
 use nix::unistd::pipe2;
 
+use super::root::Ground;
 use crate::builtin;
 use crate::capability::Capabilities;
 use crate::host::{Controllers, Host, Privilege, Support, Tree};
@@ -139,7 +140,8 @@ fn rehearse() -> Result<(), String> {
         Mount::Private { target: PathBuf::from("/tmp"), mode: 0o1777 },
     ];
     let root = Root::Built { mounts, bytes: 1024 * 1024 };
-    super::root::enter(&root, None, &[], None)
+    super::root::enter(&root, None, &[], None, &Ground::Own)
+        .map(drop)
         .map_err(|f| format!("{}: {}", f.step, io::Error::from_raw_os_error(f.errno)))
 }
 

@@ -1,19 +1,25 @@
 //! The launcher process: reads requests, clones inits, and does nothing else.
+//!
+//! As root it does two things for an init while that builds its root: it makes the network namespace, which takes as long, and
+//! it keeps the layer of the root that is the same at each launch. What it keeps is dropped as soon as anything is mounted or
+//! unmounted on the host, and it keeps nothing that an agent has been in.
 
+use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::rc::Rc;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
-use super::client::{read_payload, send};
-use super::protocol::{Descriptors, Failure, LAUNCHER_NAME, Reply, Request, Word};
-use super::{detect, init};
+use super::protocol::{Descriptors, Failure, From, LAUNCHER_NAME, Reply, Request, Word};
+use super::root::{HostView, Kept};
+use super::{detect, init, payload};
 use crate::host::Privilege;
-use crate::plan::{Ids, Plan};
-use crate::sys::fdpass;
+use crate::plan::{Ids, Plan, Root};
 use crate::sys::process::{self, Cloned};
+use crate::sys::{fdpass, net};
 
 /// Becomes the launcher when this process was started as one. Must be the first thing in `main`: the process must still be
 /// single-threaded. Returns at once in every other process.
@@ -48,35 +54,149 @@ fn serve() -> io::Result<()> {
     let socket = std::io::stdin();
     let socket = socket.as_fd();
     let ourselves = process::pidfd_open(nix::unistd::getpid().as_raw())?;
-    let mut maps = KnownMaps::default();
-    let mut plans: Vec<Option<Box<Plan>>> = Vec::new();
-    while let Some((_, fds)) = fdpass::receive(socket)? {
-        let mut fds = fds.into_iter();
-        let payload = fds.next().into_iter().collect();
-        match serde_json::from_slice(&read_payload(payload)?)? {
+    let mut bench = Bench { ourselves, maps: KnownMaps::default(), host: None };
+    if privilege == Privilege::Root {
+        bench.host = Some(HostSide {
+            view: HostView::open()?,
+            mounts: File::open(MOUNTS)?,
+            network: File::open("/proc/self/ns/net")?.into(),
+        });
+    }
+    let mut slots: Vec<Slot> = Vec::new();
+    loop {
+        if let Woken::Mounts = bench.wait(socket)? {
+            slots.iter_mut().for_each(Slot::forget);
+            continue;
+        }
+        let Some((bytes, fds)) = fdpass::receive(socket)? else { return Ok(()) };
+        let (request, fds) = payload::read(bytes, fds)?;
+        match serde_json::from_slice(&request)? {
             Request::Detect => {
                 let (host, system) = detect::host(privilege);
-                send(socket, &Reply::Host(Box::new(host), system), &[])?;
+                payload::send(socket, &Reply::Host(Box::new(host), system), &[])?;
             }
             Request::Inspect(paths) => {
                 let trees: Result<Vec<_>, String> = paths.iter().map(|path| detect::tree(path, privilege)).collect();
-                send(socket, &trees.map_or_else(Reply::Failed, Reply::Trees), &[])?;
+                payload::send(socket, &trees.map_or_else(Reply::Failed, Reply::Trees), &[])?;
             }
             Request::Keep { slot, plan } => {
                 let index = usize::from(slot);
-                if plans.len() <= index {
-                    plans.resize_with(index + 1, || None);
+                if slots.len() <= index {
+                    slots.resize_with(index + 1, Slot::default);
                 }
-                plans[index] = Some(plan);
+                slots[index] = Slot { plan: Some(plan), kept: Layer::None };
             }
-            Request::Launch { slot, descriptors } => {
-                // A slot that was never filled: the descriptors are dropped, which the supervisor sees as an end of file.
-                let Some(Some(plan)) = plans.get(usize::from(slot)) else { continue };
-                launch(plan, descriptors, fds.collect(), ourselves.as_fd(), &mut maps);
+            // A slot that was never filled, or other descriptors than were announced: all are dropped, which the supervisor sees
+            // as an end of file.
+            Request::Launch { slot, from, descriptors } => {
+                let Some(slot) = slots.get_mut(usize::from(slot)) else { continue };
+                launch(slot, from, Given::for_launch(descriptors, fds, &bench), &mut bench);
+            }
+            Request::Prepare { slot } => {
+                let Some(slot) = slots.get_mut(usize::from(slot)) else { continue };
+                let given = Given::for_later(fds, &bench, slot);
+                launch(slot, From::Layers, given, &mut bench);
             }
         }
     }
-    Ok(())
+}
+
+/// The mounts of the host, as this process sees them: poll(2) tells of each change since the descriptor was opened.
+const MOUNTS: &str = "/proc/self/mountinfo";
+
+/// What each launch needs of the launcher.
+struct Bench {
+    ourselves: OwnedFd,
+    maps: KnownMaps,
+    /// As root only: otherwise each agent's namespaces belong to a user namespace of its own, and nothing can be shared.
+    host: Option<HostSide>,
+}
+
+struct HostSide {
+    view: HostView,
+    mounts: File,
+    network: OwnedFd,
+}
+
+impl Bench {
+    /// Waits for a request; whether mounts of the host have changed since the last time. They are told of at once, so that
+    /// nothing keeps a disk busy that somebody has unmounted.
+    fn wait(&self, socket: BorrowedFd<'_>) -> io::Result<Woken> {
+        let Some(host) = &self.host else { return Ok(Woken::Request) };
+        let mut fds = [PollFd::new(socket, PollFlags::POLLIN), PollFd::new(host.mounts.as_fd(), PollFlags::POLLPRI)];
+        loop {
+            match poll(&mut fds, PollTimeout::NONE) {
+                Ok(_) if changed(&fds[1]) => return Ok(Woken::Mounts),
+                Ok(_) => return Ok(Woken::Request),
+                Err(nix::errno::Errno::EINTR) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+
+    /// For an init that is prepared ahead: the mounts of the host, watched from now on.
+    fn watched_mounts(&self, slot: &mut Slot) -> io::Result<Option<File>> {
+        let Some(host) = &self.host else { return Ok(None) };
+        let watched = File::open(MOUNTS)?;
+        // A change between the last look and the opening: what is kept is from before it.
+        let mut fds = [PollFd::new(host.mounts.as_fd(), PollFlags::POLLPRI)];
+        poll(&mut fds, PollTimeout::ZERO)?;
+        if changed(&fds[0]) {
+            slot.forget();
+        }
+        Ok(Some(watched))
+    }
+}
+
+enum Woken {
+    Request,
+    Mounts,
+}
+
+/// Whether poll(2) reported a change of the mounts.
+pub(super) fn changed(mounts: &PollFd<'_>) -> bool {
+    mounts.revents().is_some_and(|events| events.intersects(PollFlags::POLLPRI | PollFlags::POLLERR))
+}
+
+/// A plan, and what is kept for it.
+#[derive(Default)]
+struct Slot {
+    plan: Option<Box<Plan>>,
+    kept: Layer,
+}
+
+/// The layer of a plan's root that is the same at each launch.
+#[derive(Default)]
+enum Layer {
+    /// There is none.
+    #[default]
+    None,
+    /// A launch makes it, and will offer it here.
+    Awaited(OwnedFd),
+    /// Here it is.
+    Here(Rc<Kept>),
+}
+
+impl Slot {
+    fn forget(&mut self) {
+        self.kept = Layer::None;
+    }
+
+    /// The layer, if it is there by now.
+    fn kept(&mut self) -> Option<Rc<Kept>> {
+        if let Layer::Awaited(from) = &self.kept {
+            match Kept::take(from.as_fd()) {
+                Ok(Some(kept)) => self.kept = Layer::Here(Rc::new(kept)),
+                Ok(None) => {}
+                // That launch has failed, or did not offer it: another may.
+                Err(_) => self.kept = Layer::None,
+            }
+        }
+        match &self.kept {
+            Layer::Here(kept) => Some(Rc::clone(kept)),
+            Layer::None | Layer::Awaited(_) => None,
+        }
+    }
 }
 
 /// Id maps are kept: making one costs a process, and an agent needs the same one at each launch.
@@ -106,39 +226,80 @@ impl KnownMaps {
 /// Everything an init was given.
 pub(super) struct Given {
     pub(super) channel: OwnedFd,
-    pub(super) streams: [OwnedFd; 3],
-    pub(super) cgroup: Option<OwnedFd>,
-    pub(super) tasks: Vec<OwnedFd>,
+    /// `None`: it is prepared ahead, and is told later.
+    pub(super) wiring: Option<Wiring>,
+    /// For one that is prepared ahead: the mounts of the host, watched since before its view is made.
+    pub(super) mounts: Option<File>,
     /// For each on-disk (uid, gid) that is mapped: a user namespace with that map.
     pub(super) maps: Vec<((u32, u32), Rc<OwnedFd>)>,
     /// Readable once the launcher is dead.
     pub(super) launcher: OwnedFd,
     /// Closed by the launcher once the user namespace is mapped.
     pub(super) go: Option<OwnedFd>,
+    /// What a launcher that is root does for it meanwhile.
+    pub(super) help: Option<Help>,
 }
 
-fn sort_out(descriptors: Descriptors, fds: Vec<OwnedFd>, launcher: BorrowedFd<'_>) -> Option<Given> {
-    let expected = 4 + usize::from(descriptors.cgroup) + usize::from(descriptors.tasks);
-    if fds.len() != expected {
-        return None;
+/// What connects an agent with the world that it was started by.
+pub(super) struct Wiring {
+    pub(super) streams: [OwnedFd; 3],
+    pub(super) cgroup: Option<OwnedFd>,
+    pub(super) tasks: Vec<OwnedFd>,
+}
+
+/// An init's end of what the launcher does beside it.
+pub(super) struct Help {
+    /// The network namespace comes here, and the kept layer goes here; an end of file means: make it yourself.
+    pub(super) socket: OwnedFd,
+    pub(super) kept: Option<Rc<Kept>>,
+    /// Whether a layer that it makes is wanted.
+    pub(super) from: From,
+    pub(super) host: HostView,
+}
+
+impl Wiring {
+    /// Sorts out the descriptors of a request.
+    pub(super) fn new(descriptors: Descriptors, fds: impl ExactSizeIterator<Item = OwnedFd>) -> Option<Wiring> {
+        let expected = 3 + usize::from(descriptors.cgroup) + usize::from(descriptors.tasks);
+        if fds.len() != expected {
+            return None;
+        }
+        let mut fds = fds;
+        let streams = [fds.next()?, fds.next()?, fds.next()?];
+        let cgroup = if descriptors.cgroup == 1 { fds.next() } else { None };
+        Some(Wiring { streams, cgroup, tasks: fds.collect() })
     }
-    let mut fds = fds.into_iter();
-    let channel = fds.next()?;
-    let streams = [fds.next()?, fds.next()?, fds.next()?];
-    let cgroup = if descriptors.cgroup == 1 { fds.next() } else { None };
-    let launcher = launcher.try_clone_to_owned().ok()?;
-    Some(Given { channel, streams, cgroup, tasks: fds.collect(), maps: Vec::new(), launcher, go: None })
 }
 
-fn launch(plan: &Plan, descriptors: Descriptors, fds: Vec<OwnedFd>, launcher: BorrowedFd<'_>, maps: &mut KnownMaps) {
-    // Without a channel there is nobody to tell; dropping the descriptors tells the supervisor by end of file.
-    let Some(mut given) = sort_out(descriptors, fds, launcher) else { return };
+impl Given {
+    fn for_launch(descriptors: Descriptors, fds: Vec<OwnedFd>, bench: &Bench) -> Option<Given> {
+        let mut fds = fds.into_iter();
+        let channel = fds.next()?;
+        Given::new(channel, Some(Wiring::new(descriptors, fds)?), None, bench)
+    }
+
+    /// `None` also where nothing can be prepared.
+    fn for_later(fds: Vec<OwnedFd>, bench: &Bench, slot: &mut Slot) -> Option<Given> {
+        let mounts = bench.watched_mounts(slot).ok()??;
+        Given::new(fds.into_iter().next()?, None, Some(mounts), bench)
+    }
+
+    fn new(channel: OwnedFd, wiring: Option<Wiring>, mounts: Option<File>, bench: &Bench) -> Option<Given> {
+        let launcher = bench.ourselves.try_clone().ok()?;
+        Some(Given { channel, wiring, mounts, maps: Vec::new(), launcher, go: None, help: None })
+    }
+}
+
+fn launch(slot: &mut Slot, from: From, given: Option<Given>, bench: &mut Bench) {
+    // Without a plan or a channel there is nobody to tell; dropping the descriptors tells the supervisor by end of file.
+    let (Some(mut given), Some(plan)) = (given, slot.plan.take()) else { return };
     let told = given.channel.try_clone();
-    if let Err(failure) = clone_init(plan, &mut given, maps)
+    if let Err(failure) = clone_init(&plan, slot, from, &mut given, bench)
         && let Ok(channel) = told
     {
         tell(channel.as_fd(), &Word::Failed(failure));
     }
+    slot.plan = Some(plan);
 }
 
 pub(super) fn tell(channel: BorrowedFd<'_>, word: &Word) {
@@ -147,11 +308,11 @@ pub(super) fn tell(channel: BorrowedFd<'_>, word: &Word) {
     let _ = fdpass::send(channel, &bytes, &[]);
 }
 
-fn clone_init(plan: &Plan, given: &mut Given, maps: &mut KnownMaps) -> Result<(), Failure> {
+fn clone_init(plan: &Plan, slot: &mut Slot, from: From, given: &mut Given, bench: &mut Bench) -> Result<(), Failure> {
     let failed = |step: &'static str| move |e: io::Error| Failure::new(step, &e);
     for owner in super::root::id_maps(plan) {
         let ids = plan.ids.unwrap_or(Ids { uid: 0, gid: 0 });
-        let namespace = maps.get(owner, (ids.uid, ids.gid)).map_err(failed("make an id map"))?;
+        let namespace = bench.maps.get(owner, (ids.uid, ids.gid)).map_err(failed("make an id map"))?;
         given.maps.push((owner, namespace));
     }
     let mut flags = plan.namespaces;
@@ -163,14 +324,26 @@ fn clone_init(plan: &Plan, given: &mut Given, maps: &mut KnownMaps) -> Result<()
         given.go = Some(read);
         gate = Some(write);
     }
+    let mut helping = None;
+    if let Some(host) = bench.host.as_ref().filter(|_| matches!(plan.root, Root::Built { .. })) {
+        let (ours, theirs) = fdpass::pair().map_err(failed("make a socket to the init"))?;
+        let kept = if from == From::Layers { slot.kept() } else { None };
+        let view = host.view.try_clone().map_err(failed("open the host's root"))?;
+        given.help = Some(Help { socket: theirs, kept, from, host: view });
+        helping = Some((ours, &host.network));
+        flags &= !(libc::CLONE_NEWNET | libc::CLONE_NEWNS);
+    }
     // SAFETY: this process is single-threaded: it never starts a thread.
     let cloned = unsafe { process::fork_into(flags, None) };
     match cloned.map_err(failed("clone3 with the ring's namespaces"))? {
         Cloned::Child => {
-            drop(gate);
+            drop((gate, helping));
             init::run(plan, given)
         }
         Cloned::Parent { pid, pidfd } => {
+            if let Some((socket, network)) = helping {
+                help(plan, slot, from, socket, network.as_fd());
+            }
             if let Some(ids) = plan.user_namespace
                 && let Err(e) = detect::write_id_maps(pid, (ids.uid, ids.uid), (ids.gid, ids.gid))
             {
@@ -183,4 +356,28 @@ fn clone_init(plan: &Plan, given: &mut Given, maps: &mut KnownMaps) -> Result<()
             Ok(())
         }
     }
+}
+
+/// Makes the network namespace of an init that is building its root. What fails here the init does itself, and reports.
+fn help(plan: &Plan, slot: &mut Slot, from: From, socket: OwnedFd, home: BorrowedFd<'_>) {
+    if plan.namespaces & libc::CLONE_NEWNET != 0
+        && let Ok(network) = network_namespace(home)
+    {
+        // An init that has ended needs none.
+        let _ = fdpass::send(socket.as_fd(), b"n", &[network.as_raw_fd()]);
+    }
+    if from == From::Layers && matches!(slot.kept, Layer::None) {
+        // Whoever only waits for an end of file gets it: our end can still read.
+        let _ = nix::sys::socket::shutdown(socket.as_raw_fd(), nix::sys::socket::Shutdown::Write);
+        slot.kept = Layer::Awaited(socket);
+    }
+}
+
+/// A network namespace of which nothing is up but the loopback.
+fn network_namespace(home: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    process::unshare(libc::CLONE_NEWNET)?;
+    let made = net::loopback_up().and_then(|()| File::open("/proc/self/ns/net"));
+    // Nothing may ever be started from the wrong network: there is no going on from here.
+    process::enter_namespace(home, libc::CLONE_NEWNET).expect("the way back to our own namespace is open");
+    Ok(made?.into())
 }
