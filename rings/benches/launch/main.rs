@@ -153,9 +153,13 @@ fn real(bench: &Bench, count: usize) -> Result<Rows, Anything> {
         };
         add("posix_spawn", rivals::spawned(&["/bin/true".into()])?);
         for (name, launcher, plan) in &cases {
+            let ready = launcher.ready();
+            rivals::spawned(&["/bin/true".into()])?;
             add(name, timed(bench, launcher, plan, &format!("{name}-{round}"))?);
+            settle(launcher, ready)?;
         }
         for (name, command) in &rivals {
+            rivals::spawned(&["/bin/true".into()])?;
             add(name, rivals::spawned(command)?);
         }
     }
@@ -163,6 +167,18 @@ fn real(bench: &Bench, count: usize) -> Result<Rows, Anything> {
         cost(bench, &cases[3].2)?;
     }
     Ok(rows)
+}
+
+/// Waits until a launcher has prepared again what it had before: the next row is not to pay for it.
+fn settle(launcher: &Launcher, ready: usize) -> Result<(), Anything> {
+    let deadline = Instant::now() + WITHIN;
+    while launcher.ready() < ready {
+        if Instant::now() > deadline {
+            return Err("no init was prepared".into());
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
 }
 
 /// What waiting inits cost: memory, all that the kernel counts for them, by how a group's usage grows with each.
@@ -183,9 +199,8 @@ fn cost(bench: &Bench, plan: &Plan) -> Result<(), Anything> {
     for (number, plan) in plans.iter().enumerate() {
         timed(bench, &launcher, plan, &format!("cost-more-{number}"))?;
     }
-    // The last one is still being made: a launch of its plan waits for it.
-    std::thread::sleep(Duration::from_millis(200));
-    let waiting = launcher.waiting() as u64;
+    settle(&launcher, MANY)?;
+    let waiting = launcher.ready() as u64;
     let each = used()?.saturating_sub(before) / waiting.max(1) / 1024;
     println!("waiting inits: {waiting}, {each} KiB each");
     println!("RATIO r2_pool_kib={each}");

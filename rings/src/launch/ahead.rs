@@ -3,9 +3,12 @@
 //! The supervisor's end of the channel of a prepared init is the hold on it: dropping it ends the init, and so does the death of
 //! either process. So what is prepared needs no list anywhere else, and nothing has to be cleared away.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
-use super::protocol::SLOTS;
+use super::protocol::{SLOTS, Word};
+use super::running::readable;
+use crate::sys::fdpass;
 
 /// The most inits that wait at any time.
 pub const READY_MAX: usize = 8;
@@ -41,10 +44,13 @@ pub(super) struct Ready {
 }
 
 impl Ready {
-    /// Takes the one that waits for a plan.
+    /// Takes the one that waits for a plan. One that is not ready yet would have to be waited for, longer than a launch takes:
+    /// it stays; one that has ended goes.
     pub(super) fn take(&mut self, slot: u8) -> Option<OwnedFd> {
-        let position = self.waiting.iter().position(|(of, _)| *of == slot)?;
-        Some(self.waiting.remove(position).1)
+        let position = self.waiting.iter().position(|(of, channel)| *of == slot && has_said_something(channel))?;
+        let channel = self.waiting.remove(position).1;
+        let (word, _) = fdpass::receive(channel.as_fd()).ok()??;
+        matches!(serde_json::from_slice(&word), Ok(Word::Ready)).then_some(channel)
     }
 
     /// Counts a launch; whether one is to be prepared for the next.
@@ -70,9 +76,9 @@ impl Ready {
         }
     }
 
-    /// How many wait.
-    pub(super) fn len(&self) -> usize {
-        self.waiting.len()
+    /// How many are ready.
+    pub(super) fn count(&self) -> usize {
+        self.waiting.iter().filter(|(_, channel)| has_said_something(channel)).count()
     }
 
     /// Lets all of them go.
@@ -81,13 +87,21 @@ impl Ready {
     }
 }
 
+/// That it is ready, or that it has ended.
+fn has_said_something(channel: &OwnedFd) -> bool {
+    readable(channel.as_fd(), Duration::ZERO).unwrap_or(true)
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn channel() -> OwnedFd {
-        std::fs::File::open("/dev/null").unwrap().into()
+    /// Both ends: of an init that has said `word`.
+    fn init(word: &Word) -> (OwnedFd, OwnedFd) {
+        let (ours, theirs) = fdpass::pair().unwrap();
+        fdpass::send(theirs.as_fd(), &serde_json::to_vec(word).unwrap(), &[]).unwrap();
+        (ours, theirs)
     }
 
     #[test]
@@ -95,7 +109,8 @@ mod tests {
         let mut ready = Ready::default();
         assert!(!ready.launched(3, 4));
         assert!(ready.launched(3, 4));
-        ready.keep(3, channel(), 4);
+        let (ours, _theirs) = init(&Word::Ready);
+        ready.keep(3, ours, 4);
         assert!(!ready.launched(3, 4), "one waits already");
         assert!(ready.take(3).is_some());
         assert!(ready.take(3).is_none(), "each serves one launch");
@@ -104,10 +119,30 @@ mod tests {
     }
 
     #[test]
+    fn one_that_is_not_ready_is_not_waited_for_and_one_that_has_ended_is_not_used() {
+        let mut ready = Ready::default();
+        let (ours, theirs) = fdpass::pair().unwrap();
+        ready.keep(1, ours, 4);
+        assert!(ready.take(1).is_none() && ready.count() == 0);
+        fdpass::send(theirs.as_fd(), b"\"Ready\"", &[]).unwrap();
+        assert_eq!(ready.count(), 1);
+        assert!(ready.take(1).is_some(), "it had stayed");
+        let (stale, _theirs) = init(&Word::Stale);
+        ready.keep(2, stale, 4);
+        assert!(ready.take(2).is_none());
+        let (ended, theirs) = fdpass::pair().unwrap();
+        drop(theirs);
+        ready.keep(3, ended, 4);
+        assert!(ready.take(3).is_none());
+        assert!(!ready.waiting.iter().any(|(slot, _)| *slot != 1), "what has ended is let go");
+    }
+
+    #[test]
     fn a_changed_plan_takes_its_init_along() {
         let mut ready = Ready::default();
-        ready.keep(1, channel(), 4);
-        ready.keep(2, channel(), 4);
+        let ((first, _a), (second, _b)) = (init(&Word::Ready), init(&Word::Ready));
+        ready.keep(1, first, 4);
+        ready.keep(2, second, 4);
         ready.forget(1);
         assert!(ready.take(1).is_none() && ready.take(2).is_some());
     }
@@ -115,10 +150,13 @@ mod tests {
     #[test]
     fn never_more_wait_than_the_bound() {
         let mut ready = Ready::default();
+        let mut others = Vec::new();
         for slot in 0..20 {
-            ready.keep(slot, channel(), 100);
+            let (ours, theirs) = init(&Word::Ready);
+            others.push(theirs);
+            ready.keep(slot, ours, 100);
         }
-        assert_eq!(ready.len(), READY_MAX);
+        assert_eq!(ready.count(), READY_MAX);
         assert!(ready.take(0).is_none() && ready.take(19).is_some(), "the oldest go first");
     }
 }

@@ -118,8 +118,8 @@ impl Launcher {
 
     /// How many prepared inits wait.
     #[must_use]
-    pub fn waiting(&self) -> usize {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).ready.len()
+    pub fn ready(&self) -> usize {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).ready.count()
     }
 
     /// The slot that holds a plan, which is handed over if it is new. The caller holds the socket's lock, so the slot can't be

@@ -116,6 +116,10 @@ fn make(plan: &Plan, given: &mut Given) -> Result<Made, Failure> {
     if plan.namespaces & libc::CLONE_NEWPID == 0 {
         process::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0).map_err(failed("become a subreaper"))?;
     }
+    // The agent's child and we ourselves drop the rest and check: here it is done while nobody waits.
+    process::drop_bounding_set_but(plan.capabilities)
+        .or_else(ignore_eperm)
+        .map_err(failed("lower the init's bounding set"))?;
     let landlock = rules::landlock(plan)?;
     Ok(Made { basis, listeners, landlock, signals: child_signals()? })
 }

@@ -25,8 +25,8 @@ pub(super) enum Request {
     /// Start the plan kept in `slot`; descriptors: channel, stdin, stdout, stderr, then what `descriptors` says. Answered on
     /// the channel.
     Launch { slot: u8, from: From, descriptors: Descriptors },
-    /// Prepare a launch of the plan kept in `slot`, up to where the agent's own streams and groups are needed; descriptor: the
-    /// channel, on which [`Go`] follows or an end of file.
+    /// Prepare a launch of the plan kept in `slot`, up to where the agent's own streams and groups are needed, once nothing else
+    /// is to be done; descriptor: the channel, answered with [`Word::Ready`], on which [`Go`] follows or an end of file.
     Prepare { slot: u8 },
 }
 
@@ -72,6 +72,8 @@ pub(super) enum Word {
     /// The program was executed. Descriptors: init's pidfd, the agent's pidfd, the checker's socket if the plan has a check, the
     /// listeners in the plan's order.
     Started,
+    /// From an init that is prepared: it waits for [`Go`].
+    Ready,
     /// From an init that was prepared: what it was prepared from is no longer so, or it could not be prepared. Nothing was
     /// started and it has ended.
     Stale,

@@ -25,6 +25,7 @@ pub(super) enum Told {
 
 /// Waits for the supervisor's word. `mounts`: the host's, watched since before the view was made.
 pub(super) fn wait(given: &Given, mounts: &File, basis: &Basis) -> Result<Told, Failure> {
+    tell(given.channel.as_fd(), &Word::Ready);
     loop {
         let mut fds =
             [PollFd::new(given.channel.as_fd(), PollFlags::POLLIN), PollFd::new(mounts.as_fd(), PollFlags::POLLPRI)];

@@ -205,7 +205,8 @@ fn await_word(channel: OwnedFd, plan: &Plan) -> Result<Option<Running>, LaunchEr
             Ok(Some(Running { channel, init, agent, listeners, checker, pid }))
         }
         Word::Failed(failure) => Err(failure.into()),
-        Word::Stale | Word::Exited(_) => {
+        Word::Stale => Ok(None),
+        Word::Ready | Word::Exited(_) => {
             Err(at(io::Error::new(io::ErrorKind::InvalidData, "it exited before it started")))
         }
     }

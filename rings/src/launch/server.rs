@@ -4,6 +4,7 @@
 //! it keeps the layer of the root that is the same at each launch. What it keeps is dropped as soon as anything is mounted or
 //! unmounted on the host, and it keeps nothing that an agent has been in.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -13,6 +14,7 @@ use std::rc::Rc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
+use super::ahead::READY_MAX;
 use super::protocol::{Descriptors, Failure, From, LAUNCHER_NAME, Reply, Request, Word};
 use super::root::{HostView, Kept};
 use super::{detect, init, payload};
@@ -63,10 +65,20 @@ fn serve() -> io::Result<()> {
         });
     }
     let mut slots: Vec<Slot> = Vec::new();
+    let mut wanted = VecDeque::new();
     loop {
-        if let Woken::Mounts = bench.wait(socket)? {
-            slots.iter_mut().for_each(Slot::forget);
-            continue;
+        match bench.wait(socket, &wanted)? {
+            Woken::Request => {}
+            Woken::Mounts => {
+                slots.iter_mut().for_each(Slot::forget);
+                continue;
+            }
+            Woken::Idle => {
+                if let Some((slot, channel)) = wanted.pop_front() {
+                    prepare(slots.get_mut(usize::from(slot)), channel, &mut bench);
+                }
+                continue;
+            }
         }
         let Some((bytes, fds)) = fdpass::receive(socket)? else { return Ok(()) };
         let (request, fds) = payload::read(bytes, fds)?;
@@ -93,9 +105,9 @@ fn serve() -> io::Result<()> {
                 launch(slot, from, Given::for_launch(descriptors, fds, &bench), &mut bench);
             }
             Request::Prepare { slot } => {
-                let Some(slot) = slots.get_mut(usize::from(slot)) else { continue };
-                let given = Given::for_later(fds, &bench, slot);
-                launch(slot, From::Layers, given, &mut bench);
+                // Of too many the oldest goes, as it does with the supervisor.
+                wanted.extend(fds.into_iter().next().map(|channel| (slot, channel)));
+                wanted.drain(..wanted.len().saturating_sub(READY_MAX));
             }
         }
     }
@@ -121,11 +133,13 @@ struct HostSide {
 impl Bench {
     /// Waits for a request; whether mounts of the host have changed since the last time. They are told of at once, so that
     /// nothing keeps a disk busy that somebody has unmounted.
-    fn wait(&self, socket: BorrowedFd<'_>) -> io::Result<Woken> {
+    fn wait(&self, socket: BorrowedFd<'_>, wanted: &VecDeque<Wanted>) -> io::Result<Woken> {
+        let timeout = if wanted.is_empty() { PollTimeout::NONE } else { PollTimeout::from(PREPARE_AFTER_MS) };
         let Some(host) = &self.host else { return Ok(Woken::Request) };
         let mut fds = [PollFd::new(socket, PollFlags::POLLIN), PollFd::new(host.mounts.as_fd(), PollFlags::POLLPRI)];
         loop {
-            match poll(&mut fds, PollTimeout::NONE) {
+            match poll(&mut fds, timeout) {
+                Ok(0) => return Ok(Woken::Idle),
                 Ok(_) if changed(&fds[1]) => return Ok(Woken::Mounts),
                 Ok(_) => return Ok(Woken::Request),
                 Err(nix::errno::Errno::EINTR) => {}
@@ -148,9 +162,25 @@ impl Bench {
     }
 }
 
+/// What a wait has ended with.
 enum Woken {
     Request,
     Mounts,
+    /// Nothing has happened for a while.
+    Idle,
+}
+
+/// An init to be prepared: its plan's slot, and its channel.
+type Wanted = (u8, OwnedFd);
+
+/// An agent that was just started is left alone with the processors for so long before the next launch is prepared.
+const PREPARE_AFTER_MS: u8 = 10;
+
+/// Prepares an init for the next launch of a plan. Whatever prevents it closes the channel, and that launch makes its own.
+fn prepare(slot: Option<&mut Slot>, channel: OwnedFd, bench: &mut Bench) {
+    let Some(slot) = slot else { return };
+    let given = Given::for_later(channel, bench, slot);
+    launch(slot, From::Layers, given, bench);
 }
 
 /// Whether poll(2) reported a change of the mounts.
@@ -279,9 +309,9 @@ impl Given {
     }
 
     /// `None` also where nothing can be prepared.
-    fn for_later(fds: Vec<OwnedFd>, bench: &Bench, slot: &mut Slot) -> Option<Given> {
+    fn for_later(channel: OwnedFd, bench: &Bench, slot: &mut Slot) -> Option<Given> {
         let mounts = bench.watched_mounts(slot).ok()??;
-        Given::new(fds.into_iter().next()?, None, Some(mounts), bench)
+        Given::new(channel, None, Some(mounts), bench)
     }
 
     fn new(channel: OwnedFd, wiring: Option<Wiring>, mounts: Option<File>, bench: &Bench) -> Option<Given> {

@@ -321,9 +321,15 @@ fn set_capabilities(keep: Capabilities, inheritable: Capabilities) -> io::Result
     Ok(())
 }
 
-/// Takes all but `keep` out of the bounding set, so that no exec can give a capability back.
+/// Takes all but `keep` out of the bounding set, so that no exec can give a capability back. Looks first: a look is cheap, and
+/// each removal copies the credentials.
 pub(crate) fn drop_bounding_set_but(keep: Capabilities) -> io::Result<()> {
     for capability in (0..u64::BITS).filter(|number| !keep.has(*number)).map(libc::c_ulong::from) {
+        match prctl(libc::PR_CAPBSET_READ, capability, 0) {
+            Ok(0) => continue,
+            // Past the last capability that this kernel knows; the removal says whether it is.
+            Ok(_) | Err(_) => {}
+        }
         match prctl(libc::PR_CAPBSET_DROP, capability, 0) {
             Ok(_) => {}
             // Past the last capability that this kernel knows.
