@@ -5,8 +5,9 @@
 
 use std::fs;
 use std::net::TcpListener;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
+use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -96,7 +97,9 @@ fn make(plan: &Plan, given: &mut Given) -> Result<Made, Failure> {
             _ => return Err(Failure { step: "wait for the id map".to_owned(), errno: 0 }),
         }
     }
-    fs::write("/proc/self/oom_score_adj", OOM_SCORE_ADJ).map_err(failed("raise oom_score_adj"))?;
+    if given.help.is_none() {
+        fs::write("/proc/self/oom_score_adj", OOM_SCORE_ADJ).map_err(failed("raise oom_score_adj"))?;
+    }
     limit_watches(plan).map_err(failed("limit the file watches"))?;
     let wired = given.wiring.as_ref().filter(|_| plan.terminal == Terminal::Controlling);
     let terminal = wired.map(|wiring| wiring.streams[0].as_fd());
@@ -109,7 +112,10 @@ fn make(plan: &Plan, given: &mut Given) -> Result<Made, Failure> {
     };
     let basis = super::root::enter(&plan.root, plan.ids, &given.maps, terminal, &ground)?;
     given.maps.clear();
-    let listeners = network(plan, given)?;
+    if let Some(help) = &given.help {
+        // The host's /proc: ours is read-only. Here and below, while the launcher makes the network namespace.
+        raise_oom_score(help.host.proc.as_fd()).map_err(failed("raise oom_score_adj"))?;
+    }
     if plan.namespaces & libc::CLONE_NEWUTS != 0 {
         nix::unistd::sethostname(&plan.name).map_err(|e| Failure::new("set the host name", &e.into()))?;
     }
@@ -121,7 +127,17 @@ fn make(plan: &Plan, given: &mut Given) -> Result<Made, Failure> {
         .or_else(ignore_eperm)
         .map_err(failed("lower the init's bounding set"))?;
     let landlock = rules::landlock(plan)?;
-    Ok(Made { basis, listeners, landlock, signals: child_signals()? })
+    let signals = child_signals()?;
+    let listeners = network(plan, given)?;
+    Ok(Made { basis, listeners, landlock, signals })
+}
+
+/// Through a directory of /proc that is mounted for the host's PID namespace.
+fn raise_oom_score(proc: BorrowedFd<'_>) -> std::io::Result<()> {
+    let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+    let file = nix::fcntl::openat(proc, "self/oom_score_adj", flags, nix::sys::stat::Mode::empty())?;
+    nix::unistd::write(&file, OOM_SCORE_ADJ.as_bytes())?;
+    Ok(())
 }
 
 /// In a user namespace file watches are also counted for the user who started it: without a limit of its own an agent takes
@@ -317,7 +333,7 @@ fn end_descendants() {
     }
 }
 
-fn is_readable(fd: std::os::fd::BorrowedFd<'_>) -> bool {
+fn is_readable(fd: BorrowedFd<'_>) -> bool {
     let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
     matches!(poll(&mut fds, PollTimeout::ZERO), Ok(n) if n > 0)
 }
