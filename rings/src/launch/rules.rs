@@ -1,6 +1,5 @@
 //! The Landlock rules of an agent, built by its init in the agent's own view: they are rules about what stands there.
 
-use std::fs;
 use std::os::fd::OwnedFd;
 
 use super::protocol::Failure;
@@ -29,12 +28,17 @@ pub(super) fn landlock(plan: &Plan) -> Result<Option<OwnedFd>, Failure> {
     }
     let mut created = ruleset.create().map_err(|e| failed(&e))?;
     for (path, access) in &wanted.rules {
-        let Ok(meta) = fs::metadata(path) else { continue };
+        let fd = match PathFd::new(path) {
+            Ok(fd) => fd,
+            // What is not there needs no rule, and can't come to be there: the directories around it are ours or are rules.
+            Err(_) if !path.exists() => continue,
+            Err(e) => return Err(failed(&e)),
+        };
         let mut rights = if *access == spec::Access::Write { all } else { read };
-        if !meta.is_dir() {
+        let mode = nix::sys::stat::fstat(&fd).map_err(|e| failed(&e))?.st_mode;
+        if mode & libc::S_IFMT != libc::S_IFDIR {
             rights &= of_files;
         }
-        let fd = PathFd::new(path).map_err(|e| failed(&e))?;
         created = created.add_rule(PathBeneath::new(fd, rights)).map_err(|e| failed(&e))?;
     }
     let fd: Option<OwnedFd> = created.into();

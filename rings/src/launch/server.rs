@@ -88,7 +88,8 @@ fn serve() -> io::Result<()> {
                 payload::send(socket, &Reply::Host(Box::new(host), system), &[])?;
             }
             Request::Inspect(paths) => {
-                let trees: Result<Vec<_>, String> = paths.iter().map(|path| detect::tree(path, privilege)).collect();
+                let trees: Result<Vec<_>, String> =
+                    paths.iter().map(|path| detect::tree(path, privilege, &mut bench.maps)).collect();
                 payload::send(socket, &trees.map_or_else(Reply::Failed, Reply::Trees), &[])?;
             }
             Request::Keep { slot, plan } => {
@@ -231,7 +232,7 @@ impl Slot {
 
 /// Id maps are kept: making one costs a process, and an agent needs the same one at each launch.
 #[derive(Default)]
-struct KnownMaps(Vec<(MapKey, Rc<OwnedFd>)>);
+pub(super) struct KnownMaps(Vec<(MapKey, Rc<OwnedFd>)>);
 
 /// The on-disk (uid, gid) and the agent's.
 type MapKey = ((u32, u32), (u32, u32));
@@ -240,7 +241,7 @@ type MapKey = ((u32, u32), (u32, u32));
 const KNOWN_MAPS_MAX: usize = 256;
 
 impl KnownMaps {
-    fn get(&mut self, on_disk: (u32, u32), agent: (u32, u32)) -> io::Result<Rc<OwnedFd>> {
+    pub(super) fn get(&mut self, on_disk: (u32, u32), agent: (u32, u32)) -> io::Result<Rc<OwnedFd>> {
         if let Some((_, known)) = self.0.iter().find(|(key, _)| *key == (on_disk, agent)) {
             return Ok(Rc::clone(known));
         }
