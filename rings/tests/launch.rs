@@ -3,6 +3,8 @@
 //! Without the test harness, because the launcher is this same executable and becomes it at the start of `main`. As root on a
 //! kernel with namespaces; elsewhere it says that it can't.
 
+#![allow(clippy::unwrap_used)]
+
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{Read, Seek};

@@ -6,9 +6,9 @@
 use std::os::fd::OwnedFd;
 
 use super::child::{self, For, Prepared};
+use super::given::Wiring;
 use super::rules;
 use super::running::LaunchError;
-use super::server::Wiring;
 use super::streams::Streams;
 use crate::cgroup::Join;
 use crate::plan::Plan;

@@ -8,8 +8,8 @@ use std::ffi::{CString, OsStr};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 
+use super::given::Wiring;
 use super::protocol::Failure;
-use super::server::Wiring;
 use crate::builtin;
 use crate::capability::Capabilities;
 use crate::plan::{Ids, Plan, Start};

@@ -13,10 +13,11 @@ use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use super::child::{self, For, Prepared};
+use super::given::Given;
 use super::protocol::{Failure, From, Usage, Word};
 use super::ready::{self, Told};
 use super::root::{Basis, Ground};
-use super::server::{Given, tell};
+use super::server::{MADE_BY_LAUNCHER, tell};
 use super::{checker, rules};
 use crate::capability::Capabilities;
 use crate::plan::Plan;
@@ -112,30 +113,28 @@ fn make(plan: &Plan, given: &mut Given) -> Result<Made, Failure> {
     };
     let basis = super::root::enter(&plan.root, plan.ids, &given.maps, terminal, &ground)?;
     given.maps.clear();
-    if let Some(help) = &given.help {
-        // The host's /proc: ours is read-only. Here and below, while the launcher makes the network namespace.
-        raise_oom_score(help.host.proc.as_fd()).map_err(failed("raise oom_score_adj"))?;
-    }
     if plan.namespaces & libc::CLONE_NEWUTS != 0 {
         nix::unistd::sethostname(&plan.name).map_err(|e| Failure::new("set the host name", &e.into()))?;
     }
     if plan.namespaces & libc::CLONE_NEWPID == 0 {
         process::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0).map_err(failed("become a subreaper"))?;
     }
-    // The agent's child and we ourselves drop the rest and check: here it is done while nobody waits.
+    // The agent's child and we ourselves drop the rest and look: here it is done while the launcher is at work.
     process::drop_bounding_set_but(plan.capabilities)
         .or_else(ignore_eperm)
         .map_err(failed("lower the init's bounding set"))?;
     let landlock = rules::landlock(plan)?;
     let signals = child_signals()?;
-    let listeners = network(plan, given)?;
+    namespaces(plan, given)?;
+    let listeners = listen(plan)?;
     Ok(Made { basis, listeners, landlock, signals })
 }
 
-/// Through a directory of /proc that is mounted for the host's PID namespace.
-fn raise_oom_score(proc: BorrowedFd<'_>) -> std::io::Result<()> {
+/// Of a process as a mounted /proc names it.
+pub(super) fn raise_oom_score(proc: BorrowedFd<'_>, whose: &str) -> std::io::Result<()> {
     let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
-    let file = nix::fcntl::openat(proc, "self/oom_score_adj", flags, nix::sys::stat::Mode::empty())?;
+    let path = format!("{whose}/oom_score_adj");
+    let file = nix::fcntl::openat(proc, path.as_str(), flags, nix::sys::stat::Mode::empty())?;
     nix::unistd::write(&file, OOM_SCORE_ADJ.as_bytes())?;
     Ok(())
 }
@@ -166,23 +165,34 @@ fn in_namespace_of_one() -> std::io::Result<bool> {
     Ok(count == Some("1") && lines.next().is_none())
 }
 
-fn network(plan: &Plan, given: &Given) -> Result<Vec<TcpListener>, Failure> {
+/// The namespaces that were not made with the init.
+fn namespaces(plan: &Plan, given: &Given) -> Result<(), Failure> {
+    let failed = |step: &'static str| move |e: std::io::Error| Failure::new(step, &e);
+    let Some(help) = &given.help else {
+        return if plan.namespaces & libc::CLONE_NEWNET == 0 {
+            Ok(())
+        } else {
+            net::loopback_up().map_err(failed("bring up loopback"))
+        };
+    };
+    let made = fdpass::receive(help.socket.as_fd()).map_err(failed("hear the launcher"))?;
+    let mut made = made.into_iter().flat_map(|(_, fds)| fds);
+    if let (Some(network), Some(ipc)) = (made.next(), made.next()) {
+        process::enter_namespace(network.as_fd(), libc::CLONE_NEWNET).map_err(failed("enter the network namespace"))?;
+        return process::enter_namespace(ipc.as_fd(), libc::CLONE_NEWIPC).map_err(failed("enter the IPC namespace"));
+    }
+    raise_oom_score(help.host.proc.as_fd(), "self").map_err(failed("raise oom_score_adj"))?;
+    let missing = plan.namespaces & MADE_BY_LAUNCHER;
+    process::unshare(missing).map_err(failed("make the network and IPC namespaces"))?;
+    if missing & libc::CLONE_NEWNET == 0 {
+        return Ok(());
+    }
+    net::loopback_up().map_err(failed("bring up loopback"))
+}
+
+fn listen(plan: &Plan) -> Result<Vec<TcpListener>, Failure> {
     if plan.namespaces & libc::CLONE_NEWNET == 0 {
         return Ok(Vec::new());
-    }
-    let made = match &given.help {
-        Some(help) => fdpass::receive(help.socket.as_fd()).map_err(|e| Failure::new("hear the launcher", &e))?,
-        None => None,
-    };
-    match (made.and_then(|(_, fds)| fds.into_iter().next()), &given.help) {
-        (Some(network), _) => process::enter_namespace(network.as_fd(), libc::CLONE_NEWNET)
-            .map_err(|e| Failure::new("enter the network namespace", &e))?,
-        (None, help) => {
-            if help.is_some() {
-                process::unshare(libc::CLONE_NEWNET).map_err(|e| Failure::new("make a network namespace", &e))?;
-            }
-            net::loopback_up().map_err(|e| Failure::new("bring up loopback", &e))?;
-        }
     }
     plan.listen
         .iter()

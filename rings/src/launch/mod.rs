@@ -23,6 +23,7 @@ mod checker;
 mod child;
 mod client;
 mod detect;
+mod given;
 mod init;
 mod payload;
 mod protocol;

@@ -10,9 +10,10 @@ use std::os::fd::AsFd;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::given::{Given, Wiring};
 use super::protocol::{Failure, Go, Word};
 use super::root::Basis;
-use super::server::{Given, Wiring, changed, tell};
+use super::server::{changed, tell};
 use crate::sys::fdpass;
 
 /// What the wait has ended with.

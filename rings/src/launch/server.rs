@@ -1,7 +1,7 @@
 //! The launcher process: reads requests, clones inits, and does nothing else.
 //!
-//! As root it does two things for an init while that builds its root: it makes the network namespace, which takes as long, and
-//! it keeps the layer of the root that is the same at each launch. What it keeps is dropped as soon as anything is mounted or
+//! As root it does two things for an init: it makes the network and IPC namespaces while that builds its root, which takes as
+//! long, and it keeps the layer of the root that is the same at each launch. What it keeps is dropped as soon as anything is mounted or
 //! unmounted on the host, and it keeps nothing that an agent has been in.
 
 use std::collections::VecDeque;
@@ -15,6 +15,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
 use super::ahead::READY_MAX;
+use super::given::{Given, Help, Wiring};
 use super::protocol::{Descriptors, Failure, From, LAUNCHER_NAME, Reply, Request, Word};
 use super::root::{HostView, Kept};
 use super::{detect, init, payload};
@@ -59,9 +60,10 @@ fn serve() -> io::Result<()> {
     let mut bench = Bench { ourselves, maps: KnownMaps::default(), host: None };
     if privilege == Privilege::Root {
         bench.host = Some(HostSide {
-            view: HostView::open()?,
+            view: Rc::new(HostView::open()?),
             mounts: File::open(MOUNTS)?,
-            network: File::open("/proc/self/ns/net")?.into(),
+            network: File::open(NETWORK)?.into(),
+            ipc: File::open(IPC)?.into(),
         });
     }
     let mut slots: Vec<Slot> = Vec::new();
@@ -116,6 +118,8 @@ fn serve() -> io::Result<()> {
 
 /// The mounts of the host, as this process sees them: poll(2) tells of each change since the descriptor was opened.
 const MOUNTS: &str = "/proc/self/mountinfo";
+const NETWORK: &str = "/proc/self/ns/net";
+const IPC: &str = "/proc/self/ns/ipc";
 
 /// What each launch needs of the launcher.
 struct Bench {
@@ -126,9 +130,10 @@ struct Bench {
 }
 
 struct HostSide {
-    view: HostView,
+    view: Rc<HostView>,
     mounts: File,
     network: OwnedFd,
+    ipc: OwnedFd,
 }
 
 impl Bench {
@@ -254,54 +259,6 @@ impl KnownMaps {
     }
 }
 
-/// Everything an init was given.
-pub(super) struct Given {
-    pub(super) channel: OwnedFd,
-    /// `None`: it is prepared ahead, and is told later.
-    pub(super) wiring: Option<Wiring>,
-    /// For one that is prepared ahead: the mounts of the host, watched since before its view is made.
-    pub(super) mounts: Option<File>,
-    /// For each on-disk (uid, gid) that is mapped: a user namespace with that map.
-    pub(super) maps: Vec<((u32, u32), Rc<OwnedFd>)>,
-    /// Readable once the launcher is dead.
-    pub(super) launcher: OwnedFd,
-    /// Closed by the launcher once the user namespace is mapped.
-    pub(super) go: Option<OwnedFd>,
-    /// What a launcher that is root does for it meanwhile.
-    pub(super) help: Option<Help>,
-}
-
-/// What connects an agent with the world that it was started by.
-pub(super) struct Wiring {
-    pub(super) streams: [OwnedFd; 3],
-    pub(super) cgroup: Option<OwnedFd>,
-    pub(super) tasks: Vec<OwnedFd>,
-}
-
-/// An init's end of what the launcher does beside it.
-pub(super) struct Help {
-    /// The network namespace comes here, and the kept layer goes here; an end of file means: make it yourself.
-    pub(super) socket: OwnedFd,
-    pub(super) kept: Option<Rc<Kept>>,
-    /// Whether a layer that it makes is wanted.
-    pub(super) from: From,
-    pub(super) host: HostView,
-}
-
-impl Wiring {
-    /// Sorts out the descriptors of a request.
-    pub(super) fn new(descriptors: Descriptors, fds: impl ExactSizeIterator<Item = OwnedFd>) -> Option<Wiring> {
-        let expected = 3 + usize::from(descriptors.cgroup) + usize::from(descriptors.tasks);
-        if fds.len() != expected {
-            return None;
-        }
-        let mut fds = fds;
-        let streams = [fds.next()?, fds.next()?, fds.next()?];
-        let cgroup = if descriptors.cgroup == 1 { fds.next() } else { None };
-        Some(Wiring { streams, cgroup, tasks: fds.collect() })
-    }
-}
-
 impl Given {
     fn for_launch(descriptors: Descriptors, fds: Vec<OwnedFd>, bench: &Bench) -> Option<Given> {
         let mut fds = fds.into_iter();
@@ -359,10 +316,9 @@ fn clone_init(plan: &Plan, slot: &mut Slot, from: From, given: &mut Given, bench
     if let Some(host) = bench.host.as_ref().filter(|_| matches!(plan.root, Root::Built { .. })) {
         let (ours, theirs) = fdpass::pair().map_err(failed("make a socket to the init"))?;
         let kept = if from == From::Layers { slot.kept() } else { None };
-        let view = host.view.try_clone().map_err(failed("open the host's root"))?;
-        given.help = Some(Help { socket: theirs, kept, from, host: view });
-        helping = Some((ours, &host.network));
-        flags &= !(libc::CLONE_NEWNET | libc::CLONE_NEWNS);
+        given.help = Some(Help { socket: theirs, kept, from, host: Rc::clone(&host.view) });
+        helping = Some((ours, host));
+        flags &= !(MADE_BY_LAUNCHER | libc::CLONE_NEWNS);
     }
     // SAFETY: this process is single-threaded: it never starts a thread.
     let cloned = unsafe { process::fork_into(flags, None) };
@@ -372,8 +328,12 @@ fn clone_init(plan: &Plan, slot: &mut Slot, from: From, given: &mut Given, bench
             init::run(plan, given)
         }
         Cloned::Parent { pid, pidfd } => {
-            if let Some((socket, network)) = helping {
-                help(plan, slot, from, socket, network.as_fd());
+            if let Some((socket, host)) = helping {
+                // An init that has ended needs no help; what fails here the init does itself, and reports.
+                if let Ok(made) = help(plan, pid, host) {
+                    let _ = fdpass::send(socket.as_fd(), b"n", &made.each_ref().map(AsRawFd::as_raw_fd));
+                }
+                await_layer(slot, from, socket);
             }
             if let Some(ids) = plan.user_namespace
                 && let Err(e) = detect::write_id_maps(pid, (ids.uid, ids.uid), (ids.gid, ids.gid))
@@ -389,26 +349,31 @@ fn clone_init(plan: &Plan, slot: &mut Slot, from: From, given: &mut Given, bench
     }
 }
 
-/// Makes the network namespace of an init that is building its root. What fails here the init does itself, and reports.
-fn help(plan: &Plan, slot: &mut Slot, from: From, socket: OwnedFd, home: BorrowedFd<'_>) {
-    if plan.namespaces & libc::CLONE_NEWNET != 0
-        && let Ok(network) = network_namespace(home)
-    {
-        // An init that has ended needs none.
-        let _ = fdpass::send(socket.as_fd(), b"n", &[network.as_raw_fd()]);
+/// The namespaces that the launcher makes for an init.
+pub(super) const MADE_BY_LAUNCHER: libc::c_int = libc::CLONE_NEWNET | libc::CLONE_NEWIPC;
+
+/// Makes an init's network namespace, of which nothing is up but the loopback, and its IPC namespace, and gives the init its OOM
+/// score, while it builds its root.
+fn help(plan: &Plan, pid: i32, home: &HostSide) -> io::Result<[OwnedFd; 2]> {
+    if plan.namespaces & MADE_BY_LAUNCHER != MADE_BY_LAUNCHER {
+        return Err(io::ErrorKind::Unsupported.into());
     }
+    init::raise_oom_score(home.view.proc.as_fd(), &pid.to_string())?;
+    process::unshare(MADE_BY_LAUNCHER)?;
+    let open = |path| File::open(path).map(OwnedFd::from);
+    let made = net::loopback_up().and_then(|()| Ok([open(NETWORK)?, open(IPC)?]));
+    // Nothing may ever be started from the wrong namespaces: there is no going on from here.
+    process::enter_namespace(home.network.as_fd(), libc::CLONE_NEWNET)
+        .expect("the way back to our own network is open");
+    process::enter_namespace(home.ipc.as_fd(), libc::CLONE_NEWIPC).expect("the way back to our own IPC is open");
+    made
+}
+
+/// Waits for the layer that an init makes, if one is wanted.
+fn await_layer(slot: &mut Slot, from: From, socket: OwnedFd) {
     if from == From::Layers && matches!(slot.kept, Layer::None) {
-        // Whoever only waits for an end of file gets it: our end can still read.
+        // An init that waits for our word gets an end of file if there is none: our end can still read.
         let _ = nix::sys::socket::shutdown(socket.as_raw_fd(), nix::sys::socket::Shutdown::Write);
         slot.kept = Layer::Awaited(socket);
     }
-}
-
-/// A network namespace of which nothing is up but the loopback.
-fn network_namespace(home: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    process::unshare(libc::CLONE_NEWNET)?;
-    let made = net::loopback_up().and_then(|()| File::open("/proc/self/ns/net"));
-    // Nothing may ever be started from the wrong network: there is no going on from here.
-    process::enter_namespace(home, libc::CLONE_NEWNET).expect("the way back to our own namespace is open");
-    Ok(made?.into())
 }

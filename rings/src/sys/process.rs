@@ -325,10 +325,9 @@ fn set_capabilities(keep: Capabilities, inheritable: Capabilities) -> io::Result
 /// each removal copies the credentials.
 pub(crate) fn drop_bounding_set_but(keep: Capabilities) -> io::Result<()> {
     for capability in (0..u64::BITS).filter(|number| !keep.has(*number)).map(libc::c_ulong::from) {
-        match prctl(libc::PR_CAPBSET_READ, capability, 0) {
-            Ok(0) => continue,
-            // Past the last capability that this kernel knows; the removal says whether it is.
-            Ok(_) | Err(_) => {}
+        // Past the last capability that this kernel knows a look fails; the removal says whether it is that.
+        if let Ok(0) = prctl(libc::PR_CAPBSET_READ, capability, 0) {
+            continue;
         }
         match prctl(libc::PR_CAPBSET_DROP, capability, 0) {
             Ok(_) => {}

@@ -150,9 +150,4 @@ impl HostView {
     pub(in crate::launch) fn open() -> io::Result<HostView> {
         Ok(HostView { root: fs::File::open("/")?.into(), proc: fs::File::open("/proc")?.into() })
     }
-
-    /// For one init.
-    pub(in crate::launch) fn try_clone(&self) -> io::Result<HostView> {
-        Ok(HostView { root: self.root.try_clone()?, proc: self.proc.try_clone()? })
-    }
 }
