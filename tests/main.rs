@@ -18,6 +18,7 @@ mod lifecycle;
 mod limits;
 mod messages;
 mod metrics;
+mod operators;
 mod output;
 mod probe;
 mod r0;

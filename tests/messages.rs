@@ -197,6 +197,36 @@ fn a_status_file_that_can_not_be_written_is_refused_before_anything_runs() {
 }
 
 #[test]
+fn a_status_file_is_for_one_agent() {
+    let rig = Rig::new();
+    let files = ["a", "b"].map(|name| rig.agent(name, "command: [sh, -c, 'touch ran']\nring: 2\n"));
+    let outcome = rig.output([
+        "run".as_ref(),
+        files[0].as_os_str(),
+        files[1].as_os_str(),
+        "--status-file".as_ref(),
+        "end.json".as_ref(),
+    ]);
+    assert!(outcome.code == 64 && outcome.stderr.contains("one by one"), "{}", outcome.stderr);
+    assert!(!rig.work.join("ran").exists());
+}
+
+#[test]
+fn a_step_that_can_not_have_its_input_says_which() {
+    let rig = Rig::new();
+    let file = rig.work.join("saga.yaml");
+    let text = format!(
+        "version: 1\nkind: saga\nname: thirsty\n{}steps:\n  one: {{command: [sh, -c, 'echo plain'], effects: none}}\n  \
+         two: {{command: [cat], effects: none, needs: [one], inputs: {{x: steps.one.outputs.b}}}}\n",
+        crate::support::effort()
+    );
+    std::fs::write(&file, text).unwrap();
+    let outcome = rig.output(["saga".as_ref(), "run".as_ref(), file.as_os_str()]);
+    assert_eq!(outcome.code, 1, "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("given up: input `x`: step `one` gave no outputs.b"), "{}", outcome.stderr);
+}
+
+#[test]
 fn an_empty_secret_is_refused_and_an_open_one_is_told() {
     use std::os::unix::fs::PermissionsExt;
     let rig = Rig::new();

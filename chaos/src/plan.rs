@@ -349,8 +349,8 @@ pub(crate) mod tests {
             "agent",
             "windows.baseline",
             "blast_radius.max_agents",
+            // Not that nothing is scored: that follows from it.
             "steady_state[0].value",
-            "steady_state",
             "parameters.score",
         ];
         assert_eq!(paths(&wrong), expected);

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 
 const NAME: &str = "agt-supervise";
+/// Where root's supervisor keeps its state when nothing else is said.
+const ROOTS_STATE: &str = "/var/lib/agt-supervise";
 
 /// The three directories of one supervisor.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,12 +62,16 @@ impl Dirs {
         } else {
             environment.var("XDG_CONFIG_HOME").map_or_else(|| home.join(".config"), Path::to_owned).join(NAME)
         };
-        if let Some(state) = &environment.state_dir {
+        if let Some(state) = environment.state_dir.as_ref().filter(|state| *state != Path::new(ROOTS_STATE)) {
             return Dirs { state: state.clone(), runtime: state.clone(), config };
+        }
+        // How an operator of another user names the supervisor of the system: its sockets are where root's are.
+        if environment.state_dir.is_some() {
+            return Dirs { state: PathBuf::from(ROOTS_STATE), runtime: PathBuf::from("/run").join(NAME), config };
         }
         let state = match environment.var("STATE_DIRECTORY") {
             Some(given) => given.to_owned(),
-            None if root => PathBuf::from("/var/lib").join(NAME),
+            None if root => PathBuf::from(ROOTS_STATE),
             None => {
                 environment.var("XDG_STATE_HOME").map_or_else(|| home.join(".local/state"), Path::to_owned).join(NAME)
             }
@@ -136,6 +142,8 @@ mod tests {
         ));
         assert_eq!(user.state, Path::new("/h/.local/state/agt-supervise"));
         assert_eq!(user.runtime, Path::new("/run/user/7/agt-supervise"));
+        let named = Environment { state_dir: Some(ROOTS_STATE.into()), ..environment(7, &[("HOME", "/h")]) };
+        assert_eq!(Dirs::resolve(&named).operator_socket(), root.operator_socket());
         let service = Dirs::resolve(&environment(7, &[("STATE_DIRECTORY", "/s"), ("RUNTIME_DIRECTORY", "/r")]));
         assert_eq!((service.state.as_path(), service.runtime.as_path()), (Path::new("/s"), Path::new("/r")));
     }

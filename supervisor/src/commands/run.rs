@@ -51,6 +51,10 @@ pub fn run(global: &Global, args: RunArgs) -> Outcome {
     }
     namesakes::refuse(plans.iter().map(|(plan, _)| plan))?;
     let several = plans.len() > 1;
+    if several && args.status_file.is_some() {
+        let text = "--status-file is the place for one agent's final state, and several are named";
+        return Err(Failure::usage(text).help("run them one by one; nothing was started"));
+    }
     let status_file = args.status_file.as_deref().map(status_file).transpose()?;
     let definitions: Vec<(Definition, StdioKind)> = plans
         .into_iter()
@@ -73,7 +77,15 @@ pub fn run(global: &Global, args: RunArgs) -> Outcome {
         Turn::Ours(lock) => lock,
         Turn::Theirs(code) => return Ok(code),
     };
-    let task = Task { served: None, talk, metrics: args.metrics.choice(), around, definitions, errand: None };
+    let task = Task {
+        served: None,
+        talk,
+        metrics: args.metrics.choice(),
+        around,
+        operator: args.operator,
+        definitions,
+        errand: None,
+    };
     supervise(&dirs, lock, task)
 }
 
@@ -89,7 +101,11 @@ pub fn serve(global: &Global, args: &ServeArgs) -> Outcome {
     let lock = StateLock::acquire(&dirs.state)?;
     let served = Some(Served::new(&args.folder, args.operator.as_deref(), &around));
     let (talk, metrics) = (Talk::Normal, args.metrics.choice());
-    supervise(&dirs, lock, Task { served, talk, metrics, around, definitions, errand: None })
+    supervise(
+        &dirs,
+        lock,
+        Task { served, talk, metrics, around, operator: args.operator.clone(), definitions, errand: None },
+    )
 }
 
 fn status_file(path: &Path) -> Result<StatusFile, Failure> {

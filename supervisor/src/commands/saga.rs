@@ -165,28 +165,30 @@ fn run(global: &Global, dirs: &Dirs, args: &RunArgs) -> Outcome {
     let id = SagaId::new(format!("{name}-{:08x}", rand::random::<u32>()));
     let from = From::TheBeginning(Box::new(ready.plan), ready.context);
     let submission = Submission { id, commands: ready.commands, from };
-    driven(global, dirs, around, Wanted { name, submission, crash_at: args.crash_at })
+    let operator = args.operator.clone();
+    driven(global, dirs, around, Wanted { name, submission, operator, crash_at: args.crash_at })
 }
 
 fn resume(global: &Global, dirs: &Dirs, args: &ResumeArgs) -> Outcome {
     let around = surroundings(dirs)?;
     let (state, _) = known(dirs, &args.id)?;
-    let commands = commands(&state, &around)?;
+    let (commands, operator) = commands(&state, &around)?;
     let (name, id) = (state.plan().name().to_owned(), SagaId::new(args.id.as_str()));
     let submission = Submission { id, commands, from: From::ItsJournal };
-    driven(global, dirs, around, Wanted { name, submission, crash_at: args.crash_at })
+    driven(global, dirs, around, Wanted { name, submission, operator, crash_at: args.crash_at })
 }
 
-/// The commands of a saga in the journal, resolved again.
-fn commands(state: &State, around: &Surroundings) -> Result<Commands, Failure> {
+/// The commands of a saga in the journal, resolved again, and the operator's file that was named for them.
+fn commands(state: &State, around: &Surroundings) -> Result<(Commands, Option<PathBuf>), Failure> {
     let context: Context = serde_json::from_value(state.context().clone()).map_err(|e| {
         let text = format!("saga {}: what was stored with it can't be read: {e}", state.id());
         Failure::new(exit::DATA, text)
     })?;
     if matches!(state.rest(), Some(Rest::Ended(_))) {
-        return Ok(Commands::new());
+        return Ok((Commands::new(), context.operator));
     }
-    file::commands(state.plan(), &context, around, None).map_err(|e| config_failure(&e))
+    let commands = file::commands(state.plan(), &context, around, None).map_err(|e| config_failure(&e))?;
+    Ok((commands, context.operator))
 }
 
 /// A saga that is to be driven, here or by the supervisor that is there.
@@ -194,6 +196,8 @@ struct Wanted {
     /// The saga's name.
     name: String,
     submission: Submission,
+    /// The operator's file that was named.
+    operator: Option<PathBuf>,
     crash_at: Option<u64>,
 }
 
@@ -255,6 +259,7 @@ fn drive_here(
         // It would be gone before anybody scraped it.
         metrics: Choice::Off,
         around,
+        operator: wanted.operator,
         definitions: Vec::new(),
         errand: Some(errand),
     };

@@ -4,20 +4,22 @@
 //! the store, the loop and whoever reaches it. At the end the same backwards.
 
 use std::io::IsTerminal;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 
+use super::check::config_failure;
 use super::run::{StdioKind, wiring};
 use super::{Failure, Outcome};
 use crate::chaosing::{self, Chaos};
-use crate::config::Surroundings;
+use crate::config::{self, Surroundings};
+use crate::control::gate::Operators;
 use crate::control::handoff::{Door, refusal_code};
 use crate::control::protocol::About;
-use crate::control::server::{Answers, Operators, Socket};
+use crate::control::server::{Answers, Socket};
 use crate::dirs::Dirs;
 use crate::driver::audience::{Tenure, Wish};
 use crate::driver::definition::Definition;
@@ -41,6 +43,8 @@ pub(super) struct Task {
     pub(super) talk: Talk,
     pub(super) metrics: Choice,
     pub(super) around: Surroundings,
+    /// The operator's file that was named.
+    pub(super) operator: Option<PathBuf>,
     pub(super) definitions: Vec<(Definition, StdioKind)>,
     /// One saga that somebody asked for. Without one, all that are unfinished are taken up.
     pub(super) errand: Option<Errand>,
@@ -70,12 +74,16 @@ pub(super) fn supervise(dirs: &Dirs, lock: StateLock, task: Task) -> Outcome {
     if let Some(warning) = warning.filter(|_| task.talk == Talk::Normal) {
         eprintln!("warning: {warning}");
     }
+    let operators = operators(&task)?;
     raise_open_files();
     let made = |path: &Path| {
         std::fs::create_dir_all(path).map_err(|e| Failure::new(exit::CANT_CREATE, format!("{}: {e}", path.display())))
     };
     made(&dirs.runtime)?;
     made(&dirs.logs())?;
+    if !operators.is_empty() {
+        warn_of_closed_folders(&dirs.operator_socket());
+    }
     let ground = Ground::lay(&dirs.state, &dirs.cgroup_record())?;
     if let Some(swept) = ground.swept.filter(|swept| swept.processes > 0) {
         eprintln!("note: ended {} processes that an earlier supervisor left behind", swept.processes);
@@ -86,10 +94,29 @@ pub(super) fn supervise(dirs: &Dirs, lock: StateLock, task: Task) -> Outcome {
         .enable_all()
         .build()
         .map_err(|e| Failure::of(exit::BUG, &e))?;
-    let code = runtime.block_on(live(dirs, Arc::new(ground), store, endpoint, task));
+    let code = runtime.block_on(live(dirs, Arc::new(ground), store, (endpoint, operators), task));
     // Blocking reads of our own standard input would hold the runtime's end up.
     runtime.shutdown_background();
     code
+}
+
+/// Who may command it.
+fn operators(task: &Task) -> Result<Operators, Failure> {
+    let named = config::commanders(task.operator.as_deref(), &task.around).map_err(|e| config_failure(&e))?;
+    Ok(Operators { uids: named.uids, gids: named.gids })
+}
+
+/// The operator's file names others who may command, but a folder on the way to the socket keeps them out.
+fn warn_of_closed_folders(socket: &Path) {
+    use std::os::unix::fs::MetadataExt;
+    let closed = |folder: &&Path| std::fs::metadata(folder).is_ok_and(|folder| folder.mode() & 0o001 == 0);
+    if let Some(folder) = socket.ancestors().skip(1).find(closed) {
+        eprintln!(
+            "warning: `operators:` in the operator's file has no effect: other users can't enter {} (on the way to {})\nhelp: run without --state-dir, or `chmod o+x` that folder",
+            folder.display(),
+            socket.display()
+        );
+    }
 }
 
 /// Every agent and every connection of one costs descriptors, and the soft limit of a login is 1024. Agents get a limit of
@@ -102,10 +129,16 @@ fn raise_open_files() {
     }
 }
 
-async fn live(dirs: &Dirs, ground: Arc<Ground>, store: Store, endpoint: Option<Endpoint>, task: Task) -> Outcome {
+async fn live(
+    dirs: &Dirs,
+    ground: Arc<Ground>,
+    store: Store,
+    outside: (Option<Endpoint>, Operators),
+    task: Task,
+) -> Outcome {
+    let (endpoint, operators) = outside;
     let Task { served, talk, around, definitions, errand, .. } = task;
     let mode = if served.is_some() { Mode::Service } else { Mode::UntilLast };
-    let operators = Operators::default();
     let socket = Socket::bind(&dirs.operator_socket(), &operators).map_err(|e| Failure::of(exit::CANT_CREATE, &e))?;
     let marks = kill_mark::take_up(&store, &dirs.state).await.map_err(|e| Failure::from(&e))?;
     for name in marks.iter().flat_map(|mark| &mark.agents) {

@@ -33,7 +33,7 @@ pub use document::{Document, Kind, Loaded, Partial, load_partial, load_typed, pa
 pub use grant::{Grant, Refusal, Right};
 pub use plan::{AgentPlan, Change, Identity, PlanHash, diff};
 pub use resolve::Overrides;
-pub use rights::{Operator, load_operator};
+pub use rights::{Commanders, Operator, load_operator};
 pub use schema::{SchemaKind, schema, schema_of};
 pub use spec::{AgentName, AgentSpec, Command, OperatorSpec};
 pub use surroundings::{Account, OwnFolders, RingDefaults, RingTable, Surroundings};
@@ -158,6 +158,14 @@ fn named_by(command: &Command, workdir: &Path) -> PathBuf {
     };
     let path = script.unwrap_or_else(program);
     path.canonicalize().unwrap_or(path)
+}
+
+/// Who may command a supervisor here, by the operator's file that counts.
+///
+/// # Errors
+/// A wrong operator's file.
+pub fn commanders(named: Option<&Path>, around: &Surroundings) -> Result<Commanders, ConfigError> {
+    Ok(find_operator(named, around)?.map(|operator| operator.commanders).unwrap_or_default())
 }
 
 /// The operator's file that counts: the one that was named, else the default one if it is there.

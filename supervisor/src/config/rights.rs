@@ -3,6 +3,7 @@
 //! Without an operator's file everything here is empty, and that is the ceiling. Rights only ever come from this file;
 //! a wrong or unsafe file is an error, never "no file".
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,7 @@ use agt_rings::spec::Limits;
 use super::diagnostic::{Class, ConfigError, Problem, Report};
 use super::document::{Document, Kind, Loaded, parse_partial};
 use super::source;
-use super::spec::{AgentGrant, ChaosSpec, Environment, HostPort, LimitsSpec, OperatorSpec, Switch};
+use super::spec::{AgentGrant, ChaosSpec, Environment, HostPort, LimitsSpec, OperatorSpec, Operators, Switch};
 use super::surroundings::{RingDefaults, Surroundings};
 use super::tree::KeyPath;
 use super::zones::settled;
@@ -28,6 +29,41 @@ pub struct Operator {
     pub path: PathBuf,
     /// Its text, for messages.
     pub document: Document,
+    /// Who may command the supervisor, by number.
+    pub commanders: Commanders,
+}
+
+/// Who may command the supervisor besides root and its own user.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Commanders {
+    /// Users.
+    pub uids: BTreeSet<u32>,
+    /// Groups.
+    pub gids: BTreeSet<u32>,
+}
+
+fn commanders(named: &Operators, document: &Document, around: &Surroundings) -> (Commanders, Vec<Problem>) {
+    let mut problems = Vec::new();
+    let mut numbers = |list: &str, names: &[String], number: &dyn Fn(&str) -> Option<u32>| {
+        let mut found = BTreeSet::new();
+        for (index, name) in names.iter().enumerate() {
+            match number(name) {
+                Some(number) => drop(found.insert(number)),
+                None => {
+                    let problem = Problem::config(format!("this host has no {} `{name}`", list.trim_end_matches('s')))
+                        .label("unknown")
+                        .help("a name, or its number in quotes");
+                    problems.push(document.locate(problem, &KeyPath::of("operators").key(list).item(index)));
+                }
+            }
+        }
+        found
+    };
+    // A number may stand for a user whom a directory service knows and passwd(5) doesn't.
+    let user = |text: &str| around.account(text).map(|account| account.uid).or_else(|| text.parse().ok());
+    let uids = numbers("users", &named.users, &user);
+    let gids = numbers("groups", &named.groups, &|text| around.group(text));
+    (Commanders { uids, gids }, problems)
 }
 
 /// Reads the operator's file. It must belong to root or to the asking user and nobody else may write it: whoever can
@@ -40,12 +76,15 @@ pub fn load_operator(path: &Path, around: &Surroundings) -> Result<Operator, Con
     trusted(&file, path, around)?;
     let text = source::read_from(&file, path)?;
     let partial = parse_partial::<OperatorSpec>(&text, path, Kind::Operator)?;
-    let problems = consistency(&partial.loaded.value, &partial.loaded.document);
+    let Loaded { value, document } = &partial.loaded;
+    let mut problems = consistency(value, document);
+    let (commanders, unknown) = commanders(&value.operators, document, around);
+    problems.extend(unknown);
     if partial.has_problems() || !problems.is_empty() {
         return Err(partial.error_with(problems));
     }
     let Loaded { value, document } = partial.loaded;
-    Ok(Operator { spec: value, path: settled(path), document })
+    Ok(Operator { spec: value, path: settled(path), document, commanders })
 }
 
 fn trusted(file: &File, path: &Path, around: &Surroundings) -> Result<(), ConfigError> {

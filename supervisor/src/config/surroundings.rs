@@ -57,6 +57,8 @@ pub struct Surroundings {
     pub home: Option<PathBuf>,
     /// All known accounts: their homes are protected, their names can be asked for.
     pub accounts: Vec<Account>,
+    /// All known groups, by name: the operator's file may name some as operators.
+    pub groups: BTreeMap<String, u32>,
     /// Our configuration.
     pub config_dir: PathBuf,
     /// Our durable state.
@@ -109,13 +111,12 @@ impl Surroundings {
         let env: BTreeMap<String, String> = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect();
-        let passwd = match std::fs::read_to_string("/etc/passwd") {
-            Ok(text) => text,
+        let read = |path| match std::fs::read_to_string(path) {
             // A container without a user database has no homes to protect but $HOME.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-            Err(error) => return Err(error),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
+            read => read,
         };
-        let accounts = parse_accounts(&passwd);
+        let accounts = parse_accounts(&read("/etc/passwd")?);
         let uid = nix::unistd::getuid().as_raw();
         let home = env
             .get("HOME")
@@ -128,6 +129,7 @@ impl Surroundings {
             gid: nix::unistd::getgid().as_raw(),
             home,
             accounts,
+            groups: parse_groups(&read("/etc/group")?),
             operator_file: PathBuf::from("/etc/agt-supervise/operator.yaml"),
             config_dir: own.config,
             state_dir: own.state,
@@ -144,6 +146,12 @@ impl Surroundings {
         let by_name = self.accounts.iter().find(|account| account.name == text);
         by_name.or_else(|| text.parse().ok().and_then(|uid: u32| self.accounts.iter().find(|a| a.uid == uid)))
     }
+
+    /// The gid of the group that `text` names, by name or by number.
+    #[must_use]
+    pub fn group(&self, text: &str) -> Option<u32> {
+        self.groups.get(text).copied().or_else(|| text.parse().ok())
+    }
 }
 
 /// The lines of passwd(5) that are whole.
@@ -159,6 +167,17 @@ fn parse_accounts(passwd: &str) -> Vec<Account> {
                 gid: gid.parse().ok()?,
                 home: PathBuf::from(home),
             })
+        })
+        .collect()
+}
+
+/// The lines of group(5) that are whole.
+fn parse_groups(group: &str) -> BTreeMap<String, u32> {
+    group
+        .lines()
+        .filter_map(|line| {
+            let [name, _, gid, ..] = line.split(':').collect::<Vec<_>>()[..] else { return None };
+            Some((name.to_owned(), gid.parse().ok()?))
         })
         .collect()
 }

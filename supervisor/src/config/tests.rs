@@ -75,6 +75,7 @@ impl World {
                 account("bob", 4712, &root.join("homes/bob")),
                 account("daemon", 1, Path::new("/usr/sbin")),
             ],
+            groups: BTreeMap::from([("staff".to_owned(), 50)]),
             config_dir: root.join("etc"),
             state_dir: root.join("state"),
             runtime_dir: root.join("run"),

@@ -3,6 +3,7 @@
 //! HTTP because `curl --unix-socket` is in every operator's hands; peer credentials because a token could be stolen.
 
 pub mod client;
+pub mod gate;
 pub mod handoff;
 pub mod protocol;
 pub mod sagas;

@@ -1,21 +1,20 @@
 //! The server's side of the operator socket.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use axum::extract::connect_info::Connected;
-use axum::extract::{ConnectInfo, Query, State};
+use axum::extract::{ConnectInfo, Query, Request, State};
 use axum::http::StatusCode;
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::serve::IncomingStream;
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use serde::Deserialize;
 use tokio::net::UnixListener;
 use tokio::sync::oneshot;
 
+use super::gate::{Gate, Operators, Peer};
 use super::protocol::{ACT, AGENTS, About, ActBody, Agents, Problem, SUPERVISOR};
 use super::steps::{self, OrderBody, Ordered, SAGA_ORDER};
 use crate::chaosing::{AbortBody, CHAOS_ABORT, CHAOS_RUN, Chaos};
@@ -30,19 +29,9 @@ use crate::sagas::host::saga_code;
 use crate::sagas::hosted::Sagas;
 use crate::store::Store;
 
-/// Who may use the socket besides uid 0 and the supervisor's own uid.
-#[derive(Debug, Clone, Default)]
-pub struct Operators {
-    /// Users.
-    pub uids: BTreeSet<u32>,
-    /// Groups (the peer's primary group: the kernel passes no others).
-    pub gids: BTreeSet<u32>,
-}
-
 #[derive(Debug, Clone)]
 struct Shared {
     handle: Handle,
-    operators: Arc<Operators>,
     about: Arc<About>,
     chaos: Chaos,
     sagas: Sagas,
@@ -65,21 +54,6 @@ pub struct Answers {
     pub reloader: Reloader,
     /// For the audit log.
     pub store: Store,
-}
-
-/// Who is at the other end, by the kernel's word (SO_PEERCRED).
-#[derive(Debug, Clone, Copy)]
-struct Peer {
-    uid: Option<u32>,
-    gid: Option<u32>,
-}
-
-impl Connected<IncomingStream<'_, UnixListener>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
-        // No credentials, no rights: every check below fails on None.
-        let credentials = stream.io().peer_cred().ok();
-        Peer { uid: credentials.map(|c| c.uid()), gid: credentials.map(|c| c.gid()) }
-    }
 }
 
 /// A bound operator socket; the file goes when this is dropped.
@@ -107,7 +81,7 @@ impl Socket {
             _ => {}
         }
         let listener = UnixListener::bind(path).map_err(at)?;
-        let mode = if operators.uids.is_empty() && operators.gids.is_empty() { 0o600 } else { 0o666 };
+        let mode = if operators.is_empty() { 0o600 } else { 0o666 };
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(at)?;
         Ok(Socket { listener: Some(listener), path: path.to_owned(), closes: None })
     }
@@ -126,8 +100,7 @@ impl Socket {
     pub async fn serve(mut self, operators: Operators, answers: Answers) -> io::Result<()> {
         let Some(listener) = self.listener.take() else { return Ok(()) };
         let Answers { handle, about, chaos, sagas, reloader, store } = answers;
-        let (operators, about) = (Arc::new(operators), Arc::new(about));
-        let shared = Shared { handle, operators, about, chaos, sagas, store, reloader };
+        let shared = Shared { handle, about: Arc::new(about), chaos, sagas, store, reloader };
         let router = Router::new()
             .route(AGENTS, get(agents))
             .route(ACT, post(act))
@@ -137,6 +110,8 @@ impl Socket {
             .route(CHAOS_RUN, post(chaos_run))
             .route(CHAOS_ABORT, post(chaos_abort))
             .route(SAGA_ORDER, post(saga_order))
+            // Before any body is read: a stranger's is none of our business.
+            .layer(axum::middleware::from_fn(operators_only))
             .with_state(shared);
         let closes = self.closes.take();
         let closed = async move {
@@ -146,7 +121,9 @@ impl Socket {
                 None => std::future::pending().await,
             }
         };
-        axum::serve(listener, router.into_make_service_with_connect_info::<Peer>()).with_graceful_shutdown(closed).await
+        axum::serve(Gate::new(listener, operators), router.into_make_service_with_connect_info::<Peer>())
+            .with_graceful_shutdown(closed)
+            .await
     }
 }
 
@@ -157,20 +134,18 @@ impl Drop for Socket {
     }
 }
 
-/// The peer's uid if it may ask; else the answer to give.
-fn check(shared: &Shared, peer: Peer) -> Result<u32, Box<Response>> {
-    let ours = nix::unistd::geteuid().as_raw();
-    let operators = &shared.operators;
-    match peer.uid {
-        Some(uid) if uid == 0 || uid == ours || operators.uids.contains(&uid) => Ok(uid),
-        Some(uid) if peer.gid.is_some_and(|gid| operators.gids.contains(&gid)) => Ok(uid),
-        _ => Err(Box::new(problem(
-            StatusCode::FORBIDDEN,
-            "only operators may use this socket: root, the supervisor's own user, and those in the operator's file"
-                .to_owned(),
-            exit::REFUSED,
-        ))),
-    }
+/// An operator's uid, known to every handler behind [`operators_only`].
+#[derive(Debug, Clone, Copy)]
+struct By(u32);
+
+async fn operators_only(ConnectInfo(peer): ConnectInfo<Peer>, mut request: Request, next: Next) -> Response {
+    let Some(uid) = peer.0 else {
+        let text =
+            "only operators may use this socket: root, the supervisor's own user, and those in the operator's file";
+        return problem(StatusCode::FORBIDDEN, text.to_owned(), exit::REFUSED);
+    };
+    request.extensions_mut().insert(By(uid));
+    next.run(request).await
 }
 
 fn problem(status: StatusCode, error: String, exit_code: u8) -> Response {
@@ -197,14 +172,7 @@ struct Which {
     agent: Option<String>,
 }
 
-async fn agents(
-    State(shared): State<Shared>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
-    Query(which): Query<Which>,
-) -> Response {
-    if let Err(response) = check(&shared, peer) {
-        return *response;
-    }
+async fn agents(State(shared): State<Shared>, Query(which): Query<Which>) -> Response {
     let steps = steps::statuses(&shared.sagas, which.agent.as_deref());
     let answer = match &which.agent {
         Some(_) if !steps.is_empty() => Ok(Vec::new()),
@@ -216,15 +184,7 @@ async fn agents(
     }
 }
 
-async fn act(
-    State(shared): State<Shared>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
-    Json(body): Json<ActBody>,
-) -> Response {
-    let by = match check(&shared, peer) {
-        Ok(uid) => uid,
-        Err(response) => return *response,
-    };
+async fn act(State(shared): State<Shared>, Extension(By(by)): Extension<By>, Json(body): Json<ActBody>) -> Response {
     match act_on(&shared, body, by).await {
         Ok(agents) => Json(Agents { agents, supervisor: Some(shared.about.as_ref().clone()) }).into_response(),
         Err(refusal) => refused(&refusal),
@@ -251,13 +211,9 @@ async fn act_on(shared: &Shared, body: ActBody, by: u32) -> Result<Vec<AgentStat
 
 async fn saga_order(
     State(shared): State<Shared>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
+    Extension(By(by)): Extension<By>,
     Json(body): Json<OrderBody>,
 ) -> Response {
-    let by = match check(&shared, peer) {
-        Ok(uid) => uid,
-        Err(response) => return *response,
-    };
     let (id, command) = body.command(by);
     match shared.sagas.command(&id, command).await {
         Ok(()) => Json(Ordered { driven: shared.sagas.driven().contains(&id) }).into_response(),
@@ -265,11 +221,7 @@ async fn saga_order(
     }
 }
 
-async fn govern(State(shared): State<Shared>, ConnectInfo(peer): ConnectInfo<Peer>, Json(ask): Json<Ask>) -> Response {
-    let by = match check(&shared, peer) {
-        Ok(uid) => uid,
-        Err(response) => return *response,
-    };
+async fn govern(State(shared): State<Shared>, Extension(By(by)): Extension<By>, Json(ask): Json<Ask>) -> Response {
     match shared.handle.govern(ask, by).await {
         Ok(answer) => Json(answer).into_response(),
         Err(refusal) => refused(&refusal),
@@ -278,13 +230,9 @@ async fn govern(State(shared): State<Shared>, ConnectInfo(peer): ConnectInfo<Pee
 
 async fn reload(
     State(shared): State<Shared>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
+    Extension(By(by)): Extension<By>,
     Json(body): Json<ReloadBody>,
 ) -> Response {
-    let by = match check(&shared, peer) {
-        Ok(uid) => uid,
-        Err(response) => return *response,
-    };
     match shared.reloader.reload(body, by).await {
         Ok(difference) => Json(difference).into_response(),
         Err(error) => problem(StatusCode::CONFLICT, error.to_string(), error.exit_code()),
@@ -293,13 +241,9 @@ async fn reload(
 
 async fn chaos_run(
     State(shared): State<Shared>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
+    Extension(By(by)): Extension<By>,
     Json(spec): Json<agt_chaos::spec::Spec>,
 ) -> Response {
-    let by = match check(&shared, peer) {
-        Ok(uid) => uid,
-        Err(response) => return *response,
-    };
     match shared.chaos.run(&spec, by).await {
         Ok(report) => Json(report).into_response(),
         Err(error) => problem(StatusCode::CONFLICT, error.to_string(), error.exit_code()),
@@ -308,22 +252,15 @@ async fn chaos_run(
 
 async fn chaos_abort(
     State(shared): State<Shared>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
+    Extension(By(by)): Extension<By>,
     Json(body): Json<AbortBody>,
 ) -> Response {
-    let by = match check(&shared, peer) {
-        Ok(uid) => uid,
-        Err(response) => return *response,
-    };
     match shared.chaos.abort(&body.reason, by) {
         Ok(aborted) => Json(aborted).into_response(),
         Err(error) => problem(StatusCode::CONFLICT, error.to_string(), error.exit_code()),
     }
 }
 
-async fn supervisor(State(shared): State<Shared>, ConnectInfo(peer): ConnectInfo<Peer>) -> Response {
-    match check(&shared, peer) {
-        Ok(_) => Json(shared.about.as_ref().clone()).into_response(),
-        Err(response) => *response,
-    }
+async fn supervisor(State(shared): State<Shared>) -> Response {
+    Json(shared.about.as_ref().clone()).into_response()
 }

@@ -60,8 +60,9 @@ pub fn line(saga: &str, record: &Record, color: Color) -> Option<String> {
             let wait = (retry.due - record.at).max(0);
             (retry.step.as_str(), format!("is tried again in {:.1} s", wait as f64 / 1000.0), None)
         }
-        Event::GaveUp(gave) if gave.effect == Effect::Unknown => {
-            (gave.step.as_str(), format!("given up, its effect unknown: {}", gave.why), Some(RED))
+        Event::GaveUp(gave) => {
+            let effect = if gave.effect == Effect::Unknown { ", its effect unknown" } else { "" };
+            (gave.step.as_str(), format!("given up{effect}: {}", gave.why), Some(RED))
         }
         Event::Unwinding(because) | Event::Halted(because) => {
             let why = match because {

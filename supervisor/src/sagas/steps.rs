@@ -252,9 +252,8 @@ fn outcome(gone: Gone, struck: Option<String>, stdout: &Tail, stderr: &Tail) -> 
             StepOutcome::ended(Ending::Exited(libc::WEXITSTATUS(usage.status)))
         }
         Exit::Ended(usage) => StepOutcome::ended(Ending::Signalled(libc::WTERMSIG(usage.status))),
-        Exit::Taken => {
-            StepOutcome::ended(Ending::Killed { reason: "ended from outside".to_owned(), again: Again::Yes })
-        }
+        // The init went with it, so nobody saw its status; only SIGKILL takes an init. Not its own doing, so no violation.
+        Exit::Taken => StepOutcome::ended(Ending::Signalled(libc::SIGKILL)),
     };
     outcome.note = Some(stderr.text()).filter(|note| !note.is_empty());
     outcome

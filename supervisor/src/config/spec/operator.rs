@@ -20,7 +20,7 @@ pub struct OperatorSpec {
     pub version: Version,
     /// `operator`.
     pub kind: OperatorKind,
-    /// Who may command the supervisor, besides root and the user that runs it.
+    /// Who may command the supervisor, besides root and the user that runs it. Read when the supervisor starts.
     #[serde(default)]
     pub operators: Operators,
     /// What this host is for. Default production: no chaos experiment runs there.
