@@ -1,5 +1,6 @@
 //! What single faults do to an agent, how it is seen, and that they cost it nothing that isn't its own.
 
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::chaos::{Scene, pending_undos, report};
@@ -263,4 +264,27 @@ fn what_needs_a_cgroup_acts_where_there_is_one_and_says_so_where_there_is_none()
     } else {
         assert_eq!((&report["acted"], &report["restored"]), (&"yes".into(), &"yes".into()), "{report:#}");
     }
+}
+
+#[test]
+fn what_an_operator_froze_meanwhile_stays_frozen_when_the_hang_is_undone() {
+    if !needs_root("what_an_operator_froze_meanwhile_stays_frozen_when_the_hang_is_undone") {
+        return;
+    }
+    let scene = Scene::new();
+    scene.hang_for("4s");
+    let supervisor = scene.start();
+    let client = scene.begin();
+    scene.until_frozen();
+    let frozen = scene.rig.output(["freeze", "ticker", "--reason", "a look"]);
+    assert_eq!(frozen.code, 0, "{}", frozen.stderr);
+    let before = scene.ticks();
+    let report = json(&client.wait());
+    assert_eq!(report["undo"]["state"], "undone", "{report:#}");
+    assert_eq!(scene.ticks(), before, "it has run meanwhile");
+    assert!(scene.rig.output(["ps"]).stdout.contains("frozen"), "{}", scene.rig.output(["ps"]).stdout);
+    assert_eq!(scene.rig.output(["thaw", "ticker", "--reason", "seen"]).code, 0);
+    scene.until_ticking();
+    supervisor.signal(Signal::SIGTERM);
+    supervisor.wait();
 }

@@ -107,7 +107,7 @@ fn whom_kill_all_ended_beside_a_hung_supervisor_stays_dead_until_revived() {
     let supervisor = rig.start(&file);
     let killed = kill_beside_a_hung_one(&rig, &supervisor);
     assert_eq!(killed.code, 0, "{}", killed.stderr);
-    assert!(killed.stderr.contains("hung-one stay dead"), "{}", killed.stderr);
+    assert!(killed.stderr.contains("hung-one stays dead"), "{}", killed.stderr);
     // It never answers again.
     drop(supervisor);
     let again = rig.output(["run".as_ref(), file.as_os_str()]);

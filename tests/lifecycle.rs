@@ -248,6 +248,7 @@ fn a_service_that_is_told_to_end_and_has_comes_out_with_0() {
     for (name, command) in [("stays", "[sleep, '1000']"), ("fails", "[sh, -c, 'exit 3']")] {
         let file = rig.agent(name, &format!("ring: 2\n{}command: {command}\n", effort()));
         std::fs::rename(&file, folder.join(format!("{name}.yaml"))).unwrap();
+        std::fs::create_dir(folder.join(name)).unwrap();
     }
     let service = spawn(&rig, &["serve", "--metrics", "off", folder.to_str().unwrap()]);
     until("both have been started", || {
@@ -295,6 +296,7 @@ fn two_files_of_one_name_are_refused_before_anything_starts() {
     let file = rig.agent("twin", &format!("ring: 2\n{}command: [sh, -c, 'touch started']\n", effort()));
     std::fs::copy(&file, folder.join("one.yaml")).unwrap();
     std::fs::copy(&file, folder.join("two.yaml")).unwrap();
+    std::fs::create_dir(folder.join("twin")).unwrap();
     for verb in ["run", "serve"] {
         let outcome = rig.output([verb.as_ref(), "--metrics".as_ref(), "off".as_ref(), folder.as_os_str()]);
         assert_eq!(outcome.code, 64, "{verb}: {}", outcome.stderr);

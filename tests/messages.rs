@@ -197,6 +197,24 @@ fn a_status_file_that_can_not_be_written_is_refused_before_anything_runs() {
 }
 
 #[test]
+fn run_speaks_json_beside_its_agent_when_asked() {
+    let rig = Rig::new();
+    let text = format!("{}command: [sh, -c, 'echo its own; exit 4']\nring: 2\n", crate::support::effort());
+    let file = rig.agent("a", &text);
+    let outcome = rig.output(["run".as_ref(), file.as_os_str(), "--json".as_ref()]);
+    assert_eq!((outcome.code, outcome.stdout.as_str()), (4, "its own\n"));
+    let said: Vec<serde_json::Value> = outcome
+        .stderr
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}")))
+        .collect();
+    assert!(said.iter().any(|said| said["level"] == "info" && said["text"] == "a  exited 4"), "{said:?}");
+    let bad = rig.output(["run", "nosuch.yaml", "--json"]);
+    let said: serde_json::Value = serde_json::from_str(bad.stderr.lines().next().unwrap()).unwrap();
+    assert!(bad.code == 64 && said["level"] == "error", "{said}");
+}
+
+#[test]
 fn a_status_file_is_for_one_agent() {
     let rig = Rig::new();
     let files = ["a", "b"].map(|name| rig.agent(name, "command: [sh, -c, 'touch ran']\nring: 2\n"));

@@ -19,7 +19,7 @@ fn serve(rig: &Rig) -> Supervisor {
     let operator = format!("version: 1\nkind: operator\noperators: {{users: ['{COMMANDER}'], groups: ['{GROUP}']}}\n");
     std::fs::write(rig.work.join("operator.yaml"), operator).unwrap();
     let agents = rig.work.join("agents");
-    std::fs::create_dir(&agents).unwrap();
+    std::fs::create_dir_all(agents.join("a")).unwrap();
     std::fs::write(agents.join("a.yaml"), "version: 1\nname: a\nring: 2\ncommand: [sleep, '300']\n").unwrap();
     let mut command = rig.command(["serve", "agents", "--operator", "operator.yaml", "--metrics", "off"]);
     command.stderr(Stdio::from(std::fs::File::create(rig.dir.path().join("said")).unwrap()));

@@ -13,17 +13,21 @@ use crate::support::{Outcome, Rig, Supervisor, effort, needs_root, quoted, until
 
 /// An agent that writes its word into `words` and stays.
 fn speaker(rig: &Rig, name: &str, word: &str, rest: &str) -> PathBuf {
+    std::fs::create_dir_all(rig.work.join(name)).unwrap();
     let script = format!("echo {word} >> {name}.words; trap 'exit 0' TERM; while :; do sleep 0.1; done");
-    rig.agent(name, &format!("ring: 2\n{}command: [sh, -c, {}]\n{rest}", effort(), quoted(&script)))
+    // A folder of its own, with `run` as with `serve`.
+    let head = format!("ring: 2\nworkdir: {name}\n{}", effort());
+    rig.agent(name, &format!("{head}command: [sh, -c, {}]\n{rest}", quoted(&script)))
 }
 
 /// One that also runs in R3, where an agent starts that nobody has vouched for.
 fn sleeper(rig: &Rig, name: &str) -> PathBuf {
+    std::fs::create_dir_all(rig.work.join(name)).unwrap();
     rig.agent(name, &format!("ring: 2\n{}command: [sleep, '1000']\n", effort()))
 }
 
 fn words(rig: &Rig, name: &str) -> String {
-    let text = std::fs::read_to_string(rig.work.join(format!("{name}.words"))).unwrap_or_default();
+    let text = std::fs::read_to_string(rig.work.join(name).join(format!("{name}.words"))).unwrap_or_default();
     text.lines().collect::<Vec<_>>().join(" ")
 }
 
@@ -65,7 +69,7 @@ fn vouch(rig: &Rig, file: &Path, name: &str) {
     until("it has spoken", || !words(rig, name).is_empty());
     assert_eq!(rig.output(["stop", name, "--reason", "test", "--yes"]).code, 0);
     supervisor.wait();
-    std::fs::remove_file(rig.work.join(format!("{name}.words"))).unwrap();
+    std::fs::remove_file(rig.work.join(name).join(format!("{name}.words"))).unwrap();
 }
 
 #[test]
@@ -254,6 +258,7 @@ fn a_served_folder_gains_and_loses_agents_by_reload() {
     // Another name in the same file: the old one goes, the new one comes.
     let text = std::fs::read_to_string(&stays).unwrap().replace("name: stays", "name: renamed");
     std::fs::write(&stays, text).unwrap();
+    std::fs::create_dir(rig.work.join("renamed")).unwrap();
     assert_eq!(rig.output(["reload", "--yes"]).code, 0);
     until("the renamed one runs", || pid(&rig, "renamed").is_some());
     until("the old name is forgotten", || !rig.output(["ps"]).stdout.contains("stays"));
@@ -307,8 +312,13 @@ fn a_handed_over_agent_is_read_again_as_its_own_run_read_it() {
     let supervisor = rig.start(&first);
     let script = "echo $MINE $0 >> second.words; trap 'exit 0' TERM; while :; do sleep 0.1; done";
     let text = |word: &str| {
-        format!("ring: 2\n{}command: [sh, -c, {}, {word}]\nenv: {{pass: [MINE]}}\n", effort(), quoted(script))
+        format!(
+            "ring: 2\nworkdir: second\n{}command: [sh, -c, {}, {word}]\nenv: {{pass: [MINE]}}\n",
+            effort(),
+            quoted(script)
+        )
     };
+    std::fs::create_dir(rig.work.join("second")).unwrap();
     let second = rig.agent("second", &text("one"));
     let operator = rig.dir.path().join("operator.yaml");
     let grant =
@@ -335,7 +345,7 @@ fn a_handed_over_agent_is_read_again_as_its_own_run_read_it() {
 #[test]
 fn one_that_was_started_without_a_file_has_nothing_to_be_read_again() {
     let rig = Rig::new();
-    let mut command = rig.command(["run", "--ring", "3", "--", "sleep", "1000"]);
+    let mut command = rig.command(["run", "--ring", "3", "--name", "sleep", "--", "sleep", "1000"]);
     if !crate::support::is_root() {
         // Without limits R3 can't be had in full, and a command line can't ask for less.
         return;

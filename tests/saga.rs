@@ -384,8 +384,9 @@ fn ctrl_c_of_a_handed_over_saga_stops_it_alone_and_it_can_be_taken_up_again() {
 #[test]
 fn a_saga_whose_serve_was_killed_is_finished_by_the_next_serve_without_asking() {
     let rig = Rig::new();
-    let folder = rig.work.join("agents");
-    std::fs::create_dir(&folder).unwrap();
+    // Not below the folder of the saga: nobody works in what holds the served one.
+    let folder = rig.dir.path().join("agents");
+    std::fs::create_dir_all(folder.join("busy")).unwrap();
     let agent = format!("version: 1\nname: busy\nring: 2\n{}command: [sleep, '300']\n", effort());
     std::fs::write(folder.join("busy.yaml"), agent).unwrap();
     let serve = || {

@@ -66,9 +66,8 @@ fn files_stay_small() {
 }
 
 /// Files above 400 lines before their tests, with their present size.
-const KNOWN_LARGE: [(&str, usize); 4] = [
+const KNOWN_LARGE: [(&str, usize); 3] = [
     ("supervisor/src/driver/mod.rs", 540),
-    ("supervisor/src/driver/governing.rs", 440),
     ("supervisor/src/machine/lifecycle.rs", 415),
     ("rings/src/plan/mod.rs", 420),
 ];

@@ -22,11 +22,11 @@ fn called(pid: i32) -> String {
     String::from_utf8_lossy(line.split(|b| *b == 0).next().unwrap_or_default()).into_owned()
 }
 
-fn child(of: i32, name: &str) -> Option<i32> {
+pub fn child(of: i32, name: &str) -> Option<i32> {
     children(of).into_iter().find(|pid| called(*pid) == name)
 }
 
-fn send(pid: i32, signal: Signal) {
+pub fn send(pid: i32, signal: Signal) {
     kill(Pid::from_raw(pid), signal).unwrap();
 }
 
@@ -158,4 +158,55 @@ fn clean_end_leaves_no_watchdog_and_no_group() {
     supervisor.wait();
     assert_ne!(called(watchdog), "agt-watchdog", "it ended with the supervisor");
     assert!(!tree.exists(), "its group is gone too");
+}
+
+/// The end must not come before the renewal has let go of the cgroups.
+#[test]
+fn agent_that_ends_while_the_watchdog_is_renewed_leaves_no_cgroups() {
+    if !needs_root("agent_that_ends_while_the_watchdog_is_renewed_leaves_no_cgroups") {
+        return;
+    }
+    let rig = Rig::new();
+    let marker = unique("renewed");
+    let supervisor = tree(&rig, &marker);
+    let record = rig.state.join("cgroup.json");
+    let groups: serde_json::Value = serde_json::from_slice(&std::fs::read(&record).unwrap()).unwrap();
+    let groups = folders_in(&groups);
+    assert!(groups.iter().all(|folder| std::path::Path::new(folder).exists()), "{groups:?}");
+    let pid = supervisor.pid().as_raw();
+    let (before, agent) = (children(pid), rig.ps()["agents"][0]["pid"].as_i64().unwrap());
+    send(child(pid, "agt-watchdog").expect("a watchdog"), Signal::SIGKILL);
+    // Held before it can say that it watches: the renewal lasts as long as this does. Looked for without a pause.
+    let next = loop {
+        if let Some(next) = children(pid).into_iter().find(|child| !before.contains(child)) {
+            break next;
+        }
+    };
+    send(next, Signal::SIGSTOP);
+    send(i32::try_from(agent).unwrap(), Signal::SIGKILL);
+    until("the agent is gone", || processes_with(&marker).is_empty() && children(pid).len() <= 2);
+    let waits = std::thread::spawn(move || supervisor.wait());
+    // An end that does not wait comes in this time; one that does is let go on.
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(2);
+    while !waits.is_finished() && std::time::Instant::now() < deadline {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    // Gone already where the end did not wait.
+    let _ = kill(Pid::from_raw(next), Signal::SIGCONT);
+    let outcome = waits.join().unwrap();
+    assert_eq!(outcome.code, 137, "{}", outcome.stderr);
+    assert!(!record.exists(), "the record is left: {}", outcome.stderr);
+    for folder in groups {
+        assert!(!std::path::Path::new(&folder).exists(), "{folder} is left: {}", outcome.stderr);
+    }
+}
+
+/// Every path that a record of cgroups names.
+fn folders_in(value: &serde_json::Value) -> Vec<String> {
+    match value {
+        serde_json::Value::String(text) if text.starts_with('/') => vec![text.clone()],
+        serde_json::Value::Array(all) => all.iter().flat_map(folders_in).collect(),
+        serde_json::Value::Object(all) => all.values().flat_map(folders_in).collect(),
+        _ => Vec::new(),
+    }
 }

@@ -24,7 +24,9 @@ pub const RELEASE_MARGIN: Ratio = Ratio::percent(5);
 pub enum Action {
     /// Tell somebody.
     Alert,
-    /// Let it do less per minute.
+    /// Let it do less per minute. Not among the words of a file yet: nothing counts an agent's requests before the gateway
+    /// does, and a remedy that does nothing must not be asked for.
+    #[schemars(skip)]
     Throttle,
     /// Take privileges away.
     Demote,

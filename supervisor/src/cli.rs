@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::commands;
+use crate::config::AgentName;
 use crate::control::protocol::ActWord;
 use crate::exit;
 use crate::telemetry::endpoint::Choice;
@@ -41,15 +42,18 @@ pub struct Global {
 pub enum Verb {
     /// Start agents in their rings and stay with them until they end
     #[command(
-        after_help = "Examples:\n  agt-supervise run agent.yaml\n  agt-supervise run agents/\n  agt-supervise run --ring 3 -- python3 script.py\n  agt-supervise run server.yaml --status-file end.json"
+        after_help = "Examples:\n  agt-supervise run agent.yaml\n  agt-supervise run agents/\n  agt-supervise run --ring 3 -- python3 script.py\n  agt-supervise run --ring 3 --name trial -- python3 script.py\n  agt-supervise run server.yaml --status-file end.json"
     )]
     Run(Box<RunArgs>),
     /// Start the agents of a folder and stay on as a service
-    #[command(after_help = "Example:\n  agt-supervise serve /etc/agt-supervise/agents")]
+    #[command(after_help = commands::run::SERVE_HELP)]
     Serve(ServeArgs),
     /// Check files and print the plan they resolve to; starts nothing
-    #[command(after_help = "Examples:\n  agt-supervise check agent.yaml\n  agt-supervise check agent.yaml --json")]
-    Check(CheckArgs),
+    #[command(
+        after_help = "What this host would refuse or leave out is a warning, in the words of `run`, and `host` in --json; the exit code is about the files, \
+which are checked on other hosts than they run on.\n\nExamples:\n  agt-supervise check agent.yaml\n  agt-supervise check agent.yaml --json\n  agt-supervise check --serve /srv/agents"
+    )]
+    Check(commands::check::CheckArgs),
     /// List the agents of the running supervisor
     #[command(after_help = "Examples:\n  agt-supervise ps\n  agt-supervise ps --json")]
     Ps,
@@ -118,7 +122,9 @@ pub enum Verb {
     )]
     Trust(commands::trust::TrustVerb),
     /// Attest an R0 agent's plan and program, for at most a day
-    #[command(after_help = "Example:\n  agt-supervise attest deploy --reason \"release 4.2\" --ttl 1h")]
+    #[command(
+        after_help = "Examples:\n  agt-supervise attest deploy --reason \"release 4.2\" --ttl 1h\n  agt-supervise attest deploy.yaml --reason \"release 4.2\" --ttl 1h"
+    )]
     Attest(commands::trust::AttestArgs),
     /// Run sagas: steps that either all take effect or are all undone
     #[command(
@@ -152,7 +158,7 @@ pub struct RunArgs {
     /// agent.yaml files, or folders of them
     #[arg(value_name = "FILE|FOLDER", required_unless_present = "command", conflicts_with = "command")]
     pub files: Vec<PathBuf>,
-    /// The ring for a command without a file (0 to 3), or a lower ceiling for files
+    /// The ring for a command without a file (0 to 3), or a lower ceiling for files: one above a file's own has no effect
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=3))]
     pub ring: Option<u8>,
     /// The operator's file (default: operator.yaml under /etc/agt-supervise or the user's configuration)
@@ -173,9 +179,16 @@ pub struct RunArgs {
     /// Where metrics are served.
     #[command(flatten)]
     pub metrics: MetricsArgs,
+    /// What a command without a file is called (default: its script or program and six digits for where that stands)
+    #[arg(long, value_name = "NAME", conflicts_with = "files", value_parser = agent_name)]
+    pub name: Option<AgentName>,
     /// A command to run without a file
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<String>,
+}
+
+fn agent_name(text: &str) -> Result<AgentName, String> {
+    AgentName::try_from(text.to_owned()).map_err(|bad| format!("{}; {}", bad.message, bad.instead))
 }
 
 /// Where metrics are served.
@@ -208,7 +221,7 @@ pub enum StdioChoice {
 /// `serve`.
 #[derive(Debug, Args)]
 pub struct ServeArgs {
-    /// A folder of agent.yaml files
+    /// A folder of agent.yaml files, which no agent writes: NAME works in FOLDER/NAME unless its file names a workdir
     pub folder: PathBuf,
     /// The operator's file
     #[arg(long, value_name = "FILE")]
@@ -216,20 +229,6 @@ pub struct ServeArgs {
     /// Where metrics are served.
     #[command(flatten)]
     pub metrics: MetricsArgs,
-}
-
-/// `check`.
-#[derive(Debug, Args)]
-pub struct CheckArgs {
-    /// Files to check
-    #[arg(required = true)]
-    pub files: Vec<PathBuf>,
-    /// The operator's file
-    #[arg(long, value_name = "FILE")]
-    pub operator: Option<PathBuf>,
-    /// The folder in which the agent would work
-    #[arg(long, value_name = "DIR")]
-    pub workdir: Option<PathBuf>,
 }
 
 /// `probe`.
@@ -346,6 +345,10 @@ pub fn main() -> ExitCode {
         }
     };
     let global = cli.global;
+    if global.json && matches!(cli.verb, Verb::Run(_) | Verb::Serve(_)) {
+        // Standard output is the agent's: what is for programs is what we say beside it.
+        crate::say::speak_json();
+    }
     let code = match cli.verb {
         Verb::Run(args) => commands::run::run(&global, *args),
         Verb::Serve(args) => commands::run::serve(&global, &args),

@@ -6,8 +6,8 @@
 //! here: a line goes into a bounded queue, and one thread writes it. What does not fit is dropped, counted, and said later.
 
 use std::io;
-use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -38,6 +38,14 @@ enum Message {
     Text(String),
     /// Everything before it is written: say so.
     Flush(SyncSender<()>),
+}
+
+/// Whether programs read what we say.
+static AS_JSON: AtomicBool = AtomicBool::new(false);
+
+/// From now on each message is a JSON object on a line of its own.
+pub fn speak_json() {
+    AS_JSON.store(true, Ordering::Relaxed);
 }
 
 /// Messages that found no room, since the last one that did.
@@ -81,29 +89,48 @@ pub fn flush() {
 fn write_all(messages: &Receiver<Message>) {
     while let Ok(message) = messages.recv() {
         match message {
-            Message::Text(text) => write(&text),
+            Message::Text(text) => write_stderr(formed(text).as_bytes()),
             Message::Flush(done) => {
                 let _ = done.send(());
             }
         }
         let dropped = DROPPED.swap(0, Ordering::Relaxed);
         if dropped > 0 {
-            write(&format!("warning: {dropped} messages were lost here: nobody read standard error in time\n"));
+            let text = format!("warning: {dropped} messages were lost here: nobody read standard error in time\n");
+            write_stderr(formed(text).as_bytes());
         }
     }
 }
 
-/// Writes all of it, waiting for room where there is none. A standard error that is gone swallows the rest.
-fn write(text: &str) {
-    let stderr = io::stderr();
-    let mut bytes = text.as_bytes();
+/// A text as it is written: as it stands, or as one JSON object on a line of its own.
+fn formed(text: String) -> String {
+    if !AS_JSON.load(Ordering::Relaxed) {
+        return text;
+    }
+    let text = text.trim_matches('\n');
+    let (level, text) = ["error", "refused", "warning", "note", "help"]
+        .into_iter()
+        .find_map(|level| Some((level, text.strip_prefix(level)?.strip_prefix(": ")?)))
+        .unwrap_or(("info", text));
+    format!("{}\n", serde_json::json!({ "level": level, "text": text }))
+}
+
+/// Writes to standard error. One at a time, so that what an agent prints there and what we say don't run into each other.
+pub(crate) fn write_stderr(bytes: &[u8]) {
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    write(io::stderr().as_fd(), bytes);
+}
+
+/// Writes all of it, waiting for room where there is none. A descriptor whose other end is gone swallows the rest.
+pub(crate) fn write(to: BorrowedFd<'_>, mut bytes: &[u8]) {
     while !bytes.is_empty() {
-        match nix::unistd::write(stderr.as_fd(), bytes) {
+        match nix::unistd::write(to, bytes) {
             Ok(written) => bytes = &bytes[written..],
             Err(nix::errno::Errno::EINTR) => {}
             // Somebody who shares it has made it non-blocking.
             Err(nix::errno::Errno::EAGAIN) => {
-                let mut fds = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
+                let mut fds = [PollFd::new(to, PollFlags::POLLOUT)];
                 let _ = poll(&mut fds, PollTimeout::NONE);
                 if fds[0].revents().is_some_and(|events| !events.contains(PollFlags::POLLOUT)) {
                     return;

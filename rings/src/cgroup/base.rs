@@ -224,6 +224,12 @@ pub fn names_in(agents: &Tree) -> Result<Vec<String>> {
     Ok(names)
 }
 
+/// The group that was made under one of [`names_in`]'s names.
+#[must_use]
+pub fn group_in(agents: &Tree, name: &str) -> Tree {
+    agents.child(&format!("{}{name}", group::PREFIX))
+}
+
 /// Ends and removes everything in a base that an earlier supervisor recorded, wherever it ran then (another login session,
 /// say). Its own leaf included: it is dead, or we would not hold its lock.
 ///

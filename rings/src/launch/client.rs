@@ -2,17 +2,20 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use super::ahead::{Ahead, Ready};
+use super::held::Process;
 use super::payload;
 use super::protocol::{Descriptors, From, LAUNCHER_NAME, Reply, Request, SLOTS};
 use super::running::{Handed, LAUNCH_TIMEOUT, LaunchError, Prepared, Running, await_start, readable, start_prepared};
 use super::streams::Streams;
+use super::talk::Talk;
 use crate::cgroup;
 use crate::host::{Controllers, Host, Privilege, Tree};
 use crate::plan::{self, Plan, Refused, Root, SystemTrees};
@@ -23,8 +26,8 @@ use crate::sys::fdpass;
 /// The launcher process.
 #[derive(Debug)]
 pub struct Launcher {
-    socket: Mutex<OwnedFd>,
-    child: Mutex<Child>,
+    talk: Mutex<Talk>,
+    process: Process,
     host: Host,
     system: SystemTrees,
     cookie: ExecCookie,
@@ -49,6 +52,7 @@ impl Launcher {
     pub fn start(controllers: Controllers) -> Result<Launcher, LaunchError> {
         let at = |doing| move |source| LaunchError::Launcher { doing, source };
         let (ours, theirs) = fdpass::pair().map_err(at("making its socket"))?;
+        let talk = Talk::new(ours, LAUNCH_TIMEOUT).map_err(at("making its socket"))?;
         let child = Command::new("/proc/self/exe")
             .arg0(LAUNCHER_NAME)
             .env_clear()
@@ -58,20 +62,28 @@ impl Launcher {
             .current_dir("/")
             .spawn()
             .map_err(at("starting it"))?;
-        let reply = ask(ours.as_fd(), &Request::Detect).map_err(at("asking what this host offers"))?;
+        let process = Process::hold(child).map_err(at("getting hold of it"))?;
+        // Let go of before the process is, wherever this fails: it is what the process ends for.
+        let mut talk = talk;
+        let reply = talk.ask(|id| Request::Detect { id }).map_err(at("asking what this host offers"))?;
         let Reply::Host(mut host, system) = reply else {
             return Err(at("asking what this host offers")(unexpected(&reply)));
         };
         host.controllers = controllers;
         let cookie = ExecCookie::new(random().map_err(at("asking for random bits"))?);
-        Ok(Launcher {
-            socket: Mutex::new(ours),
-            child: Mutex::new(child),
-            host: *host,
-            system,
-            cookie,
-            kept: Mutex::default(),
-        })
+        Ok(Launcher { talk: Mutex::new(talk), process, host: *host, system, cookie, kept: Mutex::default() })
+    }
+
+    /// A descriptor that is readable once the launcher is gone, and with it every agent that it started.
+    #[must_use]
+    pub fn gone(&self) -> BorrowedFd<'_> {
+        self.process.gone()
+    }
+
+    /// Whether it is gone.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        readable(self.gone(), Duration::ZERO).unwrap_or(true)
     }
 
     /// What this host offers.
@@ -83,7 +95,7 @@ impl Launcher {
     /// The launcher's pid: it belongs to the supervisor's own cgroup.
     #[must_use]
     pub fn pid(&self) -> u32 {
-        self.child.lock().unwrap_or_else(PoisonError::into_inner).id()
+        self.process.id()
     }
 
     /// Makes a plan for this host.
@@ -102,11 +114,13 @@ impl Launcher {
     /// When one of them can't be looked at.
     pub fn inspect(&self, paths: &[PathBuf]) -> Result<Vec<Tree>, LaunchError> {
         let at = |source| LaunchError::Launcher { doing: "looking at the files of the agent", source };
-        let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
-        let reply = ask(socket.as_fd(), &Request::Inspect(paths.to_vec())).map_err(at)?;
-        drop(socket);
-        let Reply::Trees(trees) = reply else { return Err(at(unexpected(&reply))) };
-        Ok(trees)
+        let mut talk = self.talk.lock().unwrap_or_else(PoisonError::into_inner);
+        let reply = talk.ask(|id| Request::Inspect { id, paths: paths.to_vec() }).map_err(at)?;
+        drop(talk);
+        match reply {
+            Reply::Trees(trees) if trees.iter().map(|tree| &tree.path).eq(paths) => Ok(trees),
+            other => Err(at(unexpected(&other))),
+        }
     }
 
     /// How much is prepared before a launch asks for it. What waits and is too much by now is let go.
@@ -163,9 +177,9 @@ impl Launcher {
         };
         let handed = Handed { fds, descriptors };
         let (slot, prepared) = {
-            let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
+            let talk = self.talk.lock().unwrap_or_else(PoisonError::into_inner);
             let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-            let slot = self.keep(socket.as_fd(), &mut kept, plan).map_err(at("handing over the plan"))?;
+            let slot = self.keep(talk.socket(), &mut kept, plan).map_err(at("handing over the plan"))?;
             (slot, kept.ready.take(slot))
         };
         let prepared = prepared.map(|channel| start_prepared(channel, &handed, plan));
@@ -183,13 +197,13 @@ impl Launcher {
         let mut fds = vec![theirs.as_raw_fd()];
         fds.extend_from_slice(&handed.fds);
         {
-            let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
+            let talk = self.talk.lock().unwrap_or_else(PoisonError::into_inner);
             let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
             // Again: without the lock the slot may have been given to another plan.
-            let slot = self.keep(socket.as_fd(), &mut kept, plan).map_err(at("handing over the plan"))?;
+            let slot = self.keep(talk.socket(), &mut kept, plan).map_err(at("handing over the plan"))?;
             let from = if kept.ahead == Ahead::Nothing { From::Nothing } else { From::Layers };
             let request = Request::Launch { slot, from, descriptors: handed.descriptors };
-            payload::send(socket.as_fd(), &request, &fds).map_err(at("asking for a launch"))?;
+            payload::send(talk.socket(), &request, &fds).map_err(at("asking for a launch"))?;
         }
         drop(theirs);
         await_start(ours, plan)
@@ -197,7 +211,7 @@ impl Launcher {
 
     /// Has an init prepared for the plan's next launch. Nothing depends on it: what fails here is made at that launch.
     fn prepare_next(&self, slot: u8, plan: &Plan) {
-        let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
+        let talk = self.talk.lock().unwrap_or_else(PoisonError::into_inner);
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let Ahead::Inits(most) = kept.ahead else { return };
         let known = kept.plans.get(usize::from(slot)).is_some_and(|known| known.as_ref() == Some(plan));
@@ -205,7 +219,7 @@ impl Launcher {
             return;
         }
         let Ok((ours, theirs)) = fdpass::pair() else { return };
-        if payload::send(socket.as_fd(), &Request::Prepare { slot }, &[theirs.as_raw_fd()]).is_ok() {
+        if payload::send(talk.socket(), &Request::Prepare { slot }, &[theirs.as_raw_fd()]).is_ok() {
             kept.ready.keep(slot, ours, most);
         }
     }
@@ -236,25 +250,9 @@ fn unexpected(reply: &Reply) -> io::Error {
     }
 }
 
-fn ask(socket: BorrowedFd<'_>, request: &Request) -> io::Result<Reply> {
-    payload::send(socket, request, &[])?;
-    if !readable(socket, LAUNCH_TIMEOUT)? {
-        return Err(io::ErrorKind::TimedOut.into());
-    }
-    let Some((bytes, fds)) = fdpass::receive(socket)? else {
-        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the launcher has ended"));
-    };
-    Ok(serde_json::from_slice(&payload::read(bytes, fds)?.0)?)
-}
-
 impl Drop for Launcher {
     fn drop(&mut self) {
-        // Closing the socket ends the launcher, and its death ends every init. Then it is reaped.
-        let (closed, _) = match fdpass::pair() {
-            Ok(pair) => pair,
-            Err(_) => return,
-        };
-        *self.socket.lock().unwrap_or_else(PoisonError::into_inner) = closed;
-        let _ = self.child.lock().unwrap_or_else(PoisonError::into_inner).wait();
+        // The end of the talk ends the launcher, and its death ends every init. Then `process` reaps it.
+        self.talk.lock().unwrap_or_else(PoisonError::into_inner).hang_up();
     }
 }

@@ -24,6 +24,7 @@ mod child;
 mod client;
 mod detect;
 mod given;
+mod held;
 mod init;
 mod payload;
 mod protocol;
@@ -33,6 +34,7 @@ mod rules;
 mod running;
 mod server;
 mod streams;
+mod talk;
 
 pub use ahead::{Ahead, READY_MAX};
 pub use alone::Alone;

@@ -17,9 +17,9 @@ pub(super) const SLOTS: u8 = 32;
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Request {
     /// What does this host offer? Answered by [`Reply::Host`].
-    Detect,
+    Detect { id: u64 },
     /// Who owns these trees, and can they be id-mapped? Answered by [`Reply::Trees`].
-    Inspect(Vec<PathBuf>),
+    Inspect { id: u64, paths: Vec<PathBuf> },
     /// Keep a plan under a number, in place of the one that had it.
     Keep { slot: u8, plan: Box<Plan> },
     /// Start the plan kept in `slot`; descriptors: channel, stdin, stdout, stderr, then what `descriptors` says. Answered on
@@ -56,6 +56,15 @@ pub(super) struct Descriptors {
 }
 
 /// Launcher to supervisor.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Answer {
+    /// Of the request: an answer that comes too late is known by it.
+    pub(super) id: u64,
+    /// The answer.
+    pub(super) reply: Reply,
+}
+
+/// What a request is answered with.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Reply {
     /// To [`Request::Detect`].

@@ -68,6 +68,7 @@ pub struct Running {
     listeners: Vec<TcpListener>,
     checker: Option<Checker>,
     pid: i32,
+    nested: bool,
 }
 
 /// How an agent's main process ended.
@@ -122,6 +123,12 @@ impl Running {
     /// ESRCH once it has ended.
     pub fn kill_init(&self) -> io::Result<()> {
         process::pidfd_send_signal(self.init.as_fd(), libc::SIGKILL)
+    }
+
+    /// Whether the init is one of a PID namespace, so that nothing of the tree outlives it.
+    #[must_use]
+    pub fn is_nested(&self) -> bool {
+        self.nested
     }
 
     /// Blocks until the init has ended: with it, in a PID namespace, the whole tree.
@@ -202,7 +209,8 @@ fn await_word(channel: OwnedFd, plan: &Plan) -> Result<Option<Running>, LaunchEr
                 return Err(at(io::Error::new(io::ErrorKind::InvalidData, "listeners or the checker are missing")));
             }
             let pid = process::pid_of(agent.as_fd()).map_err(at)?;
-            Ok(Some(Running { channel, init, agent, listeners, checker, pid }))
+            let nested = plan.namespaces & libc::CLONE_NEWPID != 0;
+            Ok(Some(Running { channel, init, agent, listeners, checker, pid, nested }))
         }
         Word::Failed(failure) => Err(failure.into()),
         Word::Stale => Ok(None),

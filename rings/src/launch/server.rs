@@ -16,7 +16,7 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction
 
 use super::ahead::READY_MAX;
 use super::given::{Given, Help, Wiring};
-use super::protocol::{Descriptors, Failure, From, LAUNCHER_NAME, Reply, Request, Word};
+use super::protocol::{Answer, Descriptors, Failure, From, LAUNCHER_NAME, Reply, Request, Word};
 use super::root::{HostView, Kept};
 use super::{detect, init, payload};
 use crate::host::Privilege;
@@ -44,6 +44,8 @@ pub fn become_launcher_if_asked() {
 fn serve() -> io::Result<()> {
     // An exec of /proc/self/exe leaves `exe` there, which tells nobody anything.
     process::set_name(c"agt-launcher")?;
+    // Roots are made of folders that other uids walk through, and agents start alike whoever starts the supervisor.
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     // A Ctrl-C at the terminal is the supervisor's to interpret.
     nix::unistd::setsid()?;
     let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::SA_NOCLDWAIT, SigSet::empty());
@@ -85,14 +87,14 @@ fn serve() -> io::Result<()> {
         let Some((bytes, fds)) = fdpass::receive(socket)? else { return Ok(()) };
         let (request, fds) = payload::read(bytes, fds)?;
         match serde_json::from_slice(&request)? {
-            Request::Detect => {
+            Request::Detect { id } => {
                 let (host, system) = detect::host(privilege);
-                payload::send(socket, &Reply::Host(Box::new(host), system), &[])?;
+                payload::send(socket, &Answer { id, reply: Reply::Host(Box::new(host), system) }, &[])?;
             }
-            Request::Inspect(paths) => {
+            Request::Inspect { id, paths } => {
                 let trees: Result<Vec<_>, String> =
                     paths.iter().map(|path| detect::tree(path, privilege, &mut bench.maps)).collect();
-                payload::send(socket, &trees.map_or_else(Reply::Failed, Reply::Trees), &[])?;
+                payload::send(socket, &Answer { id, reply: trees.map_or_else(Reply::Failed, Reply::Trees) }, &[])?;
             }
             Request::Keep { slot, plan } => {
                 let index = usize::from(slot);

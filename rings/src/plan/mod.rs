@@ -4,6 +4,8 @@
 //! launcher performs it step by step and any step that fails ends the launch.
 
 mod control;
+#[cfg(test)]
+mod identity_tests;
 mod mounts;
 mod protections;
 
@@ -208,7 +210,8 @@ const HOST_NAMESPACES: i32 = libc::CLONE_NEWNS | libc::CLONE_NEWPID;
 /// `cookie` is the supervisor's secret for its own exec.
 ///
 /// # Errors
-/// [`Refused`] with every gap when the spec asks for `required` enforcement and the host can't give it.
+/// [`Refused`] with every gap when the spec asks for `required` enforcement and the host can't give it; whatever it asks for
+/// when `trees` lacks one of its files: what is not known of a tree must not be taken for "no map needed".
 pub fn compile(
     spec: &Spec,
     host: &Host,
@@ -216,6 +219,9 @@ pub fn compile(
     system: &SystemTrees,
     cookie: ExecCookie,
 ) -> Result<Plan, Refused> {
+    if let Some(gap) = protections::unknown(spec, trees) {
+        return Err(Refused { ring: spec.ring, gaps: vec![gap] });
+    }
     let definition = builtin::definition(spec.ring);
     let namespaced = host.namespaces.is_yes();
     let namespaces = match (namespaced, definition.view) {
@@ -296,7 +302,7 @@ fn identity(spec: &Spec, host: &Host, trees: &[Tree]) -> Option<Ids> {
         return None;
     }
     match spec.user {
-        User::Fixed { uid, gid } => Some(Ids { uid, gid }),
+        User::Fixed { uid, gid } => Some(Ids { uid, gid: group(uid, gid, spec) }),
         User::Own if spec.ring == Ring::R0 => None,
         User::Own => {
             // Where a writable tree's file system has no id-mapped mounts, only its owner can write there; but never as root.
@@ -306,12 +312,17 @@ fn identity(spec: &Spec, host: &Host, trees: &[Tree]) -> Option<Ids> {
                 .filter(|rule| rule.access == crate::spec::Access::Write)
                 .filter_map(|rule| trees.iter().find(|tree| tree.path == rule.path))
                 .find(|tree| !tree.id_map.is_yes() && tree.uid != 0);
-            Some(
-                unmapped
-                    .map_or(Ids { uid: spec.own_id, gid: spec.own_id }, |tree| Ids { uid: tree.uid, gid: tree.gid }),
-            )
+            Some(unmapped.map_or(Ids { uid: spec.own_id, gid: spec.own_id }, |tree| Ids {
+                uid: tree.uid,
+                gid: group(tree.uid, tree.gid, spec),
+            }))
         }
     }
+}
+
+/// Never the group of root for who is not root: files of the system's own are open to it. A group that nobody else has instead.
+fn group(uid: u32, gid: u32, spec: &Spec) -> u32 {
+    if uid != 0 && gid == 0 { spec.own_id } else { gid }
 }
 
 fn filters(ring: Ring, namespaced: bool, cookie: ExecCookie) -> Option<seccomp::Filters> {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Ids, Mount, SystemEntry, SystemTrees};
+use super::{Ids, Mount, Plan, Root, SystemEntry, SystemTrees};
 use crate::builtin::{self, Definition};
 use crate::host::Tree;
 use crate::spec::{Access, FileRule, Spec};
@@ -16,6 +16,20 @@ pub(super) fn belongs(path: &Path, definition: &Definition) -> bool {
     } else {
         // A whole /etc is shown instead of its parts.
         only_more || !path.starts_with("/etc")
+    }
+}
+
+impl Plan {
+    /// What exists inside its writable trees and is read-only all the same.
+    pub fn protected(&self) -> impl Iterator<Item = &Path> {
+        let mounts = match &self.root {
+            Root::Built { mounts, .. } => mounts.as_slice(),
+            Root::Host { .. } | Root::Unchanged => &[],
+        };
+        mounts.iter().filter_map(|mount| match mount {
+            Mount::Protect { target } => Some(target.as_path()),
+            _ => None,
+        })
     }
 }
 

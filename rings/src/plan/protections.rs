@@ -41,6 +41,17 @@ pub(super) fn judge(definition: &Definition, facts: &Facts<'_>) -> (Vec<Enforced
     (enforced, gaps)
 }
 
+/// The first of a spec's trees of which nothing is known: neither whose it is nor whether it can be mapped.
+pub(super) fn unknown(spec: &Spec, trees: &[Tree]) -> Option<Gap> {
+    let rule = spec.files.iter().find(|rule| !trees.iter().any(|tree| tree.path == rule.path))?;
+    Some(Gap {
+        protection: Protection::OwnIdentity,
+        reason: format!("can't be judged: nothing is known of {}", rule.path.display()),
+        help: "this is a mistake of the supervisor's: please report it".to_owned(),
+        controller: None,
+    })
+}
+
 fn missing_controller(protection: Protection, host: &Host) -> Option<MissingController> {
     let controllers = &host.controllers;
     let (name, support) = match protection {
@@ -201,15 +212,25 @@ fn own_identity(facts: &Facts<'_>) -> Judgement {
                 None => Ok(vec!["uid of its own".into(), "id-mapped mount".into()]),
                 Some(tree) => Err((
                     format!(
-                        "needs an id-mapped mount of {}, which {} can't have here ({})",
+                        "needs an id-mapped mount of {}, which {} can't have here ({}){}",
                         tree.path.display(),
                         tree.filesystem,
-                        tree.id_map.reason().unwrap_or("refused")
+                        tree.id_map.reason().unwrap_or("refused"),
+                        without_roots_group(tree)
                     ),
                     "move the workdir to ext4, xfs or btrfs".to_owned(),
                 )),
             }
         }
+    }
+}
+
+/// What a folder's owner can't reach in it without the folder's group, which is root's and no agent's.
+fn without_roots_group(tree: &Tree) -> &'static str {
+    if tree.uid != 0 && tree.gid == 0 {
+        "; its owner would work there without its group, root's, so what only that group may reach stays closed"
+    } else {
+        ""
     }
 }
 
@@ -309,7 +330,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use crate::builtin;
     use crate::capability::Capabilities;
-    use crate::host::{Controllers, Host, Privilege, Support};
+    use crate::host::{Controllers, Host, Privilege, Support, Tree};
     use crate::plan::{Mount, Plan, Root, SystemTrees, compile};
     use crate::report::Protection;
     use crate::ring::Ring;
@@ -352,7 +373,20 @@ mod tests {
             terminal: Terminal::None,
             check: None,
         };
-        compile(&spec, &host, &[], &SystemTrees::default(), ExecCookie::new(1)).unwrap()
+        let tree = Tree {
+            path: "/var/tmp/w".into(),
+            uid: 1000,
+            gid: 1000,
+            id_map: Support::No { reason: "test".to_owned() },
+            filesystem: "ext4".to_owned(),
+        };
+        let plan = |trees: &[Tree]| compile(&spec, &host, trees, &SystemTrees::default(), ExecCookie::new(1));
+        // Of another tree, or of none: refused, best effort or not.
+        let other = Tree { path: "/var/tmp/v".into(), ..tree.clone() };
+        for trees in [&[][..], &[other]] {
+            assert!(plan(trees).unwrap_err().to_string().contains("nothing is known of /var/tmp/w"));
+        }
+        plan(&[tree]).unwrap()
     }
 
     fn missing(plan: &Plan) -> Vec<Protection> {

@@ -19,6 +19,7 @@ mod controls;
 mod decoys;
 mod judge;
 mod launched;
+pub mod outlook;
 mod output;
 mod scene;
 mod session;

@@ -12,7 +12,7 @@
 //!     period: 7d
 //!     trips: { high: 3, window: 1h }
 //!     remedies:
-//!       - { on: budget, below: 50%, action: throttle }
+//!       - { on: budget, below: 50%, action: demote }
 //!       - { on: page, action: demote }
 //!       - { on: trip, action: kill }
 //! ```

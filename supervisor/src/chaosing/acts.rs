@@ -133,6 +133,12 @@ fn way_back_from_pressing(all: &[Act], group: &Group) -> Result<(Vec<UndoEntry>,
     Ok((entries, Some(hog)))
 }
 
+/// Whether an entry lets an agent's tasks run again.
+pub(super) fn is_thaw(entry: &UndoEntry) -> bool {
+    let UndoEntry::WriteFile { path, .. } = entry else { return false };
+    path.file_name().is_some_and(|name| name == "freezer.state" || name == "cgroup.freeze")
+}
+
 /// Does one act.
 pub(super) fn perform(act: &Act, group: &Group, hog: Option<&mut Hog>) -> Result<(), TargetError> {
     let tree = group.tree();

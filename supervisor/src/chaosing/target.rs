@@ -308,7 +308,14 @@ impl Target for AgentTarget {
             prepared.ending = Ending::Yes;
             was_killed
         };
-        let undo = &saga_steps::undo(self.scene().await.ok().as_ref(), undo);
+        let mut undo = saga_steps::undo(self.scene().await.ok().as_ref(), undo);
+        // Not by the file: an operator or a quarantine may hold the agent by now, which only the loop knows.
+        let entries = undo.entries.len();
+        undo.entries.retain(|entry| !acts::is_thaw(entry));
+        if undo.entries.len() < entries {
+            self.order(Order::EndHang).await?;
+        }
+        let undo = &undo;
         let outcomes = replay::apply(undo, &boot);
         let mut left = Vec::new();
         for (entry, outcome) in undo.entries.iter().zip(outcomes) {

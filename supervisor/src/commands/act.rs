@@ -17,6 +17,8 @@ use crate::govern::kill_mark::{self, KillMark};
 
 /// How long a supervisor may take to kill everything before it is taken for hung: a kill takes milliseconds.
 const SUPERVISOR_WITHIN: std::time::Duration = std::time::Duration::from_secs(2);
+/// How long it may take to kill one agent: after a moment it does so past whatever holds it up, and says so.
+const ONE_WITHIN: std::time::Duration = std::time::Duration::from_secs(4);
 /// How long the kill of a hung supervisor's agents may take.
 const KILL_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
 
@@ -28,22 +30,26 @@ pub fn act(global: &Global, args: &ActArgs, act: ActWord) -> Outcome {
     let dirs = dirs(global)?;
     confirm(args, act)?;
     let body = ActBody { agent: args.agent.clone(), act, reason: args.reason.clone() };
-    let kill_all = act == ActWord::Kill && args.all;
+    // Steps have no group of their agent's name; who is hung is asked for `--all` then.
+    let agent = args.agent.as_deref();
+    let kills = act == ActWord::Kill && agent.is_none_or(|agent| !agent.contains('/'));
+    let within = if args.all { SUPERVISOR_WITHIN } else { ONE_WITHIN };
     let socket = dirs.operator_socket();
     let answered = client_runtime()?.block_on(async {
-        if kill_all {
+        if kills {
             // A hung supervisor must not keep agents alive: after this the kernel is asked without it.
-            client::post_within::<_, Agents>(&socket, ACT, &body, SUPERVISOR_WITHIN).await
+            client::post_within::<_, Agents>(&socket, ACT, &body, within).await
         } else {
             client::post::<_, Agents>(&socket, ACT, &body).await
         }
     });
     let agents = match answered {
         Ok(agents) => agents.agents,
-        Err(ClientError::Nobody { .. } | ClientError::Late(_) | ClientError::Broken(_))
-            if act == ActWord::Kill && args.all =>
-        {
-            return kill_without_supervisor(&dirs, &args.reason);
+        Err(ClientError::Nobody { .. } | ClientError::Late(_) | ClientError::Broken(_)) if kills && args.all => {
+            return kill_without_supervisor(&dirs, None, &args.reason);
+        }
+        Err(ClientError::Late(_) | ClientError::Broken(_)) if kills => {
+            return kill_without_supervisor(&dirs, agent, &args.reason);
         }
         Err(ClientError::Nobody { .. }) if act == ActWord::Revive && args.agent.is_some() => {
             let agent = args.agent.as_deref().unwrap_or_default();
@@ -92,7 +98,7 @@ fn confirm(args: &ActArgs, act: ActWord) -> Result<(), Failure> {
 }
 
 /// The supervisor is dead or hangs: its cgroups are on record, and the kernel needs no supervisor to end what is in them.
-fn kill_without_supervisor(dirs: &Dirs, reason: &str) -> Outcome {
+fn kill_without_supervisor(dirs: &Dirs, agent: Option<&str>, reason: &str) -> Outcome {
     let record = dirs.cgroup_record();
     let bytes = match std::fs::read(&record) {
         Ok(bytes) => bytes,
@@ -111,14 +117,24 @@ fn kill_without_supervisor(dirs: &Dirs, reason: &str) -> Outcome {
         eprintln!("nothing to kill: the supervisor's cgroups are gone");
         return Ok(0);
     }
-    let killed = cgroup::base::names_in(&agents).map_err(of)?;
-    let report = cgroup::Grip::open(agents).and_then(|grip| grip.kill(KILL_WITHIN)).map_err(of)?;
+    let mut killed = cgroup::base::names_in(&agents).map_err(of)?;
+    let kill = |tree| cgroup::Grip::open(tree).and_then(|grip| grip.kill(KILL_WITHIN)).map_err(of);
+    let began = std::time::Instant::now();
+    let processes = match agent {
+        None => kill(agents)?.processes,
+        Some(agent) => {
+            killed.retain(|group| agent_of(group).as_deref() == Some(agent));
+            let kills = killed.iter().map(|group| kill(cgroup::base::group_in(&agents, group)));
+            kills.map(|report| Ok(report?.processes)).sum::<Result<usize, Failure>>()?
+        }
+    };
     eprintln!(
-        "killed {} processes in {:.1} ms without the supervisor's help; verified empty",
-        report.processes,
-        report.took.as_secs_f64() * 1000.0
+        "killed {processes} {} in {:.1} ms without the supervisor's help; verified empty",
+        if processes == 1 { "process" } else { "processes" },
+        began.elapsed().as_secs_f64() * 1000.0
     );
-    let agents: Vec<String> = killed.iter().filter_map(|group| agent_of(group)).collect();
+    let mut agents: Vec<String> = killed.iter().filter_map(|group| agent_of(group)).collect();
+    agents.dedup();
     if agents.is_empty() {
         return Ok(0);
     }
@@ -130,7 +146,8 @@ fn kill_without_supervisor(dirs: &Dirs, reason: &str) -> Outcome {
         let text = format!("they are dead, but not marked so: {}", in_full(&e));
         Failure::new(e.exit_code(), text).help("a next start would start them: make room, and kill once more")
     })?;
-    eprintln!("{} stay dead until `agt-supervise revive`", mark.agents.join(", "));
+    let stay = if mark.agents.len() == 1 { "stays" } else { "stay" };
+    eprintln!("{} {stay} dead until `agt-supervise revive`", mark.agents.join(", "));
     Ok(0)
 }
 
@@ -155,12 +172,8 @@ fn done(agent: &AgentStatus, act: ActWord) -> String {
     };
     match act {
         ActWord::Kill => match &agent.kill {
-            Some(kill) if kill.verified_empty => format!(
-                "{name}  killed: {} processes in {:.1} ms, verified empty. {after}",
-                kill.processes,
-                f64::from(u32::try_from(kill.took_us).unwrap_or(u32::MAX)) / 1000.0
-            ),
-            _ => format!("{name}  killed. {after}"),
+            Some(kill) => format!("{name}  killed: {}. {after}", kill.words()),
+            None => format!("{name}  killed. {after}"),
         },
         ActWord::Stop => format!("{name}  stopped"),
         ActWord::Revive => format!("{name}  lives again"),

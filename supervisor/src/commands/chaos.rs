@@ -84,14 +84,17 @@ fn list(global: &Global) -> Outcome {
     if global.json {
         let all: Vec<Value> = catalog::TEMPLATES
             .iter()
-            .map(|template| json!({"name": template.name, "fault": template.fault, "about": template.about()}))
+            .map(|template| json!({"name": template.name, "question": template.question, "fault": template.fault, "about": template.about()}))
             .collect();
         print_json(&Value::Array(all));
         return Ok(0);
     }
     for template in catalog::TEMPLATES {
         let about = template.about();
-        print(&format!("{}\n  does   {}\n  undo   {}\n", template.name, about.does, about.undo));
+        print(&format!(
+            "{}\n  asks   {}\n  does   {}\n  undo   {}\n",
+            template.name, template.question, about.does, about.undo
+        ));
         let needs: Vec<_> = about.needs.iter().map(|need| need.describe()).collect();
         if !needs.is_empty() {
             print(&format!("  needs  {}\n", needs.join(", ")));

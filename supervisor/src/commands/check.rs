@@ -1,19 +1,44 @@
 //! `check`: what files resolve to, and everything that is wrong with them. Starts nothing.
 
 use std::io::IsTerminal;
+use std::path::PathBuf;
 
-use agt_rings::builtin;
+use agt_rings::builtin::{self, OWN_ID_BASE};
+use agt_rings::plan::{Ids, Plan, Refused};
+use agt_rings::probe::outlook::outlook;
+use agt_rings::report::in_words;
 use agt_rings::ring::Ring;
+use agt_rings::spec::{Spec, User};
 
 use serde_json::{Value, json};
 
+use super::run::files;
 use super::{Failure, Outcome, dirs, print};
-use crate::cli::{CheckArgs, Global};
+use crate::cli::Global;
 use crate::config::{
     self, AgentPlan, Color, ConfigError, Overrides, OwnFolders, Problem, RingDefaults, RingTable, Surroundings,
 };
 use crate::dirs::Dirs;
+use crate::driver::launching::in_full;
 use crate::exit;
+use crate::reloading::Served;
+
+/// `check`.
+#[derive(Debug, clap::Args)]
+pub struct CheckArgs {
+    /// Files to check
+    #[arg(required_unless_present = "serve")]
+    pub files: Vec<PathBuf>,
+    /// The files of this folder, as `serve FOLDER` resolves them
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["files", "workdir"])]
+    pub serve: Option<PathBuf>,
+    /// The operator's file
+    #[arg(long, value_name = "FILE")]
+    pub operator: Option<PathBuf>,
+    /// The folder in which the agent would work
+    #[arg(long, value_name = "DIR")]
+    pub workdir: Option<PathBuf>,
+}
 
 /// The rings' defaults, as the resolver wants them.
 fn ring_table() -> RingTable {
@@ -73,20 +98,24 @@ fn problems_json(error: &ConfigError) -> Vec<Value> {
     report.problems.iter().map(problem).collect()
 }
 
-/// Resolves each file and prints the plan.
+/// Resolves each file and prints the plan; what this host would not enforce is a warning.
 ///
 /// # Errors
 /// Everything that is wrong with the files.
 pub fn check(global: &Global, args: &CheckArgs) -> Outcome {
     let around = surroundings(&dirs(global)?)?;
-    let overrides = Overrides { workdir: args.workdir.clone(), ..Overrides::default() };
+    let (named, overrides) = match &args.serve {
+        Some(folder) => (files(std::slice::from_ref(folder))?, Served::new(folder, None, &around).overrides()),
+        None => (args.files.clone(), Overrides { workdir: args.workdir.clone(), ..Overrides::default() }),
+    };
     let mut worst = 0;
     let mut plans: Vec<AgentPlan> = Vec::new();
     let mut found: Vec<Value> = Vec::new();
-    for path in &args.files {
+    for path in &named {
         match config::load_agent(path, &around, args.operator.as_deref(), &overrides) {
             Ok(plan) => {
-                found.push(plan.to_json());
+                // Filled in below, when all of them are judged together.
+                found.push(Value::Null);
                 plans.push(plan);
             }
             Err(e) => {
@@ -95,10 +124,120 @@ pub fn check(global: &Global, args: &CheckArgs) -> Outcome {
             }
         }
     }
+    let prospects = prospects(&plans);
+    for (place, (plan, prospect)) in found.iter_mut().filter(|place| place.is_null()).zip(plans.iter().zip(&prospects))
+    {
+        *place = plan.to_json();
+        place["host"] = prospect.to_json();
+    }
     if global.json {
         print(&(serde_json::to_string_pretty(&found).map_err(|e| Failure::of(exit::BUG, &e))? + "\n"));
     } else {
-        plans.iter().for_each(|plan| print(&plan.to_string()));
+        plans.iter().zip(&prospects).for_each(|(plan, prospect)| print(&plan.page(prospect.user.as_deref())));
     }
+    plans
+        .iter()
+        .zip(&prospects)
+        .filter_map(|(plan, prospect)| prospect.warning(plan))
+        .for_each(|text| eprint!("{text}"));
     Ok(worst)
+}
+
+/// What this host would make of a plan. A file is checked on other hosts than it runs on, so it decides over no exit code.
+#[derive(Debug, Default)]
+struct Prospect {
+    /// `full` or `partial`; `None` when it would be refused, or when nobody can tell.
+    enforced: Option<&'static str>,
+    /// What `run` would refuse it with.
+    refused: Option<String>,
+    /// What can't be enforced and is left out, under `best-effort`.
+    missing: Vec<String>,
+    /// What helps against the first of that.
+    help: Option<String>,
+    /// Why nobody can tell.
+    unknown: Option<String>,
+    /// Whose uid it would have.
+    user: Option<String>,
+}
+
+impl Prospect {
+    fn of(plan: &AgentPlan, judged: Result<Plan, Refused>) -> Prospect {
+        match judged {
+            Ok(compiled) => Prospect {
+                enforced: Some(compiled.report.extent()),
+                missing: in_words(&compiled.report.gaps),
+                help: compiled.report.gaps.first().map(|gap| gap.help.clone()),
+                user: user(plan, compiled.ids),
+                ..Prospect::default()
+            },
+            Err(refused) => Prospect {
+                help: refused.gaps.first().map(|gap| gap.help.clone()),
+                refused: Some(refused.to_string()),
+                ..Prospect::default()
+            },
+        }
+    }
+
+    fn to_json(&self) -> Value {
+        json!({
+            "enforced": self.enforced,
+            "refused": self.refused,
+            "missing": self.missing,
+            "help": self.help,
+            "unknown": self.unknown,
+            "user": self.user,
+        })
+    }
+
+    fn warning(&self, plan: &AgentPlan) -> Option<String> {
+        let name = plan.name();
+        let help = self
+            .help
+            .as_ref()
+            .map_or_else(String::new, |help| format!("help: {help}. `agt-supervise doctor` shows what works here.\n"));
+        if let Some(refused) = &self.refused {
+            return Some(format!(
+                "warning: {name}: `run` would refuse it on this host (exit {}): {refused}\n{help}",
+                exit::UNAVAILABLE
+            ));
+        }
+        if let Some(unknown) = &self.unknown {
+            return Some(format!("warning: {name}: what this host would enforce can't be told: {unknown}\n"));
+        }
+        (!self.missing.is_empty()).then(|| {
+            let lines: String = self.missing.iter().map(|words| format!("  not enforced: {words}\n")).collect();
+            format!("warning: {name}: this host would not enforce all of {}\n{lines}{help}", plan.ceiling)
+        })
+    }
+}
+
+/// Whose uid a plan comes to on this host, if that is not the plan's own word.
+fn user(plan: &AgentPlan, ids: Option<Ids>) -> Option<String> {
+    let ids = ids.filter(|_| plan.user == User::Own)?;
+    if ids.uid == OWN_ID_BASE {
+        return Some("its own: a uid that nobody else has".to_owned());
+    }
+    let whose = "the workdir's owner, for its file system has no id-mapped mounts here";
+    let group = if ids.gid == OWN_ID_BASE { "a group of its own".to_owned() } else { format!("gid {}", ids.gid) };
+    Some(format!("uid {}, {group}: {whose}", ids.uid))
+}
+
+/// What this host would make of each plan at its ceiling: compiled as for a launch, without the environment, whose secrets are
+/// nothing to a check.
+fn prospects(plans: &[AgentPlan]) -> Vec<Prospect> {
+    let bare = |plan: &AgentPlan| {
+        let mut plan = plan.clone();
+        plan.env.clear();
+        let mut spec = plan.launch_spec(plan.ceiling).map_err(|e| e.to_string())?;
+        spec.own_id = OWN_ID_BASE;
+        Ok::<Spec, String>(spec)
+    };
+    if plans.is_empty() {
+        return Vec::new();
+    }
+    let specs: Result<Vec<Spec>, String> = plans.iter().map(bare).collect();
+    match specs.and_then(|specs| outlook(&specs).map_err(|e| in_full(&e))) {
+        Ok(judged) => plans.iter().zip(judged).map(|(plan, judged)| Prospect::of(plan, judged)).collect(),
+        Err(why) => plans.iter().map(|_| Prospect { unknown: Some(why.clone()), ..Prospect::default() }).collect(),
+    }
 }

@@ -1,6 +1,7 @@
 //! A command that failed: what to say and with which code to end.
 
 use crate::control::client::ClientError;
+use crate::control::listener::Stranger;
 use crate::driver::ground::GroundError;
 use crate::exit;
 use crate::govern::kill_mark::MarkError;
@@ -102,10 +103,17 @@ impl From<GroundError> for Failure {
     }
 }
 
+impl From<&Stranger> for Failure {
+    fn from(stranger: &Stranger) -> Failure {
+        Failure::of(exit::REFUSED, stranger).help(stranger.help())
+    }
+}
+
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Failure {
         let failure = Failure::of(error.exit_code(), &error);
         match error {
+            ClientError::Stranger(stranger) => failure.help(stranger.help()),
             ClientError::Nobody { .. } => {
                 failure.help("start one with `agt-supervise run agent.yaml`, or name its folder with --state-dir")
             }

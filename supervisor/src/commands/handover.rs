@@ -9,12 +9,13 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::Failure;
 use super::run::{StdioKind, wiring};
-use crate::control::client;
 use crate::control::handoff::{End, Handed, Refused, Word};
 use crate::control::protocol::{About, SUPERVISOR};
+use crate::control::{client, listener};
 use crate::dirs::Dirs;
 use crate::driver::Talk;
 use crate::driver::audience::{Line, Wish};
+use crate::driver::beside::beside;
 use crate::driver::definition::Definition;
 use crate::driver::streams::{self, Wired};
 use crate::exit;
@@ -94,6 +95,9 @@ fn hand_over(
 }
 
 fn unable(dirs: &Dirs, error: &std::io::Error) -> Failure {
+    if let Some(stranger) = listener::stranger(error) {
+        return stranger.into();
+    }
     let text = format!("the supervisor of {} can't take agents over: {error}", dirs.state.display());
     Failure::new(exit::UNAVAILABLE, text).help("give this one a folder of its own with --state-dir")
 }
@@ -143,10 +147,7 @@ async fn all(
     let ends: Vec<_> = handed
         .into_iter()
         .map(|(name, door, given)| {
-            (
-                name.clone(),
-                tokio::task::spawn_blocking(move || if given { until_end(&door, &name, talk) } else { None }),
-            )
+            (name.clone(), beside("agt-hear", move || if given { until_end(&door, &name, talk) } else { None }))
         })
         .collect();
     let (mut code, mut taken, mut missed) = (0, 0, Vec::new());
@@ -160,9 +161,7 @@ async fn all(
         }
     }
     heard.abort();
-    for mut pumping in pumps {
-        streams::last_words(&mut pumping).await;
-    }
+    streams::last_words(pumps.iter_mut().collect()).await;
     let told = told.load(Ordering::SeqCst);
     if taken == 0 && told == 0 {
         return Ok(None);

@@ -41,7 +41,7 @@ pub fn man(verb: &[String]) -> Outcome {
     for row in exit::TABLE {
         push_row(&mut text, row);
     }
-    text.push_str(".PP\n`saga run`, `saga resume` and `saga show` end with:\n");
+    text.push_str(".PP\n`saga run` and `saga resume` end with (`saga show` ends with 0 and has the number as `exit_code` in its JSON):\n");
     for row in exit::SAGA_TABLE {
         push_row(&mut text, row);
     }

@@ -25,6 +25,21 @@ use crate::govern::governor::Vouching;
 use crate::reloading::{Origin, Served, yaml_files};
 use crate::store::lock::StateLock;
 
+/// The one folder of which new files are started, and how to set it up.
+pub(crate) const SERVE_HELP: &str = "Each agent works in a folder of its own, never in the served one: FOLDER/NAME, unless its file says `workdir:`. \
+A workdir outside of FOLDER needs a line in the operator's file, and below /etc there is none.
+
+Nobody vouches for a served agent: one that is new starts in R3 whatever its `ring:`. To let it start higher, say so before: \
+`agt-supervise trust set FOLDER/NAME.yaml 700 --reason \"...\"`.
+
+HUP or `agt-supervise reload` reads the folder again: new files are started, those of vanished files are stopped.
+
+Example:
+  mkdir -p /srv/agents/researcher
+  agt-supervise check --serve /srv/agents
+  agt-supervise trust set /srv/agents/researcher.yaml 700 --reason \"reviewed\"
+  agt-supervise serve /srv/agents";
+
 /// Starts agents and stays until they have ended.
 ///
 /// # Errors
@@ -33,7 +48,7 @@ pub fn run(global: &Global, args: RunArgs) -> Outcome {
     let dirs = dirs(global)?;
     let around = surroundings(&dirs)?;
     let ring = args.ring.and_then(Ring::from_number);
-    let overrides = Overrides { workdir: args.workdir.clone(), ring, ..Overrides::default() };
+    let overrides = Overrides { workdir: args.workdir.clone(), ring, name: args.name.clone(), ..Overrides::default() };
     let operator = args.operator.as_deref();
     let mut plans = Vec::new();
     if args.command.is_empty() {
@@ -96,10 +111,11 @@ pub fn run(global: &Global, args: RunArgs) -> Outcome {
 pub fn serve(global: &Global, args: &ServeArgs) -> Outcome {
     let dirs = dirs(global)?;
     let around = surroundings(&dirs)?;
-    let definitions = load_folder(&args.folder, &around, args.operator.as_deref())?;
+    let served = Served::new(&args.folder, args.operator.as_deref(), &around);
+    let definitions = load_folder(&args.folder, &around, args.operator.as_deref(), &served.overrides())?;
     namesakes::refuse(definitions.iter().map(|(definition, _)| &definition.plan))?;
     let lock = StateLock::acquire(&dirs.state)?;
-    let served = Some(Served::new(&args.folder, args.operator.as_deref(), &around));
+    let served = Some(served);
     let (talk, metrics) = (Talk::Normal, args.metrics.choice());
     supervise(
         &dirs,
@@ -119,12 +135,13 @@ fn load_folder(
     folder: &Path,
     around: &Surroundings,
     operator: Option<&Path>,
+    overrides: &Overrides,
 ) -> Result<Vec<(Definition, StdioKind)>, Failure> {
     let load = |path: PathBuf| {
-        config::load_agent(&path, around, operator, &Overrides::default())
+        config::load_agent(&path, around, operator, overrides)
             .map(|plan| {
                 let mut definition = Definition::new(plan);
-                definition.origin = Some(Origin::new(&path, operator, &Overrides::default(), around));
+                definition.origin = Some(Origin::new(&path, operator, overrides, around));
                 (definition, StdioKind::Log)
             })
             .map_err(|e| config_failure(&e))
@@ -133,7 +150,7 @@ fn load_folder(
 }
 
 /// Files stand for themselves, a folder for the YAML files in it.
-fn files(named: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
+pub(super) fn files(named: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
     let mut all = Vec::new();
     for path in named {
         if !path.is_dir() {

@@ -1,5 +1,7 @@
 //! `saga run`, `list`, `show`, `resume`, `resolve`, `cancel`, `abandon`.
 
+mod args;
+
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,11 +10,11 @@ use agt_saga::id::SagaId;
 use agt_saga::journal::Scope;
 use agt_saga::machine::{Rest, State};
 use agt_saga::record::Resolution;
-use clap::{ArgGroup, Args, Subcommand};
 use comfy_table::{Table, presets};
 use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 
+pub use self::args::{OrderArgs, ResolveArgs, ResumeArgs, RunArgs, SagaVerb};
 use super::check::{color, config_failure, surroundings};
 use super::supervise::{Errand, Task, supervise};
 use super::{Failure, Outcome, dirs, print};
@@ -20,6 +22,7 @@ use crate::cli::Global;
 use crate::config::Surroundings;
 use crate::control::client;
 use crate::control::handoff::Refused;
+use crate::control::listener;
 use crate::control::sagas::{HandedSaga, Word};
 use crate::control::steps::{OrderBody, OrderWord, Ordered, SAGA_ORDER};
 use crate::dirs::Dirs;
@@ -32,102 +35,6 @@ use crate::sagas::progress;
 use crate::store::{StateLock, StoreError};
 use crate::telemetry::endpoint::Choice;
 
-/// What can be done with sagas.
-#[derive(Debug, Subcommand)]
-pub enum SagaVerb {
-    /// Run a saga to its end: exit 0 completed, 1 compensated, 2 partially compensated, 3 abandoned, 75 stuck
-    #[command(after_help = "Example:\n  agt-supervise saga run saga.yaml")]
-    Run(RunArgs),
-    /// List sagas, newest change first
-    #[command(after_help = "Examples:\n  agt-supervise saga list\n  agt-supervise saga list --unfinished --json")]
-    List {
-        /// Only those that are not over
-        #[arg(long)]
-        unfinished: bool,
-    },
-    /// Show one saga: its steps and its history
-    #[command(after_help = "Example:\n  agt-supervise saga show refund-1a2b3c4d")]
-    Show {
-        /// The saga's id
-        id: String,
-    },
-    /// Take a saga up where its journal ends: after a crash, a stop, or an operator's word
-    #[command(after_help = "Example:\n  agt-supervise saga resume refund-1a2b3c4d")]
-    Resume(ResumeArgs),
-    /// Settle a step that waits for an operator
-    #[command(
-        after_help = "Example:\n  agt-supervise saga resolve refund-1a2b3c4d charge --applied --reason \"found in the ledger\""
-    )]
-    Resolve(ResolveArgs),
-    /// Undo a saga; `resume` then does it
-    #[command(after_help = "Example:\n  agt-supervise saga cancel refund-1a2b3c4d --reason \"wrong order\"")]
-    Cancel(OrderArgs),
-    /// Give a saga up as it stands; nothing is undone
-    #[command(after_help = "Example:\n  agt-supervise saga abandon refund-1a2b3c4d --reason \"settled by hand\"")]
-    Abandon(OrderArgs),
-}
-
-/// `saga run`.
-#[derive(Debug, Args)]
-pub struct RunArgs {
-    /// The saga's file
-    pub file: PathBuf,
-    /// The operator's file
-    #[arg(long, value_name = "FILE")]
-    pub operator: Option<PathBuf>,
-    /// For tests: die by SIGKILL at the place with this number
-    #[arg(long, hide = true)]
-    pub crash_at: Option<u64>,
-}
-
-/// `saga resume`.
-#[derive(Debug, Args)]
-pub struct ResumeArgs {
-    /// The saga's id
-    pub id: String,
-    /// For tests: die by SIGKILL at the place with this number
-    #[arg(long, hide = true)]
-    pub crash_at: Option<u64>,
-}
-
-/// `saga cancel`, `saga abandon`.
-#[derive(Debug, Args)]
-pub struct OrderArgs {
-    /// The saga's id
-    pub id: String,
-    /// Why; kept with the saga and in the audit log
-    #[arg(long)]
-    pub reason: String,
-}
-
-/// `saga resolve`.
-#[derive(Debug, Args)]
-#[command(group = ArgGroup::new("how").required(true))]
-pub struct ResolveArgs {
-    /// The saga's id
-    pub id: String,
-    /// The step
-    pub step: String,
-    /// Yes: its effect is there (or, for an undo, is gone)
-    #[arg(long, group = "how")]
-    pub applied: bool,
-    /// No
-    #[arg(long, group = "how")]
-    pub not_applied: bool,
-    /// Try again with a new retry budget
-    #[arg(long, group = "how")]
-    pub retry: bool,
-    /// Go on without it; its effect, if any, stays
-    #[arg(long, group = "how")]
-    pub skip: bool,
-    /// With --applied: what the step would have given to later ones, as JSON
-    #[arg(long, value_name = "JSON", requires = "applied")]
-    pub output: Option<String>,
-    /// Why; kept with the saga and in the audit log
-    #[arg(long)]
-    pub reason: String,
-}
-
 /// Performs a verb.
 ///
 /// # Errors
@@ -137,7 +44,7 @@ pub fn saga(global: &Global, verb: SagaVerb) -> Outcome {
     match verb {
         SagaVerb::Run(args) => run(global, &dirs, &args),
         SagaVerb::List { unfinished } => list(global, &dirs, if unfinished { Scope::Unfinished } else { Scope::All }),
-        SagaVerb::Show { id } => show(global, &dirs, &id),
+        SagaVerb::Show { id } => show(global, &dirs, &id, Extent::Whole),
         SagaVerb::Resume(args) => resume(global, &dirs, &args),
         SagaVerb::Resolve(args) => {
             let resolution = match (args.applied, args.not_applied, args.retry) {
@@ -225,7 +132,8 @@ fn driven(global: &Global, dirs: &Dirs, around: Surroundings, wanted: Wanted) ->
         }
         Err(e) => return Err(e.into()),
     };
-    show(global, dirs, id.as_str())?;
+    // Its history was told line by line while it was made.
+    show(global, dirs, id.as_str(), if quiet { Extent::Whole } else { Extent::Steps })?;
     match driven {
         Driven::Rests { code } => Ok(code),
         Driven::Stopped => {
@@ -275,6 +183,9 @@ fn drive_here(
 fn hand_over(dirs: &Dirs, wanted: Wanted, quiet: bool) -> Result<Driven, Failure> {
     let runtime = runtime()?;
     let handed = HandedSaga::over(&dirs.handoff_socket(), &wanted.name, wanted.submission, color()).map_err(|e| {
+        if let Some(stranger) = listener::stranger(&e) {
+            return stranger.into();
+        }
         Failure::new(
             exit::UNAVAILABLE,
             format!("the supervisor of {} can't take sagas over: {e}", dirs.state.display()),
@@ -326,7 +237,7 @@ fn order(global: &Global, dirs: &Dirs, id: &str, order: OrderWord, reason: Strin
         }
     })?;
     let (state, _) = known(dirs, id)?;
-    show(global, dirs, id)?;
+    show(global, dirs, id, Extent::Steps)?;
     if !driven && !matches!(state.rest(), Some(Rest::Ended(_))) {
         eprintln!("`agt-supervise saga resume {id}` goes on with it");
     }
@@ -338,12 +249,24 @@ fn known(dirs: &Dirs, id: &str) -> Result<(State, Vec<agt_saga::record::Record>)
     found.ok_or_else(|| Failure::usage(format!("there is no saga `{id}`")).help("`agt-supervise saga list` names them"))
 }
 
-fn show(global: &Global, dirs: &Dirs, id: &str) -> Outcome {
+/// How much of a saga is shown to people. `--json` has it all.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    /// History and steps.
+    Whole,
+    /// Where its steps stand.
+    Steps,
+}
+
+fn show(global: &Global, dirs: &Dirs, id: &str, extent: Extent) -> Outcome {
     let (state, records) = known(dirs, id)?;
     if global.json {
         print(&json_text(&progress::as_json(&state, &records))?);
     } else {
-        print(&format!("{}{}", progress::timeline(&state, &records), progress::table(&state)));
+        if extent == Extent::Whole {
+            print(&progress::timeline(&state, &records));
+        }
+        print(&progress::table(&state));
     }
     Ok(0)
 }
@@ -352,6 +275,13 @@ fn list(global: &Global, dirs: &Dirs, scope: Scope) -> Outcome {
     let sagas = host::list(dirs, scope).map_err(failure)?;
     if global.json {
         print(&json_text(&serde_json::to_value(&sagas).map_err(|e| Failure::of(exit::BUG, &e))?)?);
+        return Ok(0);
+    }
+    if sagas.is_empty() {
+        eprintln!(
+            "no saga{}",
+            if scope == Scope::Unfinished { " is unfinished" } else { " has run with this state directory yet" }
+        );
         return Ok(0);
     }
     let mut table = Table::new();

@@ -13,6 +13,9 @@ use crate::exit;
 use crate::govern::ask::Ask;
 use crate::machine::lifecycle::{Death, GaveUp, State};
 
+/// Most protected names in a status for people.
+const PROTECTED_SHOWN: usize = 20;
+
 /// Most lines of a log in one JSON document: the newest.
 const JSON_LINES_MAX: usize = 100_000;
 
@@ -168,7 +171,10 @@ pub fn status(global: &Global, agent: &str) -> Outcome {
             "  memory: {}   restarts: {}   log: {}\n",
             memory(agent),
             agent.restarts,
-            agent.log.display()
+            agent
+                .log
+                .as_deref()
+                .map_or_else(|| "none: its output goes to its caller".into(), std::path::Path::to_string_lossy)
         ));
         if let Some(health) = &agent.health {
             text.push_str(&health_lines(health));
@@ -182,11 +188,27 @@ pub fn status(global: &Global, agent: &str) -> Outcome {
                 text.push_str(&format!("    {:<20} NOT ENFORCED: {}\n", gap.protection.name(), gap.reason));
             }
         }
+        text.push_str(&protected_lines(&agent.protected));
         print(&text);
     }
     let url = agents.supervisor.and_then(|supervisor| supervisor.metrics);
     print(&format!("  metrics: {}\n", url.as_deref().unwrap_or("not served")));
     Ok(0)
+}
+
+/// What stays read-only in the trees that it may write.
+fn protected_lines(protected: &[std::path::PathBuf]) -> String {
+    if protected.is_empty() {
+        return String::new();
+    }
+    let mut text = "  read-only, since its last launch:\n".to_owned();
+    for path in protected.iter().take(PROTECTED_SHOWN) {
+        text.push_str(&format!("    {}\n", escaped(&path.display().to_string())));
+    }
+    if protected.len() > PROTECTED_SHOWN {
+        text.push_str(&format!("    and {} more (`status --json` has all)\n", protected.len() - PROTECTED_SHOWN));
+    }
+    text
 }
 
 /// Where its health stands, and what the last check said.
@@ -246,7 +268,10 @@ pub fn logs(global: &Global, args: &LogsArgs) -> Outcome {
         if read == 0 {
             break;
         }
-        let text = escaped(String::from_utf8_lossy(&line).trim_end_matches('\n')) + "\n";
+        let text = String::from_utf8_lossy(&line);
+        // A terminal ends its lines with CR LF.
+        let text = text.strip_suffix('\n').unwrap_or(&text);
+        let text = escaped(text.strip_suffix('\r').unwrap_or(text)) + "\n";
         match args.lines {
             None if !global.json => print(&text),
             keep => {

@@ -87,6 +87,7 @@ fn status(global: &Global, agent: Option<String>, detail: Detail) -> Outcome {
     }
     if agents.is_empty() {
         eprintln!("no agent has run with this state directory yet");
+        return Ok(0);
     }
     let mut table = comfy_table::Table::new();
     table.load_style(comfy_table::presets::NOTHING);
@@ -96,6 +97,11 @@ fn status(global: &Global, agent: Option<String>, detail: Detail) -> Outcome {
     }
     if detail == Detail::Status {
         print(&format!("{}\n", table.trim_fmt()));
+        if agents.iter().flat_map(|agent| &agent.slos).any(|slo| slo.period_seconds != DAYS_30) {
+            eprintln!(
+                "note: 5m, 1h and 6h are the windows of a period of 30 days; a shorter one has them in proportion"
+            );
+        }
         return Ok(0);
     }
     for (agent, slo) in agents.iter().flat_map(|agent| agent.slos.iter().map(move |slo| (agent, slo))) {
@@ -107,6 +113,9 @@ fn status(global: &Global, agent: Option<String>, detail: Detail) -> Outcome {
     }
     Ok(0)
 }
+
+/// The period whose burn windows are 5 minutes, 1 hour and 6 hours, in seconds.
+const DAYS_30: f64 = 30.0 * 86_400.0;
 
 fn row(agent: &AgentSlos, slo: &SloView) -> Vec<String> {
     let burn = |look_back: &str| {

@@ -25,13 +25,15 @@ use crate::driver::audience::{Tenure, Wish};
 use crate::driver::definition::Definition;
 use crate::driver::event::Request;
 use crate::driver::ground::Ground;
+use crate::driver::status::AgentStatus;
 use crate::driver::{Handle, Mode, Supervisor, Talk};
 use crate::exit;
 use crate::govern::kill_mark;
+use crate::machine::lifecycle::State;
 use crate::reloading::{Reloader, Served};
 use crate::sagas::hosted::{DriveError, Driven, Listener, Sagas, Submission};
 use crate::store::lock::StateLock;
-use crate::store::{Options, Store};
+use crate::store::{Options, Store, directory};
 use crate::telemetry::Telemetry;
 use crate::telemetry::endpoint::{Bound, Choice, Endpoint};
 use crate::telemetry::scrape::Scraper;
@@ -76,15 +78,19 @@ pub(super) fn supervise(dirs: &Dirs, lock: StateLock, task: Task) -> Outcome {
     }
     let operators = operators(&task)?;
     raise_open_files();
-    let made = |path: &Path| {
-        std::fs::create_dir_all(path).map_err(|e| Failure::new(exit::CANT_CREATE, format!("{}: {e}", path.display())))
-    };
-    made(&dirs.runtime)?;
-    made(&dirs.logs())?;
+    if dirs.runtime != dirs.state {
+        directory::prepare_runtime(&dirs.runtime)?;
+    }
+    directory::prepare_logs(&dirs.logs())?;
     if !operators.is_empty() {
         warn_of_closed_folders(&dirs.operator_socket());
     }
     let ground = Ground::lay(&dirs.state, &dirs.cgroup_record())?;
+    // All of them before the first launch: neighbours are started side by side.
+    task.definitions.iter().for_each(|(definition, _)| definition.note_files(&ground.loaded));
+    if let Some(folder) = task.served.as_ref().and_then(|served| served.overrides().served) {
+        ground.loaded.serve(folder);
+    }
     if let Some(swept) = ground.swept.filter(|swept| swept.processes > 0) {
         eprintln!("note: ended {} processes that an earlier supervisor left behind", swept.processes);
     }
@@ -196,6 +202,7 @@ async fn live(
         code = exit::BUG;
     }
     if mode == Mode::UntilLast {
+        tell_who_is_left(&handle, talk).await;
         handle.send(Request::Settle);
     }
     if let Err(e) = looped.await {
@@ -216,6 +223,16 @@ async fn live(
 
 /// How long the end waits for askers to take their answers.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(3);
+
+/// Why the prompt does not come back: agents of other terminals run here.
+async fn tell_who_is_left(handle: &Handle, talk: Talk) {
+    let Ok(agents) = handle.status(None).await else { return };
+    let lives = |agent: &&AgentStatus| !matches!(agent.state, State::Ended { .. } | State::Idle);
+    let left: Vec<&str> = agents.iter().filter(lives).map(|agent| agent.name.as_str()).collect();
+    if !left.is_empty() && talk == Talk::Normal {
+        eprintln!("note: this supervisor stays for {}, started from elsewhere; Ctrl-C stops them too", left.join(", "));
+    }
+}
 
 /// Starts the agents and waits until they are dead for good; the first code that is not 0.
 async fn run_agents(handle: &Handle, own: &Arc<Own>, definitions: Vec<(Definition, StdioKind)>) -> Outcome {
@@ -259,6 +276,13 @@ struct Own {
     stop: watch::Sender<bool>,
 }
 
+/// Who has been told to stop already: the next word to them is to end at once.
+#[derive(Default)]
+struct Told {
+    own: bool,
+    all: bool,
+}
+
 /// Whom a signal concerns.
 struct Heeding {
     handle: Handle,
@@ -279,7 +303,7 @@ impl Heeding {
             eprintln!("error: signals can't be heard: stop this supervisor with `agt-supervise stop --all`");
             return;
         };
-        let mut first = true;
+        let mut told = Told::default();
         loop {
             let (heard, all) = tokio::select! {
                 heard = term.recv() => (heard, true),
@@ -297,21 +321,23 @@ impl Heeding {
             if heard.is_none() {
                 return;
             }
-            if first && std::io::stderr().is_terminal() {
-                eprintln!("\nstopping; once more to end at once");
-            }
-            self.stop(first, all);
-            first = false;
+            self.stop(&mut told, all);
         }
     }
 
-    fn stop(&self, first: bool, all: bool) {
+    fn stop(&self, told: &mut Told, all: bool) {
         let uid = nix::unistd::geteuid().as_raw();
         let left = self.own.agents.lock().unwrap_or_else(PoisonError::into_inner).clone();
         // A saga's receiver lives as long as it is driven.
         let saga = self.own.stop.receiver_count() > 0;
         self.own.stop.send_replace(true);
-        if all || (left.is_empty() && !saga) || self.mode == Mode::Service {
+        let all = all || (left.is_empty() && !saga) || self.mode == Mode::Service;
+        // Those of other terminals hear it for the first time when ours have heard it twice.
+        let first = !std::mem::replace(if all { &mut told.all } else { &mut told.own }, true);
+        if first && std::io::stderr().is_terminal() {
+            eprintln!("\nstopping; once more to end at once");
+        }
+        if all {
             self.sagas.close();
             self.handle.send(if first { Request::Shutdown } else { Request::ShutdownNow });
             // Its report is waited for; without one there is nothing to break off.

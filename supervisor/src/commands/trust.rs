@@ -3,17 +3,22 @@
 //! A running supervisor is asked over its operator socket. Without one the same question goes straight to the state store,
 //! whose lock keeps a supervisor from starting meanwhile.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use agt_rings::Ring;
 use agt_sre::trust::Score;
 
+use super::check::{config_failure, surroundings};
 use super::{Failure, Outcome, client_runtime, dirs, print};
 use crate::cli::Global;
+use crate::config::{self, Overrides};
 use crate::control::client::{self, ClientError};
 use crate::dirs::Dirs;
 use crate::exit;
 use crate::govern::Governor;
-use crate::govern::ask::{Answer, Ask, GOVERN, TrustView};
+use crate::govern::ask::{Answer, Ask, GOVERN, Introduced, TrustView};
+use crate::govern::attestation::Subject;
 use crate::govern::governor::GovernError;
 use crate::govern::kill_mark;
 use crate::store::{DATABASE_FILE, Store};
@@ -28,9 +33,12 @@ pub enum TrustVerb {
         agent: Option<String>,
     },
     /// Set the score and its baseline: an operator's decision, kept in the audit log
-    #[command(after_help = "Example:\n  agt-supervise trust set billing 800 --reason \"reviewed\"")]
+    #[command(
+        after_help = "Examples:\n  agt-supervise trust set billing 800 --reason \"reviewed\"\n  agt-supervise trust set agents/billing.yaml 800 --reason \"reviewed\""
+    )]
     Set {
-        /// The agent's name
+        /// The agent's name; or its file, also before it has ever run
+        #[arg(value_name = "AGENT|FILE")]
         agent: String,
         /// 0 to 1000: R0 needs 950 and an attestation, R1 800, R2 600
         #[arg(value_parser = clap::value_parser!(u16).range(0..=1000))]
@@ -38,6 +46,9 @@ pub enum TrustVerb {
         /// Why; kept in the audit log
         #[arg(long, value_parser = reason)]
         reason: String,
+        /// The operator's file, when the agent is named by its file
+        #[arg(long, value_name = "FILE")]
+        operator: Option<PathBuf>,
     },
     /// Forget an identity with its score, budgets and breaker, so that another file may have its name
     #[command(after_help = "Example:\n  agt-supervise trust forget researcher --reason \"moved to another folder\"")]
@@ -53,7 +64,8 @@ pub enum TrustVerb {
 /// `attest`.
 #[derive(Debug, clap::Args)]
 pub struct AttestArgs {
-    /// The agent's name
+    /// The agent's name: the plan of its last start is attested; or its file: the plan that `run FILE` would start
+    #[arg(value_name = "AGENT|FILE")]
     pub agent: String,
     /// Why; kept in the audit log
     #[arg(long, value_parser = reason)]
@@ -61,6 +73,9 @@ pub struct AttestArgs {
     /// For how long, at most 24h
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub ttl: Duration,
+    /// The operator's file, when the agent is named by its file
+    #[arg(long, value_name = "FILE")]
+    pub operator: Option<PathBuf>,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -87,9 +102,10 @@ fn reason(text: &str) -> Result<String, String> {
 pub fn trust(global: &Global, verb: TrustVerb) -> Outcome {
     let ask = match verb {
         TrustVerb::Show { agent } => Ask::Trust { agent },
-        TrustVerb::Set { agent, score, reason } => {
+        TrustVerb::Set { agent, score, reason, operator } => {
             let score = Score::new(score).ok_or_else(|| Failure::usage("a score is 0 to 1000"))?;
-            Ask::SetTrust { agent, score, reason }
+            let (agent, file) = named(global, agent, operator.as_deref())?;
+            Ask::SetTrust { agent, score, reason, file }
         }
         TrustVerb::Forget { agent, reason } => Ask::Forget { agent, reason },
     };
@@ -101,8 +117,37 @@ pub fn trust(global: &Global, verb: TrustVerb) -> Outcome {
 /// # Errors
 /// As [`trust`].
 pub fn attest(global: &Global, args: AttestArgs) -> Outcome {
-    let ask = Ask::Attest { agent: args.agent, reason: args.reason, ttl_s: args.ttl.as_secs() };
+    let (agent, file) = named(global, args.agent, args.operator.as_deref())?;
+    let ask = Ask::Attest { agent, reason: args.reason, ttl_s: args.ttl.as_secs(), file };
     show(global, self::ask(global, ask)?)
+}
+
+/// An agent by its name, or by its file: then what that says comes along.
+fn named(
+    global: &Global,
+    agent: String,
+    operator: Option<&Path>,
+) -> Result<(String, Option<Box<Introduced>>), Failure> {
+    // No name has a dot or a slash.
+    if !agent.contains(['.', '/']) {
+        return match operator {
+            None => Ok((agent, None)),
+            Some(_) => Err(Failure::usage("--operator is for an agent that is named by its file")),
+        };
+    }
+    let around = surroundings(&dirs(global)?)?;
+    let plan = config::load_agent(Path::new(&agent), &around, operator, &Overrides::default());
+    let plan = plan.map_err(|e| config_failure(&e))?;
+    let program = match plan.ceiling {
+        Ring::R0 => Some(
+            plan.program_hash()
+                .map_err(|e| Failure::new(exit::USAGE, format!("{} can't be read: {e}", plan.program.display())))?,
+        ),
+        Ring::R1 | Ring::R2 | Ring::R3 => None,
+    };
+    let subject = Subject { plan: plan.hash().to_string(), program: program.map(|hash| hash.to_string()) };
+    let name = plan.name().to_owned();
+    Ok((name, Some(Box::new(Introduced { identity: plan.identity, slos: plan.slos, subject }))))
 }
 
 /// `revive` for an agent that no supervisor runs.
@@ -126,13 +171,14 @@ pub(super) fn ask(global: &Global, ask: Ask) -> Result<Answer, Failure> {
 
 fn on_store(dirs: &Dirs, ask: Ask) -> Result<Answer, Failure> {
     let for_all = matches!(ask, Ask::Slo { agent: None } | Ask::Trust { agent: None });
-    if !dirs.state.join(DATABASE_FILE).exists() {
+    let introduces = matches!(ask, Ask::SetTrust { file: Some(_), .. } | Ask::Attest { file: Some(_), .. });
+    if !introduces && !dirs.state.join(DATABASE_FILE).exists() {
         // Looking must not make a state directory.
         return match ask {
             Ask::Slo { .. } if for_all => Ok(Answer::Slos(Vec::new())),
             Ask::Trust { .. } if for_all => Ok(Answer::Trust(Vec::new())),
             _ => Err(Failure::new(exit::USAGE, format!("no agent has run with {} yet", dirs.state.display()))
-                .help("an agent is known after its first `agt-supervise run`")),
+                .help("an agent is known after its first `agt-supervise run`, or by its file: `agt-supervise trust set FILE.yaml ...`")),
         };
     }
     let by = nix::unistd::geteuid().as_raw();
@@ -166,6 +212,7 @@ fn show(global: &Global, answer: Answer) -> Outcome {
     }
     if agents.is_empty() {
         eprintln!("no agent has run with this state directory yet");
+        return Ok(0);
     }
     let mut table = comfy_table::Table::new();
     table.load_style(comfy_table::presets::NOTHING);

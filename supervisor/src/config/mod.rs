@@ -28,6 +28,8 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 
+use sha2::{Digest, Sha256};
+
 pub use diagnostic::{Class, Color, ConfigError, Problem, Report};
 pub use document::{Document, Kind, Loaded, Partial, load_partial, load_typed, parse_typed};
 pub use grant::{Grant, Refusal, Right};
@@ -97,8 +99,8 @@ fn founded(problem: &Problem, partial: &Partial<AgentSpec>) -> bool {
     }
 }
 
-/// Resolves a command line that has no file (`run --ring N -- COMMAND`): named after its script or program, working
-/// where the user stands, with the user's own PATH (the user typed the command and means the program that they see).
+/// Resolves a command line that has no file (`run --ring N -- COMMAND`): named after its script or program unless `--name`
+/// was typed, working where the user stands, with the user's own PATH (the user typed the command and means the program that they see).
 ///
 /// # Errors
 /// As [`load_agent`].
@@ -117,8 +119,8 @@ pub fn agent_from_command(
         around.cwd.canonicalize().map_err(|source| ConfigError::Unreadable { path: around.cwd.clone(), source })?;
     let workdir = overrides.workdir.as_ref().map_or_else(|| cwd.clone(), |typed| cwd.join(typed));
     let named = named_by(&command, &workdir);
-    let stem = named.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
-    let mut spec = AgentSpec::new(AgentName::from_words(&stem), command);
+    let mut spec = AgentSpec::new(overrides.name.clone().unwrap_or_else(|| derived_name(&named)), command);
+    spec.ring = overrides.ring;
     if around.env.contains_key("PATH") {
         spec.env.pass = vec!["PATH".to_owned()];
     }
@@ -144,6 +146,21 @@ pub fn agent_from_spec(
     let origin = Origin { document, source, folder };
     resolve::resolve(spec, origin, around, operator.as_ref(), &Overrides::default())
 }
+
+/// The name of an agent without a file: its script's or program's, and six digits for where that stands. The digits make it
+/// another one than an agent.yaml's of that name and than a `main.py`'s in another folder; the same program has the same name
+/// each time, and so keeps its trust.
+fn derived_name(named: &Path) -> AgentName {
+    let stem = named.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
+    let mut stem = AgentName::from_words(&stem).to_string();
+    stem.truncate(MAX_STEM);
+    let digest = Sha256::digest(named.as_os_str().as_encoded_bytes());
+    let digits: String = digest.iter().take(3).map(|byte| format!("{byte:02x}")).collect();
+    AgentName::from_words(&format!("{stem}-{digits}"))
+}
+
+/// Longest part of a derived name before its digits.
+const MAX_STEM: usize = 48;
 
 /// What a command line is known by: the script that its interpreter reads, else its program.
 fn named_by(command: &Command, workdir: &Path) -> PathBuf {

@@ -7,6 +7,7 @@
 mod diff;
 mod display;
 mod secret;
+mod standing;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -27,8 +28,10 @@ use super::source::regular;
 use super::spec::{ChaosSpec, Environment, HostPort, LogSpec, RestartSpec, SloSpec, Stdio, Switch, TimeoutsSpec};
 use super::units::Span;
 
+pub use super::resolve::look::Opened;
 pub use diff::{Change, diff};
 pub use secret::{EnvValue, SecretText, UnreadableSecret};
+pub(super) use standing::is_stranger;
 
 /// Who an agent is: the name alone can be taken by anybody's file.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -96,10 +99,14 @@ pub struct AgentPlan {
     pub files: Vec<FileRule>,
     /// Which of `files` were given to it, so that it reads there what their owner may read; elsewhere it is a stranger.
     pub as_owner: Vec<PathBuf>,
-    /// Names inside writable trees that stay read-only.
+    /// Names inside writable trees that stay read-only: those that exist when the plan is made. Each launch adds those that
+    /// exist then ([`AgentPlan::as_it_stands`]).
     pub protect: Vec<PathBuf>,
     /// Sockets of other programs in what it sees, which no ring but R0 may call.
     pub sockets: Vec<PathBuf>,
+    /// What the operator's file opens of the two above: what is made later is judged by it at each launch.
+    #[serde(default, skip_serializing_if = "Opened::is_empty")]
+    pub opened: Opened,
     /// What no ring may see.
     pub hide: Vec<PathBuf>,
     /// Its ways out.

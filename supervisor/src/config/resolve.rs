@@ -8,6 +8,7 @@
 mod env;
 mod files;
 mod installation;
+pub(super) mod look;
 mod packages;
 mod program;
 mod protect;
@@ -22,16 +23,15 @@ mod workdir;
 use std::path::{Path, PathBuf};
 
 use agt_rings::Ring;
-use agt_rings::report::{Gap, Protection};
 use agt_rings::spec::{Access, Enforcement, FileRule, User};
 use serde::{Deserialize, Serialize};
 
 use super::diagnostic::{Class, ConfigError, Problem, Report};
 use super::document::Document;
 use super::grant::{Grant, Refusal, Right};
-use super::plan::{AgentPlan, Forward, HealthPlan, Identity};
+use super::plan::{self, AgentPlan, Forward, HealthPlan, Identity};
 use super::rights::{Operator, Rights};
-use super::spec::{AgentSpec, EnforcementSpec, HostPort, Target};
+use super::spec::{AgentName, AgentSpec, EnforcementSpec, HostPort, Target};
 use super::surroundings::Surroundings;
 use super::tree::KeyPath;
 use super::units::{ByteSize, Cpu};
@@ -43,10 +43,16 @@ use super::zones::Zones;
 pub struct Overrides {
     /// `--workdir`: this folder in place of the file's.
     pub workdir: Option<PathBuf>,
-    /// `--ring`: this ceiling in place of the file's.
+    /// `--ring`: a ceiling beside the file's; the least privileged of both counts.
     pub ring: Option<Ring>,
     /// `--env NAME`: these variables of the user's environment as well.
     pub pass: Vec<String>,
+    /// `--name`: what an agent without a file is called.
+    #[serde(default)]
+    pub name: Option<AgentName>,
+    /// The folder of `serve`, which no agent may write: its files are configuration, and a new one there is started.
+    #[serde(default)]
+    pub served: Option<PathBuf>,
 }
 
 /// Where a request comes from.
@@ -76,7 +82,6 @@ pub(super) struct Context<'a> {
     pub(super) problems: Vec<Problem>,
     pub(super) needs_attestation: Vec<Refusal>,
     pub(super) notes: Vec<String>,
-    pub(super) gaps: Vec<Gap>,
 }
 
 impl Context<'_> {
@@ -110,11 +115,6 @@ impl Context<'_> {
         self.problem(path, problem);
     }
 
-    /// A promise that can't be kept here, whatever the host offers.
-    pub(super) fn gap(&mut self, protection: Protection, reason: String, help: String) {
-        self.gaps.push(Gap { protection, reason, help, controller: None });
-    }
-
     /// A request that no line can allow.
     pub(super) fn never(&mut self, path: &KeyPath, message: String, help: &str) {
         self.problem(path, Problem::new(Class::Refused, message).label("never").help(help));
@@ -134,7 +134,8 @@ pub(super) fn resolve(
 ) -> Result<AgentPlan, ConfigError> {
     let operator_file = operator.map_or_else(|| around.operator_file.clone(), |operator| operator.path.clone());
     let rights = Rights::of(operator, spec.name.as_str(), origin.source, around);
-    let asked = overrides.ring.or(spec.ring).unwrap_or(Ring::R3);
+    let in_file = spec.ring.unwrap_or(Ring::R3);
+    let asked = overrides.ring.map_or(in_file, |typed| typed.least_privileged(in_file));
     let ceiling = rights.ceiling.map_or(asked, |most| asked.least_privileged(most));
     let mut context = Context {
         spec,
@@ -149,7 +150,6 @@ pub(super) fn resolve(
         problems: Vec::new(),
         needs_attestation: Vec::new(),
         notes: Vec::new(),
-        gaps: Vec::new(),
     };
     let plan = context.plan();
     match plan {
@@ -163,6 +163,12 @@ pub(super) fn resolve(
 
 impl Context<'_> {
     fn plan(&mut self) -> Option<AgentPlan> {
+        if let Some(typed) = self.overrides.ring.filter(|typed| typed.is_more_privileged_than(self.asked)) {
+            let number = typed.number();
+            let why =
+                if self.spec.ring.is_some() { "the file's ceiling is" } else { "a file without `ring:` asks for" };
+            self.notes.push(format!("`--ring {number}` has no effect: {why} {}", self.asked));
+        }
         if self.ceiling != self.asked {
             self.notes.push(format!("{} was asked for, the operator's file allows {}", self.asked, self.ceiling));
         }
@@ -178,10 +184,20 @@ impl Context<'_> {
         let health = self.health(&search);
         let files = files::resolve(self, &workdir, program.as_ref(), health.as_ref().map(|(_, installed)| installed));
         let program = program?;
-        let seen = protect::existing(self, &files, &workdir);
-        let sockets = sockets::to_cover(self, &files, &workdir, seen.sockets);
-        let as_owner =
+        let as_owner: Vec<PathBuf> =
             files.iter().filter(|rule| files::is_given(self, &workdir, rule)).map(|r| r.path.clone()).collect();
+        let opened = self.opened(&files);
+        let seen = look::look(&look::Question {
+            ring: self.ceiling,
+            files: &files,
+            workdir: &workdir,
+            source: self.origin.source,
+            opened: &opened,
+            as_owner: &as_owner,
+            is_stranger: plan::is_stranger(self.around.uid, user),
+            known: look::Known::default(),
+            operator: &self.operator_file.display().to_string(),
+        });
         let mut env = env;
         env.extend(program.env);
         let spec = self.spec;
@@ -203,8 +219,9 @@ impl Context<'_> {
             workdir,
             files,
             as_owner,
-            protect: seen.protected,
-            sockets,
+            protect: seen.protect,
+            sockets: seen.sockets,
+            opened,
             hide: self.zones.hidden(),
             forwards,
             ring_limits,
@@ -223,8 +240,16 @@ impl Context<'_> {
             environment: self.rights.environment,
             needs_attestation: std::mem::take(&mut self.needs_attestation),
             notes: std::mem::take(&mut self.notes),
-            gaps: std::mem::take(&mut self.gaps),
+            gaps: seen.gaps,
         })
+    }
+
+    /// What the operator's file opens in the trees of this agent.
+    fn opened(&self, files: &[FileRule]) -> look::Opened {
+        let rights = &self.rights;
+        let visible = |path: &Path| self.ceiling == Ring::R1 || files.iter().any(|rule| path.starts_with(&rule.path));
+        let named = rights.read.iter().chain(&rights.write).filter(|path| visible(path) && !path.is_dir());
+        look::Opened { names: rights.writable.clone(), sockets: named.cloned().collect() }
     }
 
     fn health(&mut self, search: &program::Search<'_>) -> Option<(HealthPlan, Vec<PathBuf>)> {
@@ -235,7 +260,7 @@ impl Context<'_> {
             program: program.program,
             argv: program.argv,
             interval: health.interval,
-            timeout: health.timeout,
+            timeout: health.timeout(),
             retries: health.retries,
             start_period: health.start_period,
         };

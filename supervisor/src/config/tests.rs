@@ -75,7 +75,7 @@ impl World {
                 account("bob", 4712, &root.join("homes/bob")),
                 account("daemon", 1, Path::new("/usr/sbin")),
             ],
-            groups: BTreeMap::from([("staff".to_owned(), 50)]),
+            groups: BTreeMap::from([("staff".to_owned(), 50), ("wheel".to_owned(), 10)]),
             config_dir: root.join("etc"),
             state_dir: root.join("state"),
             runtime_dir: root.join("run"),

@@ -2,16 +2,17 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
-use hyper::{Method, Request};
+use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
+use super::listener::{self, Stranger, Trust};
 use super::protocol::Problem;
 use crate::exit;
 
@@ -19,6 +20,10 @@ use crate::exit;
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// The longest an answer may take: a stop waits for the longest grace that anybody sensible configures.
 const ANSWER_WITHIN: Duration = Duration::from_secs(600);
+
+/// How long a supervisor that is ending is waited for.
+const ENDED_WITHIN: Duration = Duration::from_secs(20);
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Why a request got no answer, or a refusal.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +46,9 @@ pub enum ClientError {
         #[source]
         source: io::Error,
     },
+    /// Somebody else than a supervisor that was meant is there.
+    #[error(transparent)]
+    Stranger(Stranger),
     /// The conversation broke.
     #[error("the supervisor did not answer")]
     Broken(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -58,7 +66,7 @@ impl ClientError {
     pub fn exit_code(&self) -> u8 {
         match self {
             ClientError::Nobody { .. } | ClientError::Broken(_) | ClientError::Late(_) => exit::UNAVAILABLE,
-            ClientError::NotPermitted { .. } => exit::REFUSED,
+            ClientError::NotPermitted { .. } | ClientError::Stranger(_) => exit::REFUSED,
             ClientError::Refused(_, code) => *code,
         }
     }
@@ -98,6 +106,7 @@ pub async fn post_within<B: Serialize, T: DeserializeOwned>(
     exchange(socket, Method::POST, path, body, within).await
 }
 
+/// Asks; a supervisor that is ending is waited for, because what is asked then is asked of nobody or of the next one.
 async fn exchange<T: DeserializeOwned>(
     socket: &Path,
     method: Method,
@@ -105,22 +114,49 @@ async fn exchange<T: DeserializeOwned>(
     body: Vec<u8>,
     within: Duration,
 ) -> Result<T, ClientError> {
+    let deadline = Instant::now() + ENDED_WITHIN.min(within);
+    loop {
+        match ask(socket, method.clone(), path, body.clone(), within).await? {
+            (StatusCode::SERVICE_UNAVAILABLE, _) if Instant::now() < deadline => {
+                // It closes its socket when it has ended: no event tells a client of that.
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+            (status, bytes) if status.is_success() => return serde_json::from_slice(&bytes).map_err(broken),
+            (_, bytes) => {
+                return Err(match serde_json::from_slice::<Problem>(&bytes) {
+                    Ok(problem) => ClientError::Refused(problem.error, problem.exit_code),
+                    Err(_) => ClientError::Refused(String::from_utf8_lossy(&bytes).into_owned(), exit::BUG),
+                });
+            }
+        }
+    }
+}
+
+async fn ask(
+    socket: &Path,
+    method: Method,
+    path: &str,
+    body: Vec<u8>,
+    within: Duration,
+) -> Result<(StatusCode, Bytes), ClientError> {
     let stream = UnixStream::connect(socket).await.map_err(|source| match source.kind() {
         io::ErrorKind::PermissionDenied => ClientError::NotPermitted { path: socket.to_owned(), source },
         _ => ClientError::Nobody { path: socket.to_owned(), source },
     })?;
+    listener::check(&stream, socket, Trust::Orders).map_err(|e| match listener::stranger(&e) {
+        Some(Stranger { path, uid }) => ClientError::Stranger(Stranger { path: path.clone(), uid: *uid }),
+        None => broken(e),
+    })?;
     let answer = tokio::time::timeout(within, converse(stream, method, path, body));
-    let (ok, bytes) = answer.await.map_err(|_| ClientError::Late(within))??;
-    if ok {
-        return serde_json::from_slice(&bytes).map_err(broken);
-    }
-    match serde_json::from_slice::<Problem>(&bytes) {
-        Ok(problem) => Err(ClientError::Refused(problem.error, problem.exit_code)),
-        Err(_) => Err(ClientError::Refused(String::from_utf8_lossy(&bytes).into_owned(), exit::BUG)),
-    }
+    answer.await.map_err(|_| ClientError::Late(within))?
 }
 
-async fn converse(stream: UnixStream, method: Method, path: &str, body: Vec<u8>) -> Result<(bool, Bytes), ClientError> {
+async fn converse(
+    stream: UnixStream,
+    method: Method,
+    path: &str,
+    body: Vec<u8>,
+) -> Result<(StatusCode, Bytes), ClientError> {
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
     let carried = tokio::spawn(connection);
     let request = Request::builder()
@@ -131,8 +167,8 @@ async fn converse(stream: UnixStream, method: Method, path: &str, body: Vec<u8>)
         .body(Full::new(Bytes::from(body)))
         .map_err(broken)?;
     let response = sender.send_request(request).await.map_err(broken)?;
-    let ok = response.status().is_success();
+    let status = response.status();
     let bytes = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(broken)?.to_bytes();
     carried.abort();
-    Ok((ok, bytes))
+    Ok((status, bytes))
 }

@@ -21,6 +21,7 @@ use nix::sys::socket::{
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle as Runtime;
 
+use super::listener::{self, Trust};
 use crate::config::AgentPlan;
 use crate::config::spec::Switch;
 use crate::driver::Handle;
@@ -122,6 +123,8 @@ impl Door {
             _ => {}
         }
         let listening = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
+        // Before bind(2), which gives the file the socket's own mode: no moment at which others may connect.
+        rustix::fs::fchmod(&listening, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR)?;
         bind(listening.as_raw_fd(), &UnixAddr::new(path)?)?;
         listen(&listening, Backlog::new(BACKLOG)?)?;
         let talks = Talks::default();
@@ -242,6 +245,7 @@ pub fn refusal_code(refusal: &Refusal) -> u8 {
     match refusal {
         Refusal::NameTaken { .. } | Refusal::Policy(_) => exit::REFUSED,
         Refusal::NotNow(_) => exit::NO,
+        Refusal::Unable(_) => exit::UNAVAILABLE,
         Refusal::Killed { .. } => exit::KILLED,
         Refusal::BreakerOpen { .. } => exit::TRY_AGAIN,
         Refusal::BadState(_) => exit::DATA,
@@ -268,10 +272,11 @@ impl Handed {
     /// Knocks.
     ///
     /// # Errors
-    /// Nobody is there.
+    /// Nobody is there, or somebody who must not be given anything (see `listener`).
     pub fn knock(path: &Path) -> io::Result<Handed> {
         let connection = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
         connect(connection.as_raw_fd(), &UnixAddr::new(path)?)?;
+        listener::check(&connection, path, Trust::Secrets)?;
         Ok(Handed { connection: Arc::new(connection) })
     }
 

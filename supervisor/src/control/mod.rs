@@ -5,6 +5,7 @@
 pub mod client;
 pub mod gate;
 pub mod handoff;
+pub(crate) mod listener;
 pub mod protocol;
 pub mod sagas;
 pub mod server;

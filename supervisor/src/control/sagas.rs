@@ -20,6 +20,7 @@ use tokio::runtime::Handle as Runtime;
 use tokio::sync::{mpsc, watch};
 
 use super::handoff::Refused;
+use super::listener::{self, Trust};
 use crate::config::{AgentPlan, Color};
 use crate::exit;
 use crate::sagas::file::{Commands, Context};
@@ -125,6 +126,7 @@ impl HandedSaga {
     pub fn over(path: &Path, name: &str, submission: Submission, color: Color) -> io::Result<HandedSaga> {
         let connection = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
         connect(connection.as_raw_fd(), &UnixAddr::new(path)?)?;
+        listener::check(&connection, path, Trust::Secrets)?;
         let begins = match submission.from {
             From::TheBeginning(plan, context) => Some((plan.text().to_owned(), context)),
             From::ItsJournal => None,

@@ -73,9 +73,6 @@ impl Socket {
     pub fn bind(path: &Path, operators: &Operators) -> io::Result<Socket> {
         use std::os::unix::fs::PermissionsExt;
         let at = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", path.display()));
-        if let Some(parent) = path.parent() {
-            std::fs::create_dir_all(parent).map_err(at)?;
-        }
         match std::fs::remove_file(path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(at(e)),
             _ => {}
@@ -157,6 +154,7 @@ fn refused(refusal: &Refusal) -> Response {
         Refusal::Unknown(_) => (StatusCode::NOT_FOUND, exit::USAGE),
         Refusal::NameTaken { .. } => (StatusCode::CONFLICT, exit::REFUSED),
         Refusal::NotNow(_) => (StatusCode::CONFLICT, exit::NO),
+        Refusal::Unable(_) => (StatusCode::NOT_IMPLEMENTED, exit::UNAVAILABLE),
         Refusal::Killed { .. } => (StatusCode::CONFLICT, exit::KILLED),
         Refusal::BreakerOpen { .. } => (StatusCode::CONFLICT, exit::TRY_AGAIN),
         Refusal::Policy(_) => (StatusCode::FORBIDDEN, exit::REFUSED),

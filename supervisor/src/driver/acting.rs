@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use super::Supervisor;
 use super::agent::STOP_WITHIN;
 use super::audience::{Tenure, Wish};
+use super::beside::beside;
 use super::event::{Act, Refusal};
 use super::records::{self, wall_ms};
 use super::status::{AgentStatus, Frozen};
@@ -81,7 +82,9 @@ impl Supervisor {
                 Ok(None) => {}
                 Ok(Some(remark)) => drop(remarks.insert(name.clone(), remark)),
                 // It does not fit this one; the others are not held up by that.
-                Err(refusal @ (Refusal::NotNow(_) | Refusal::Killed { .. })) if agent.is_none() => {
+                Err(refusal @ (Refusal::NotNow(_) | Refusal::Unable(_) | Refusal::Killed { .. }))
+                    if agent.is_none() =>
+                {
                     let why = refusal.to_string();
                     remarks.insert(name.clone(), why.lines().next().unwrap_or_default().to_owned());
                 }
@@ -104,6 +107,16 @@ impl Supervisor {
         self.owed.iter_mut().for_each(|owed| {
             owed.alive.remove(name);
         });
+        self.pay();
+    }
+
+    /// One agent is dead, and about to be started again by a later order: whoever waited for its end is told that.
+    pub(super) fn pay_overruled(&mut self, name: &str) {
+        for owed in &mut self.owed {
+            if owed.alive.remove(name) {
+                owed.remarks.insert(name.to_owned(), "ended, and was started again by a later order".to_owned());
+            }
+        }
         self.pay();
     }
 
@@ -188,6 +201,8 @@ impl Supervisor {
         if let Some(reason) = self.killed_for(name) {
             return Err(Refusal::Killed { name: name.to_owned(), reason });
         }
+        // Before anything is stopped: what runs well is not taken down for a start that is refused.
+        self.breaker_closed(name)?;
         self.durable(order.record(name, Outcome::Allowed)).await?;
         let Some(agent) = self.agents.get_mut(name) else { return Err(Refusal::Unknown(name.to_owned())) };
         if agent.is_dead() {
@@ -246,14 +261,13 @@ impl Supervisor {
     pub(super) async fn set_frozen(&mut self, name: &str, frozen: Option<Frozen>) -> Result<(), Refusal> {
         let Some(agent) = self.agents.get(name) else { return Err(Refusal::Unknown(name.to_owned())) };
         let Some(group) = agent.group.clone() else {
-            let why = if agent.running.is_some() {
-                "can't be frozen: this host gives it no cgroup. `agt-supervise doctor` shows why."
-            } else {
-                "does not run"
-            };
-            return Err(Refusal::NotNow(format!("{name} {why}")));
+            if agent.running.is_none() {
+                return Err(Refusal::NotNow(format!("{name} does not run")));
+            }
+            let why = "can't be frozen: this host gives it no cgroup\nhelp: `agt-supervise doctor` shows why";
+            return Err(Refusal::Unable(format!("{name} {why}")));
         };
-        let changed = tokio::task::spawn_blocking(move || match frozen {
+        let changed = beside("agt-freeze", move || match frozen {
             Some(_) => group.freeze(STOP_WITHIN),
             None => group.thaw(STOP_WITHIN),
         });
@@ -289,7 +303,7 @@ impl Supervisor {
         let outcome = match refusal {
             // What can't be recorded can't be recorded.
             Refusal::NotRecorded(_) => return,
-            Refusal::NotNow(_) => Outcome::Failed,
+            Refusal::NotNow(_) | Refusal::Unable(_) => Outcome::Failed,
             _ => Outcome::Denied,
         };
         let why = refusal.to_string();

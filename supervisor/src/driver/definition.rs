@@ -6,6 +6,7 @@ use agt_rings::Ring;
 use agt_rings::spec::{Spec, Terminal};
 
 use super::audience::{Audience, Tenure};
+use super::loaded::LoadedFiles;
 use super::logfile::LogLimits;
 use super::status_file::StatusFile;
 use crate::config::AgentPlan;
@@ -58,6 +59,14 @@ impl Definition {
             audience: None,
             term: None,
         }
+    }
+
+    /// Makes the files that it came from known as such.
+    pub fn note_files(&self, loaded: &LoadedFiles) {
+        // What a command line without a file is known by is its program.
+        let Some(origin) = &self.origin else { return };
+        loaded.note(&self.plan.identity.source);
+        origin.operator_file().iter().for_each(|file| loaded.note(file));
     }
 
     /// The agent's name.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use agt_rings::cgroup::{Group, KillReport, Usage};
+use agt_rings::cgroup::{Group, Usage};
 use agt_rings::launch::{Checked, Exit, Running};
 use agt_rings::plan::Plan;
 use tokio::sync::oneshot;
@@ -13,7 +13,7 @@ use super::experimenting::Order;
 use super::observing::Observed;
 use super::sagas::SagaAsk;
 use super::scene::Scene;
-use super::status::AgentStatus;
+use super::status::{AgentStatus, KillSeen};
 use super::streams::Wiring;
 use crate::govern::ask::{Answer, Ask};
 use crate::govern::report::{Reply, Report};
@@ -29,7 +29,7 @@ pub enum Event {
     /// An agent's main process ended and its tree was verified gone.
     Exited(Whose, Gone),
     /// A kill has done its work.
-    Killed(Whose, Option<KillReport>),
+    Killed(Whose, KillSeen),
     /// A health check has ended; the error is ours, not the agent's.
     Checked(Whose, Box<std::io::Result<Checked>>),
     /// An operator or the program asks.
@@ -42,6 +42,8 @@ pub enum Event {
     Released,
     /// The watchdog was ended by somebody else.
     WatchdogGone,
+    /// The launcher was, and with it every agent.
+    LauncherGone,
 }
 
 /// Which launch of which agent an event is about: events of an earlier life are ignored.
@@ -212,6 +214,9 @@ pub enum Refusal {
     /// It can't be done in this state.
     #[error("{0}")]
     NotNow(String),
+    /// This host can't do it.
+    #[error("{0}")]
+    Unable(String),
     /// What gives power could not be recorded, so it was not given.
     #[error("the audit log can't be written, so nothing was started: {0}")]
     NotRecorded(String),

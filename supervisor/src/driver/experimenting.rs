@@ -20,10 +20,19 @@ pub enum Order {
     PressMemory,
     /// From now on it is the agent's own again.
     RelieveMemory,
+    /// The hang is over: its tasks run on, unless an operator or a quarantine holds them meanwhile.
+    EndHang,
 }
 
 impl Supervisor {
-    pub(super) fn experiment(&mut self, name: &str, order: Order) -> Result<(), Refusal> {
+    pub(super) async fn experiment(&mut self, name: &str, order: Order) -> Result<(), Refusal> {
+        if order == Order::EndHang {
+            return match self.agents.get(name) {
+                Some(agent) if agent.frozen.is_none() && agent.group.is_some() => self.set_frozen(name, None).await,
+                // Held by somebody else from now on, or dead.
+                _ => Ok(()),
+            };
+        }
         let now = self.governor.now();
         let group = self.agents.get(name).and_then(|agent| agent.group.as_ref());
         let has_killed = group.and_then(|group| group.usage().ok()?.oom_kills).is_some_and(|kills| kills > 0);
@@ -39,6 +48,7 @@ impl Supervisor {
             // Where the kernel has killed, the death that follows may still be on its way here.
             Order::RelieveMemory if has_killed => {}
             Order::RelieveMemory => governed.memory = Memory::Own,
+            Order::EndHang => {}
         }
         Ok(())
     }

@@ -1,7 +1,4 @@
-//! Where the loop and the governor meet: rings at launch, evidence in, remedies performed.
-//!
-//! A remedy only takes power, so it acts at once and is noted right after; the store's mark of a kill is handed over without
-//! waiting for the disk.
+//! Where the loop and the governor meet: rings at launch, evidence in. What verdicts then do is in [`super::remedies`].
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,8 +6,6 @@ use std::time::Duration;
 use agt_rings::Ring;
 use agt_rings::plan::Plan;
 use agt_sre::breaker::Jitter;
-use agt_sre::engine::Verdict;
-use agt_sre::remedy;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
@@ -19,10 +14,10 @@ use super::audience::{Audience, Line, say_to};
 use super::availability;
 use super::definition::Definition;
 use super::event::{Event, Refusal, Whose};
-use super::records::{self, wall_ms};
-use super::status::{AgentStatus, Frozen};
+use super::records;
+use super::status::AgentStatus;
 use super::{Supervisor, Talk};
-use crate::audit::record::{Action, Actor, Outcome, Record};
+use crate::audit::record::Action;
 use crate::config::spec::RestartPolicy;
 use crate::exit;
 use crate::govern::ask::{Answer, Ask};
@@ -40,11 +35,11 @@ const TICK: Duration = Duration::from_secs(1);
 /// Ticks between two hand-overs of news to the store.
 const STORE_EVERY: u64 = 2;
 /// The longest quarantine: then the kill switch ends it.
-const QUARANTINE_MOST: Duration = Duration::from_secs(300);
+pub(super) const QUARANTINE_MOST: Duration = Duration::from_secs(300);
 
-const REMEDY: Action = Action::new("remedy");
+pub(super) const REMEDY: Action = Action::new("remedy");
 pub(super) const DEMOTE: Action = Action::new("demote");
-const BREAKER_OPEN: Action = Action::new("breaker.open");
+pub(super) const BREAKER_OPEN: Action = Action::new("breaker.open");
 
 /// Wakes the loop once a second. A loop that is late gets one tick, not those it missed.
 pub(super) fn tick(events: mpsc::UnboundedSender<Event>) -> AbortHandle {
@@ -99,11 +94,9 @@ impl Supervisor {
     pub(super) async fn take_up(&mut self, definition: &Definition) -> Result<(), Refusal> {
         let name = definition.name();
         let plan = &definition.plan;
-        let dropped = self
-            .governor
-            .take_up(&plan.identity, &plan.slos, subject(definition).await, plan.ceiling, definition.vouching)
-            .await
-            .map_err(refusal)?;
+        let (subject, what) = (subject(definition).await, records::asked(plan.identity.uid, name));
+        let taken = self.governor.take_up(&plan.identity, &plan.slos, subject, plan.ceiling, definition.vouching);
+        let dropped = records::in_time(&self.store, what, taken).await?.map_err(refusal)?;
         tell_dropped(definition.audience.as_ref(), self.talk, name, &dropped);
         self.not_killed(name)?;
         self.breaker_closed(name)
@@ -233,123 +226,6 @@ impl Supervisor {
         let _ = answer.send(reply);
     }
 
-    async fn evaluate(&mut self, name: &str) {
-        let now = self.governor.now();
-        let Some(governed) = self.governor.get_mut(name) else { return };
-        let verdicts = governed.settle(now);
-        let mut gone = false;
-        self.tell(name, &verdicts);
-        for verdict in &verdicts {
-            // Gravest first: what is being ended needs no demotion.
-            if gone && verdict.action > remedy::Action::Alert && verdict.action != remedy::Action::Break {
-                continue;
-            }
-            match verdict.action {
-                remedy::Action::Alert => {}
-                remedy::Action::Throttle => self.say(
-                    name,
-                    Line::Matter,
-                    format!("warning: {name} can't be throttled yet: requests are counted by the gateway. Give the SLO another remedy."),
-                ),
-                remedy::Action::Demote => self.demote(name, verdict).await,
-                remedy::Action::Break => self.open_breaker(name, verdict.slo.as_str()),
-                remedy::Action::Quarantine => self.quarantine(name, verdict).await,
-                remedy::Action::Kill => {
-                    gone = true;
-                    let trip = verdict.on == remedy::Trigger::Trip;
-                    self.kill_for(name, if trip { "ring_breach" } else { "budget_exhausted" }).await;
-                }
-            }
-        }
-    }
-
-    /// Says each cause once, with everything that it calls for; records each remedy.
-    pub(super) fn tell(&self, name: &str, verdicts: &[Verdict]) {
-        let same = |a: &Verdict, b: &Verdict| a.slo == b.slo && a.reason == b.reason;
-        for (index, verdict) in verdicts.iter().enumerate() {
-            if !verdicts[..index].iter().any(|earlier| same(earlier, verdict)) {
-                let all = verdicts.iter().filter(|other| same(other, verdict)).map(|other| other.action.as_str());
-                let all = all.collect::<Vec<_>>().join(", ");
-                let text = format!("warning: {name} / {}: {}. Remedy: {all}.", verdict.slo, verdict.reason);
-                self.say(name, Line::Matter, text);
-            }
-            let record = Record::new(wall_ms(), Actor::Supervisor, REMEDY, Outcome::Noted)
-                .agent(name)
-                .reason(verdict.reason.as_str())
-                .detail("slo", verdict.slo.as_str())
-                .detail("on", verdict.on.to_string())
-                .detail("do", verdict.action.as_str());
-            let _ = self.store.append_audit_nowait(record);
-        }
-    }
-
-    async fn kill_for(&mut self, name: &str, reason: &str) {
-        // The kill first: the mark is noted while the tree is already dying.
-        self.step(name, lifecycle::Event::Kill { reason: reason.to_owned() }).await;
-        self.governor.mark_killed(name, reason);
-        self.note_taking(name, records::KILL, reason);
-    }
-
-    async fn demote(&mut self, name: &str, verdict: &Verdict) {
-        let Some(agent) = self.agents.get(name) else { return };
-        let from = agent.ring;
-        let Some(to) = self.governor.demote(name, from, verdict.slo.as_str()) else {
-            let text = format!("warning: {name} is in {from} already: there is no lower ring to demote it to");
-            self.say(name, Line::Matter, text);
-            return;
-        };
-        let changed = changes(&agent.definition, from, to);
-        let text = format!(
-            "Demoted from {from} to {to} at {}: {changed}.\nIt is restarted in {to}, and returns at a start after the budget has recovered: agt-supervise slo {name} --explain",
-            records::clock()
-        );
-        self.say(name, Line::Matter, text);
-        self.note_taking(name, DEMOTE, &format!("{from} to {to}: {}", verdict.slo));
-        let Some(agent) = self.agents.get_mut(name) else { return };
-        if matches!(agent.life.state(), State::Running { .. } | State::Starting | State::Stopping { .. }) {
-            agent.start_again();
-            // Twice: power is taken at once, so there is no grace in the ring that it has lost.
-            self.step(name, lifecycle::Event::Stop).await;
-            self.step(name, lifecycle::Event::Stop).await;
-        }
-    }
-
-    pub(super) fn open_breaker(&mut self, name: &str, slo: &str) {
-        let now = self.governor.now();
-        match self.governor.trip(name, rand::random()) {
-            Ok(Some(until)) => {
-                let wait = until.since(now).as_secs();
-                let text = format!("warning: {name}: its circuit breaker is open for {wait} s: no new work, no start");
-                self.say(name, Line::Matter, text);
-                self.note_taking(name, BREAKER_OPEN, slo);
-            }
-            Ok(None) => {}
-            Err((open, of)) => self.say(
-                name,
-                Line::Matter,
-                format!("warning: {name}: its circuit breaker stays closed: {open} of {of} agents are out already, so the fault is likely elsewhere"),
-            ),
-        }
-    }
-
-    async fn quarantine(&mut self, name: &str, verdict: &Verdict) {
-        if self.set_frozen(name, Some(Frozen::Quarantine)).await.is_err() {
-            self.say(name, Line::Matter, format!("warning: {name} can't be frozen here, so its quarantine is a kill"));
-            self.kill_for(name, "budget_exhausted").await;
-            return;
-        }
-        let now = self.governor.now();
-        if let Some(governed) = self.governor.get_mut(name) {
-            governed.quarantined = Some(now);
-        }
-        let text = format!(
-            "warning: {name} is quarantined: frozen until `agt-supervise thaw {name} --reason \"...\"`; in {} s it is killed",
-            QUARANTINE_MOST.as_secs()
-        );
-        self.say(name, Line::Matter, text);
-        self.note_taking(name, records::FREEZE, &format!("quarantine by {}", verdict.slo));
-    }
-
     /// Evidence from a death.
     pub(super) fn note_death(&mut self, name: &str, death: &Death) {
         let Some(agent) = self.agents.get(name) else { return };
@@ -374,7 +250,9 @@ impl Supervisor {
     }
 
     pub(super) async fn revive(&mut self, name: &str, by: u32, reason: &str) -> Result<(), Refusal> {
-        self.governor.revive(name, reason, by).await.map(drop).map_err(refusal)
+        let what = records::asked(by, name);
+        let revived = records::in_time(&self.store, what, self.governor.revive(name, reason, by)).await?;
+        revived.map(drop).map_err(refusal)
     }
 
     pub(super) async fn govern(&mut self, ask: Ask, by: u32) -> Result<Answer, Refusal> {
@@ -387,7 +265,8 @@ impl Supervisor {
             Ask::Forget { agent, .. } => Some(agent.clone()),
             _ => None,
         };
-        let answer = self.governor.ask(ask, by).await.map_err(refusal)?;
+        let what = records::asked(by, ask.agent().unwrap_or_default());
+        let answer = records::in_time(&self.store, what, self.governor.ask(ask, by)).await?.map_err(refusal)?;
         if let Some(name) = forgotten {
             // Another file may have the name from now on.
             self.agents.remove(&name);
@@ -413,27 +292,4 @@ pub(super) async fn subject(definition: &Definition) -> Subject {
         None
     };
     Subject { plan: definition.plan_hash.clone(), program }
-}
-
-/// What a demotion changes, in the numbers that people know.
-fn changes(definition: &Definition, from: Ring, to: Ring) -> String {
-    let plan = &definition.plan;
-    let (before, after) = (plan.limits_at(from), plan.limits_at(to));
-    let mut parts = Vec::new();
-    let percent = |millis: Option<u32>| millis.map_or("host".to_owned(), |millis| format!("{}%", millis / 10));
-    if before.cpu_millis != after.cpu_millis {
-        parts.push(format!("cpu {} -> {}", percent(before.cpu_millis), percent(after.cpu_millis)));
-    }
-    let mib = |bytes: Option<u64>| bytes.map_or("host".to_owned(), |bytes| format!("{} MiB", bytes >> 20));
-    if before.memory_bytes != after.memory_bytes {
-        parts.push(format!("memory {} -> {}", mib(before.memory_bytes), mib(after.memory_bytes)));
-    }
-    if to == Ring::R3 {
-        parts.push("writes off".to_owned());
-    }
-    let hosts = |ring: Ring| plan.forwards_at(ring).len();
-    if hosts(from) != hosts(to) {
-        parts.push(format!("{} hosts -> {}", hosts(from), hosts(to)));
-    }
-    if parts.is_empty() { format!("the protections of {to}") } else { parts.join(", ") }
 }

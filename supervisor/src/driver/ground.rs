@@ -1,9 +1,12 @@
-//! What the supervisor stands on: its cgroup subtree, its launcher and its watchdog. Made once at the start, swept first.
+//! What the supervisor stands on: its cgroup subtree, its launcher and its watchdog. Made at the start, swept first; a launcher
+//! or a watchdog that is ended from outside is replaced.
 
+use std::io::Write;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use agt_rings::cgroup::{self, Base, Controller, Group, Layout};
 use agt_rings::host::{Controllers, Support};
@@ -11,19 +14,30 @@ use agt_rings::launch::{LaunchError, Launcher};
 use agt_rings::spec::Limits;
 use agt_rings::watchdog::{Watchdog, WatchdogError};
 use sha2::{Digest, Sha256};
+use tokio::sync::mpsc;
+
+use super::event::Event;
+use super::succession::{NoLauncher, Succession};
+
+use super::loaded::LoadedFiles;
 
 /// How long whatever an earlier life left may take to die.
 const SWEEP_WITHIN: Duration = Duration::from_secs(10);
 
+/// How long the end waits for others who work on the ground: the start of a watchdog is what takes longest.
+const ALONE_WITHIN: Duration = Duration::from_secs(15);
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
 /// The ground.
 #[derive(Debug)]
 pub struct Ground {
-    /// The launcher process.
-    pub launcher: Launcher,
+    launchers: Succession,
     base: Option<Base>,
     watchdog: Mutex<Option<Watchdog>>,
     /// What the sweep at the start ended.
     pub swept: Option<cgroup::SweepReport>,
+    /// The files that no agent may change.
+    pub loaded: LoadedFiles,
 }
 
 /// Why there is no ground.
@@ -78,7 +92,26 @@ impl Ground {
         };
         let launcher = Launcher::start(controllers).map_err(GroundError::Launcher)?;
         let watchdog = base.as_ref().map(Watchdog::start).transpose().map_err(GroundError::Watchdog)?;
-        Ok(Ground { launcher, base, watchdog: Mutex::new(watchdog), swept })
+        Ok(Ground {
+            launchers: Succession::begin(launcher),
+            base,
+            watchdog: Mutex::new(watchdog),
+            swept,
+            loaded: LoadedFiles::default(),
+        })
+    }
+
+    /// The launcher process; another one where it was ended. Blocks for some milliseconds then.
+    ///
+    /// # Errors
+    /// No other could be started, or too many were ended in a short time.
+    pub fn launcher(&self) -> Result<Arc<Launcher>, NoLauncher> {
+        self.launchers.present()
+    }
+
+    /// Sends [`Event::LauncherGone`] each time that a launcher was ended, from now on.
+    pub(super) fn watch_launchers(&self, events: mpsc::UnboundedSender<Event>) {
+        self.launchers.watch(events);
     }
 
     fn watchdog(&self) -> MutexGuard<'_, Option<Watchdog>> {
@@ -125,12 +158,36 @@ impl Ground {
         self.base.is_some()
     }
 
-    /// Takes the subtree away at a clean end.
+    /// Takes the subtree away at a clean end, once nobody works on it any more: the renewal of a watchdog or a launch that
+    /// failed may be about to let go of it. What can't be taken away is said.
+    pub async fn leave(mut ground: Arc<Ground>, record: &Path) {
+        let deadline = Instant::now() + ALONE_WITHIN;
+        let cleared = loop {
+            ground = match Arc::try_unwrap(ground) {
+                Ok(alone) => break alone.clear(record).map_err(|e| chain(&e)),
+                Err(_) if Instant::now() >= deadline => {
+                    break Err(format!("still in use after {} s", ALONE_WITHIN.as_secs()));
+                }
+                Err(held) => held,
+            };
+            // No event tells that another holder let go.
+            tokio::time::sleep(LOOK_EVERY).await;
+        };
+        if let Err(why) = cleared {
+            eprintln!(
+                "warning: our cgroups could not be removed: {why}\nhelp: {} names them; the next start with this state \
+                 directory ends what is in them and removes them",
+                record.display()
+            );
+        }
+    }
+
+    /// Takes the subtree away.
     ///
     /// # Errors
     /// When something is left in it.
-    pub fn clear(self, record: &Path) -> Result<(), cgroup::Error> {
-        drop(self.launcher);
+    fn clear(self, record: &Path) -> Result<(), cgroup::Error> {
+        drop(self.launchers);
         if let Some(watchdog) = self.watchdog.into_inner().unwrap_or_else(PoisonError::into_inner) {
             watchdog.dismiss();
         }
@@ -179,9 +236,15 @@ fn id_of(state: &Path) -> String {
     digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Writes beside and renames: a reader sees the old file or the new one, never half of one.
+/// Writes beside and renames: a reader sees the old file or the new one, never half of one. Nobody else may read or write it,
+/// whatever the umask: the next start kills what it names.
 fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let beside = path.with_extension("new");
-    std::fs::write(&beside, bytes)?;
+    match std::fs::remove_file(&beside) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
+    file.write_all(bytes)?;
     std::fs::rename(&beside, path)
 }

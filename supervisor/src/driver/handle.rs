@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 
 use super::audience::{Tenure, Wish};
 use super::definition::Definition;
 use super::event::{Act, Event, Refusal, Request};
 use super::experimenting::Order;
 use super::observing::Observed;
+use super::reach::{self, Reach};
 use super::scene::Scene;
 use super::status::AgentStatus;
 use super::streams::Wiring;
@@ -21,6 +23,7 @@ use crate::machine::lifecycle::Conclusion;
 pub struct Handle {
     pub(super) events: mpsc::UnboundedSender<Event>,
     pub(super) holds: Arc<AtomicUsize>,
+    pub(super) reach: Reach,
 }
 
 /// Work beside the agents, an experiment say: as long as one of these is there, the supervisor does not end.
@@ -129,8 +132,23 @@ impl Handle {
         by: u32,
         reason: String,
     ) -> Result<Vec<AgentStatus>, Refusal> {
-        let (answer, hears) = oneshot::channel();
-        self.send(Request::Act { agent, act, by, reason, answer });
-        hears.await.unwrap_or(Err(Refusal::Ending))
+        let (answer, mut hears) = oneshot::channel();
+        self.send(Request::Act { agent: agent.clone(), act, by, reason, answer });
+        let mut heard = None;
+        if act == Act::Kill {
+            heard = timeout(reach::LOOP_WITHIN, &mut hears).await.ok();
+            if heard.is_none() {
+                let struck = self.reach.strike(agent.as_deref()).await;
+                heard = timeout(reach::WORD_WITHIN, &mut hears).await.ok();
+                if heard.is_none() {
+                    return Err(reach::unrecorded(&struck));
+                }
+            }
+        }
+        let heard = match heard {
+            Some(heard) => heard,
+            None => hears.await,
+        };
+        heard.unwrap_or(Err(Refusal::Ending))
     }
 }

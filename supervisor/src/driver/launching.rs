@@ -13,10 +13,12 @@ use tokio::net::UnixStream;
 
 use super::Supervisor;
 use super::agent::STOP_WITHIN;
+use super::beside::beside;
 use super::event::{Event, Gone, Launched, NotLaunched, OutOfMemory};
 use super::governing;
 use super::ground::Ground;
 use super::streams;
+use crate::config::AgentPlan;
 use crate::exit;
 use crate::govern::socket;
 use crate::machine::lifecycle;
@@ -41,6 +43,7 @@ impl Supervisor {
         agent.kill = None;
         agent.strikes = 0;
         agent.gone = None;
+        streams::give_way(std::mem::take(&mut agent.pumps), &agent.wiring).await;
         let wired = match streams::wire(name, &agent.wiring, agent.log.clone(), agent.definition.log_limits()) {
             Ok(wired) => wired,
             Err(e) => return failed(format!("its standard streams can't be made: {e}"), exit::CANT_CREATE),
@@ -51,26 +54,39 @@ impl Supervisor {
             Ok(spec) => spec,
             Err(e) => return failed(in_full(&e), exit::UNAVAILABLE),
         };
+        let asked = Asked { plan: agent.definition.plan.clone(), spec };
         let control = self.open_control(name);
         let (ground, events) = (Arc::clone(&self.ground), self.events.clone());
-        tokio::task::spawn_blocking(move || {
-            let result = perform(&ground, &spec, &whose, &wired.streams, control.as_deref());
+        // How it went comes back as an event.
+        drop(beside("agt-launch", move || {
+            let result = perform(&ground, asked, &whose, &wired.streams, control.as_deref());
             let _ = events.send(Event::Launched(whose, Box::new(result)));
-        });
+        }));
         None
     }
 }
 
-/// Compiles, makes the group and launches; what a failed launch left is ended and taken away.
+/// A launch as it is asked for, and the plan that it is of.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    pub(crate) plan: AgentPlan,
+    pub(crate) spec: Spec,
+}
+
+/// Looks at what stands in its trees by now, compiles, makes the group and launches; what a failed launch left is ended and
+/// taken away. Blocks for all of that.
 pub(crate) fn perform(
     ground: &Ground,
-    spec: &Spec,
+    asked: Asked,
     whose: &super::event::Whose,
     streams: &agt_rings::launch::Streams,
     control: Option<&Path>,
 ) -> Result<Launched, NotLaunched> {
     let not = |error: String, code: u8| NotLaunched { error, code };
-    let mut plan = match ground.launcher.compile(spec) {
+    let launcher = ground.launcher().map_err(|e| not(e.in_full(), exit::UNAVAILABLE))?;
+    let spec = asked.plan.as_it_stands(asked.spec);
+    let spec = &ground.loaded.guarded(&spec).map_err(|e| not(e.to_string(), exit::REFUSED))?;
+    let mut plan = match launcher.compile(spec) {
         Ok(Ok(plan)) => plan,
         Ok(Err(refused)) => {
             let mut text = refused.to_string();
@@ -92,7 +108,7 @@ pub(crate) fn perform(
         Some(group) => group.join().map_err(|e| not(in_full(&e), exit::UNAVAILABLE))?,
         None => Join { into_cgroup: None, tasks: Vec::new(), procs: None },
     };
-    match ground.launcher.launch(&plan, streams, &join) {
+    match launcher.launch(&plan, streams, &join) {
         Ok(running) => Ok(Launched { running, group: group.map(Arc::new), plan }),
         Err(e) => {
             if let Some(group) = group {

@@ -2,6 +2,7 @@
 
 use super::Supervisor;
 use super::launching::in_full;
+use super::records::RECORDED_WITHIN;
 use crate::govern::kill_mark;
 use crate::machine::lifecycle;
 
@@ -14,9 +15,12 @@ impl Supervisor {
 
     /// Takes up the marks that wait, so that whom they killed is not started again. What is still alive of them is ended.
     pub(super) async fn heed_kill_marks(&mut self) {
-        let marks = match kill_mark::take_up(&self.store, &self.dirs.state).await {
-            Ok(marks) => marks,
-            Err(e) => {
+        // What the disk keeps waiting stays where it is until the next look; nobody whom it names is launched meanwhile.
+        let taking = kill_mark::take_up(&self.store, &self.dirs.state);
+        let marks = match tokio::time::timeout(RECORDED_WITHIN, taking).await {
+            Err(_) => return,
+            Ok(Ok(marks)) => marks,
+            Ok(Err(e)) => {
                 eprintln!("error: {}", in_full(&e));
                 return;
             }

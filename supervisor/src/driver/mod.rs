@@ -8,6 +8,7 @@ mod acting;
 mod agent;
 pub mod audience;
 mod availability;
+pub(crate) mod beside;
 pub mod definition;
 pub mod event;
 pub mod experimenting;
@@ -16,17 +17,23 @@ mod governing;
 pub mod ground;
 mod handle;
 pub mod health;
+pub mod killing;
 pub(crate) mod launching;
+pub mod loaded;
 pub mod logfile;
 mod marked;
 pub mod observing;
+pub(crate) mod outlet;
+mod reach;
 pub mod records;
 pub mod reload;
+mod remedies;
 pub mod sagas;
 pub mod scene;
 pub mod status;
 pub mod status_file;
 pub mod streams;
+pub mod succession;
 mod tame;
 mod terminal;
 mod watching;
@@ -34,7 +41,7 @@ mod watching;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use agt_rings::cgroup::Group;
 use agt_rings::launch::{Exit, Running};
@@ -44,6 +51,7 @@ pub use self::handle::Handle;
 
 use self::acting::Owed;
 use self::agent::{Agent, STOP_WITHIN};
+use self::beside::beside;
 use self::definition::Definition;
 use self::event::{Event, Gone, Launched, NotLaunched, OutOfMemory, Refusal, Request, Whose};
 use self::ground::Ground;
@@ -86,6 +94,8 @@ pub struct Supervisor {
     owed: Vec<Owed>,
     /// Work beside the agents that must be over before the end.
     holds: Arc<AtomicUsize>,
+    /// The kill switch's way past this loop.
+    reach: reach::Reach,
 }
 
 /// Whether the supervisor itself writes what happens to its standard error.
@@ -116,7 +126,6 @@ impl Supervisor {
     pub fn new(mode: Mode, dirs: Dirs, ground: Arc<Ground>, store: Store, talk: Talk) -> (Supervisor, Handle) {
         let (events, inbox) = mpsc::unbounded_channel();
         let holds = Arc::<AtomicUsize>::default();
-        let handle = Handle { events: events.clone(), holds: Arc::clone(&holds) };
         let supervisor = Supervisor {
             mode,
             dirs,
@@ -135,8 +144,14 @@ impl Supervisor {
             hosting: sagas::Hosting::default(),
             owed: Vec::new(),
             holds,
+            reach: reach::Reach::default(),
         };
+        let handle = supervisor.reached_by();
         (supervisor, handle)
+    }
+
+    fn reached_by(&self) -> Handle {
+        Handle { events: self.events.clone(), holds: Arc::clone(&self.holds), reach: self.reach.clone() }
     }
 
     /// Counts into these metrics instead of some that nobody reads.
@@ -150,6 +165,7 @@ impl Supervisor {
     pub async fn run(mut self) {
         let ticks = governing::tick(self.events.clone());
         watching::watch(&self.ground, self.events.clone());
+        self.ground.watch_launchers(self.events.clone());
         while let Some(event) = self.inbox.recv().await {
             self.handle(event).await;
             self.forget_retired();
@@ -163,16 +179,8 @@ impl Supervisor {
         if let Err(e) = self.governor.flush().await {
             eprintln!("error: what the agents have earned and spent could not be stored: {e}");
         }
-        for agent in self.agents.values_mut() {
-            streams::last_words(&mut agent.pumps).await;
-        }
-        let swept = match Arc::try_unwrap(self.ground) {
-            Ok(ground) => ground.clear(&self.dirs.cgroup_record()),
-            Err(_) => Ok(()),
-        };
-        if let Err(e) = swept {
-            eprintln!("warning: our cgroups could not be removed: {e}");
-        }
+        streams::last_words(self.agents.values_mut().map(|agent| &mut agent.pumps).collect()).await;
+        Ground::leave(self.ground, &self.dirs.cgroup_record()).await;
         if let Err(e) = self.store.close().await {
             eprintln!("error: the state store could not be closed in order: {e}");
         }
@@ -206,6 +214,7 @@ impl Supervisor {
             Event::Released => {}
             Event::Tick => self.look_around().await,
             Event::WatchdogGone => self.watchdog_gone(),
+            Event::LauncherGone => self.launcher_gone(),
         }
     }
 
@@ -223,7 +232,7 @@ impl Supervisor {
                 let _ = answer.send(self.scene(&agent));
             }
             Request::Experiment { agent, order, answer } => {
-                let _ = answer.send(self.experiment(&agent, order));
+                let _ = answer.send(self.experiment(&agent, order).await);
             }
             Request::Act { agent, act, by, reason, answer } => {
                 self.act(agent.as_deref(), act, by, reason, answer).await
@@ -299,6 +308,7 @@ impl Supervisor {
             return;
         }
         definition.own_id = self.own_id(&definition);
+        definition.note_files(&self.ground.loaded);
         let log = self.dirs.logs().join(format!("{name}.log"));
         let mut agent = Agent::new(definition, wiring, log, done);
         // Lives are counted on: what is late from an earlier one must not be taken for this one's.
@@ -389,6 +399,7 @@ impl Supervisor {
                     }
                 }
                 let running = Arc::new(launched.running);
+                self.reach.enter(&whose.agent, &running, launched.group.as_ref());
                 agent.running = Some(Arc::clone(&running));
                 agent.group = launched.group.clone();
                 governing::serve(agent, whose, &launched.plan, &self.events);
@@ -418,6 +429,7 @@ impl Supervisor {
             self.telemetry.used(&whose.agent, whose.life, usage);
             agent.oom_kills_before += usage.oom_kills.unwrap_or(0);
         }
+        self.reach.leave(&whose.agent);
         agent.running = None;
         agent.group = None;
         agent.started = None;
@@ -444,15 +456,11 @@ impl Supervisor {
     }
 
     /// Notes what a kill did; the end that waited for the last of them.
-    fn note_kill(&mut self, whose: &Whose, report: Option<agt_rings::cgroup::KillReport>) -> Option<Gone> {
-        self.telemetry.killed(report.map(|report| report.took));
+    fn note_kill(&mut self, whose: &Whose, seen: KillSeen) -> Option<Gone> {
+        self.telemetry.killed(seen.took_us.map(Duration::from_micros));
         let agent = self.agents.get_mut(&whose.agent).filter(|agent| agent.launches == whose.life)?;
         agent.strikes = agent.strikes.saturating_sub(1);
-        agent.kill = Some(KillSeen {
-            processes: report.map_or(0, |report| report.processes),
-            took_us: report.map_or(0, |report| u64::try_from(report.took.as_micros()).unwrap_or(u64::MAX)),
-            verified_empty: report.is_some(),
-        });
+        agent.kill = Some(seen);
         if agent.strikes == 0 { agent.gone.take() } else { None }
     }
 }
@@ -464,17 +472,14 @@ fn kill_tree(
     running: Option<Arc<Running>>,
     events: mpsc::UnboundedSender<Event>,
 ) {
-    tokio::task::spawn_blocking(move || {
-        let report = group.as_ref().map(|group| group.kill(STOP_WITHIN));
-        if let Some(running) = &running {
-            // Without a cgroup this is the kill; with one the init is gone already (ESRCH).
-            let _ = running.kill_init();
-        }
-        if let Some(Err(e)) = &report {
-            eprintln!("error: {}: the kill could not be verified: {e}", whose.agent);
-        }
-        let _ = events.send(Event::Killed(whose, report.and_then(Result::ok)));
-    });
+    // Its end comes back as an event.
+    drop(beside("agt-kill", move || {
+        let seen = killing::end(group.as_deref(), running.as_deref(), STOP_WITHIN).unwrap_or_else(|e| {
+            eprintln!("error: {}: the kill could not be verified: {}", whose.agent, launching::in_full(&e));
+            KillSeen::unverified()
+        });
+        let _ = events.send(Event::Killed(whose, seen));
+    }));
 }
 
 /// Waits for the end of one life and verifies that nothing is left of it.
@@ -488,8 +493,7 @@ fn watch(whose: Whose, running: Arc<Running>, group: Option<Arc<Group>>, events:
             }
         };
         let name = whose.agent.clone();
-        let gone =
-            tokio::task::spawn_blocking(move || launching::clear_away(&name, exit, &running, group.as_deref())).await;
+        let gone = beside("agt-clear", move || launching::clear_away(&name, exit, &running, group.as_deref())).await;
         let gone = gone.unwrap_or(Gone { exit, out_of_memory: OutOfMemory::NotSeen, usage: None });
         let _ = events.send(Event::Exited(whose, gone));
     });

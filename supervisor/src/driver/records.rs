@@ -2,6 +2,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use agt_rings::spec::Enforcement;
+
 use super::agent::Again;
 use super::audience::Line;
 use super::event::Refusal;
@@ -9,7 +11,7 @@ use super::streams::Wiring;
 use super::{Ending, Supervisor};
 use crate::audit::record::{Action, Actor, Outcome, Record};
 use crate::machine::lifecycle::{self, Conclusion, Death, State};
-use crate::store::StoreError;
+use crate::store::{Store, StoreError};
 
 pub(super) const LAUNCH: Action = Action::new("launch");
 pub(super) const STOP: Action = Action::new("stop");
@@ -27,10 +29,33 @@ pub fn wall_ms() -> i64 {
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
+/// How long the loop waits for the disk before it refuses what was to be recorded.
+pub(super) const RECORDED_WITHIN: Duration = Duration::from_secs(5);
+
 /// What gives power could not be recorded, and what helps.
 pub(super) fn not_recorded(error: &StoreError) -> Refusal {
     let help = error.help().map_or_else(String::new, |help| format!("\nhelp: {help}"));
     Refusal::NotRecorded(super::launching::in_full(error) + &help)
+}
+
+/// Waits for the disk, but not for ever: those whom the loop supervises must not go unsupervised. What comes too late is not done.
+/// It may still reach the log, so a note behind it says that.
+pub(super) async fn in_time<T>(store: &Store, what: Record, recorded: impl Future<Output = T>) -> Result<T, Refusal> {
+    match tokio::time::timeout(RECORDED_WITHIN, recorded).await {
+        Ok(recorded) => Ok(recorded),
+        Err(_) => {
+            let late =
+                Record { outcome: Outcome::Failed, ..what }.detail("why", "the disk answered too late: not done");
+            let _ = store.append_audit_nowait(late);
+            let within = RECORDED_WITHIN.as_secs();
+            Err(Refusal::NotRecorded(format!("the disk has not answered within {within} s, so it was not done")))
+        }
+    }
+}
+
+/// What an operator asked of the governor, for the case that it can't be recorded.
+pub(super) fn asked(by: u32, agent: &str) -> Record {
+    Record::new(wall_ms(), Actor::Operator(by), Action::new("operator.ask"), Outcome::Failed).agent(agent)
 }
 
 impl Supervisor {
@@ -48,7 +73,8 @@ impl Supervisor {
     }
 
     pub(super) async fn durable(&self, record: Record) -> Result<(), Refusal> {
-        self.store.append_audit(record).await.map(drop).map_err(|e| not_recorded(&e))
+        let what = record.clone();
+        in_time(&self.store, what, self.store.append_audit(record)).await?.map(drop).map_err(|e| not_recorded(&e))
     }
 
     /// What takes power is noted after the fact; a lost note is counted by the store and itself recorded.
@@ -89,11 +115,18 @@ impl Supervisor {
         if let Some(tasks) = limits.tasks {
             line.push_str(&format!("  tasks {tasks}"));
         }
-        line.push_str(&format!("  {} file rules", agent.definition.plan.files.len()));
+        let rules = agent.definition.plan.files.len();
+        line.push_str(&format!("  {rules} file rule{}", if rules == 1 { "" } else { "s" }));
         for forward in agent.definition.plan.forwards_at(agent.ring) {
             line.push_str(&format!("  net {}", forward.target));
         }
         line.push_str(&format!("   enforced: {}", plan.report.extent()));
+        // Where less would do, it is said what there is.
+        if agent.definition.plan.enforcement == Enforcement::BestEffort {
+            for kept in &plan.report.enforced {
+                line.push_str(&format!("\n  {:<20} {}", kept.protection.name(), kept.by.join(", ")));
+            }
+        }
         for words in agt_rings::report::in_words(&plan.report.gaps) {
             line.push_str(&format!("\n  not enforced: {words}"));
         }
@@ -129,6 +162,7 @@ impl Supervisor {
             agent.again = Again::No;
             // Killed, or everything ends: whoever wanted it started again was overruled.
             if self.ending == Ending::No && !matches!(death, Death::Killed { .. }) {
+                self.pay_overruled(name);
                 Box::pin(self.step(name, lifecycle::Event::Launch)).await;
                 return;
             }

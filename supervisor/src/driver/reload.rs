@@ -8,7 +8,8 @@ use super::definition::Definition;
 use super::event::{Refusal, Request};
 use super::governing;
 use super::handle::Handle;
-use super::records::wall_ms;
+use super::records::{self, wall_ms};
+use super::streams;
 use super::streams::Wiring;
 use crate::audit::record::{Actor, Outcome, Record};
 use crate::config::{self, AgentPlan};
@@ -147,7 +148,9 @@ impl Supervisor {
         for edit in &edits {
             commit = commit.audit(self.record_of(edit, by, reason)?);
         }
-        self.store.commit(commit).await.map_err(|e| Refusal::NotRecorded(e.to_string()))?;
+        let what = records::asked(by, edits.first().map_or("", Edit::agent));
+        let recorded = records::in_time(&self.store, what, self.store.commit(commit)).await?;
+        recorded.map_err(|e| records::not_recorded(&e))?;
         for edit in edits {
             match edit {
                 Edit::Change { plan, process, .. } => self.change(*plan, process).await,
@@ -228,7 +231,7 @@ impl Supervisor {
         for name in names {
             if let Some(mut agent) = self.agents.remove(&name) {
                 // Its last words are still on their way to its log.
-                tokio::spawn(async move { while agent.pumps.join_next().await.is_some() {} });
+                tokio::spawn(async move { streams::last_words(vec![&mut agent.pumps]).await });
             }
         }
     }

@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 
 use super::event::{Refusal, Request};
 use super::governing::{self, refusal};
+use super::records;
 use super::scene::{SagaScene, Scene, SceneGoverned};
 use super::{Handle, Supervisor};
 use crate::config::AgentPlan;
@@ -193,7 +194,9 @@ impl Supervisor {
         let name = plan.name().to_owned();
         let subject = Subject { plan: plan_hash, program: None };
         let vouching = if plan.vouch == Switch::On { Vouching::ByHand } else { Vouching::Nobody };
-        let taken = self.governor.take_up(&plan.identity, &plan.slos, subject.clone(), plan.ceiling, vouching).await;
+        let what = records::asked(plan.identity.uid, &name);
+        let taken = self.governor.take_up(&plan.identity, &plan.slos, subject.clone(), plan.ceiling, vouching);
+        let taken = records::in_time(&self.store, what, taken).await?;
         governing::tell_dropped(None, self.talk, &name, &taken.map_err(refusal)?);
         if begins == Begins::Anew {
             self.not_killed(&name)?;

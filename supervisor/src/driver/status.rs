@@ -24,6 +24,9 @@ pub struct AgentStatus {
     pub ceiling: Ring,
     /// What is enforced; `None` before the first launch.
     pub report: Option<Report>,
+    /// What stays read-only inside what it may write: the names that existed at its last launch.
+    #[serde(default)]
+    pub protected: Vec<std::path::PathBuf>,
     /// Its main process on the host.
     pub pid: Option<i32>,
     /// Milliseconds since it was last started, while it runs.
@@ -38,8 +41,8 @@ pub struct AgentStatus {
     pub usage: Option<Usage>,
     /// Memory limit in bytes.
     pub memory_limit_bytes: Option<u64>,
-    /// Its log.
-    pub log: std::path::PathBuf,
+    /// Its log; `null` while there is none (an agent with `stdio: raw` writes to its caller).
+    pub log: Option<std::path::PathBuf>,
     /// Who holds all its tasks; `null` while they may run.
     #[serde(default)]
     pub frozen: Option<Frozen>,
@@ -140,10 +143,10 @@ pub struct CheckSeen {
 /// What a kill did.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct KillSeen {
-    /// Processes ended.
-    pub processes: usize,
-    /// Microseconds from the trigger until the cgroup was empty.
-    pub took_us: u64,
-    /// The cgroup was seen empty (without one: the init was seen dead).
+    /// Processes ended; `null` without a cgroup, where nobody counts them.
+    pub processes: Option<usize>,
+    /// Microseconds from the trigger until nothing was left; `null` when that was not verified.
+    pub took_us: Option<u64>,
+    /// The cgroup was seen empty; without one: the end of the PID namespace was seen.
     pub verified_empty: bool,
 }

@@ -12,17 +12,23 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use agt_rings::launch::Streams;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
 
-use super::logfile::{LogFile, LogLimits};
+use super::logfile::LogLimits;
+use super::outlet::{Log, Outlet};
 
 /// The longest line that is kept whole; longer ones are cut into pieces of this size.
 const LINE_BYTES_MAX: usize = 64 * 1024;
 const READ_BYTES: usize = 16 * 1024;
+/// Lines are passed on together once they are this long together, or when there is nothing more to read.
+const TEXT_BYTES: usize = 16 * 1024;
 /// How long the last output of an ended agent may take to be read.
 const LAST_WORDS_WITHIN: Duration = Duration::from_secs(5);
+/// The same where the next life waits for it.
+const TERMINAL_WITHIN: Duration = Duration::from_millis(200);
 
 /// The kinds of wiring.
 #[derive(Debug)]
@@ -48,18 +54,30 @@ pub struct Wired {
     pub pumps: JoinSet<()>,
 }
 
-/// Where a pump writes.
-#[derive(Debug, Clone, Copy)]
-enum Echo {
-    Stdout,
-    Stderr,
-    Nowhere,
+/// Waits until what ended agents said last is passed on: that is worth a wait, and a reader who is asleep not a longer one.
+/// It is one wait for all of them, and nothing serves their streams afterwards.
+pub async fn last_words(all: Vec<&mut JoinSet<()>>) {
+    let deadline = Instant::now() + LAST_WORDS_WITHIN;
+    for pumps in all {
+        let rest = async { while pumps.join_next().await.is_some() {} };
+        let _ = timeout_at(deadline, rest).await;
+        pumps.shutdown().await;
+    }
 }
 
-/// Waits until what an ended agent said last is passed on: that is worth a wait, and a reader who is asleep not a longer one.
-pub async fn last_words(pumps: &mut JoinSet<()>) {
-    let rest = async { while pumps.join_next().await.is_some() {} };
-    let _ = tokio::time::timeout(LAST_WORDS_WITHIN, rest).await;
+/// The next life begins: what the one before said last is still passed on.
+pub(super) async fn give_way(mut before: JoinSet<()>, next: &Wiring) {
+    if before.is_empty() {
+        return;
+    }
+    if matches!(next, Wiring::Terminal) {
+        // Our terminal's modes are put back by the one and changed by the other, in this order.
+        let rest = async { while before.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(TERMINAL_WITHIN, rest).await;
+        before.shutdown().await;
+    } else {
+        tokio::spawn(async move { last_words(vec![&mut before]).await });
+    }
 }
 
 /// Connects the streams of one launch.
@@ -77,61 +95,67 @@ pub fn wire(name: &str, wiring: &Wiring, log: PathBuf, limits: LogLimits) -> io:
         }
         Wiring::Tamed(given) => return super::tame::wire(given),
         Wiring::Terminal => return super::terminal::wire(log, limits),
-        Wiring::Prefixed => (Echo::Stdout, Echo::Stderr),
-        Wiring::Log => (Echo::Nowhere, Echo::Nowhere),
+        Wiring::Prefixed => (Some(Outlet::Stdout), Some(Outlet::Stderr)),
+        Wiring::Log => (None, None),
     };
     let stdin = OwnedFd::from(File::open("/dev/null")?);
-    let log = std::sync::Arc::new(std::sync::Mutex::new(LogFile::open(log, limits)));
-    let mut end = |echo: Echo| -> io::Result<OwnedFd> {
-        let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
-        let reader = {
-            let flags = nix::fcntl::OFlag::O_NONBLOCK;
-            nix::fcntl::fcntl(&read, nix::fcntl::FcntlArg::F_SETFL(flags))?;
-            pipe::Receiver::from_owned_fd(read)?
-        };
-        pumps.spawn(pump(name.to_owned(), reader, echo, std::sync::Arc::clone(&log)));
+    let log = Log::open(log, limits);
+    let mut end = |echo: Option<Outlet>| -> io::Result<OwnedFd> {
+        let (reader, write) = pipe()?;
+        pumps.spawn(pump(name.to_owned(), reader, echo, log.clone()));
         Ok(write)
     };
     let (stdout, stderr) = (end(out)?, end(err)?);
     Ok(Wired { streams: Streams { stdin, stdout, stderr }, pumps })
 }
 
-async fn pump(name: String, mut from: pipe::Receiver, echo: Echo, log: std::sync::Arc<std::sync::Mutex<LogFile>>) {
+/// A pipe whose reading end is ours.
+pub(crate) fn pipe() -> io::Result<(pipe::Receiver, OwnedFd)> {
+    let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
+    nix::fcntl::fcntl(&read, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK))?;
+    Ok((pipe::Receiver::from_owned_fd(read)?, write))
+}
+
+async fn pump(name: String, mut from: pipe::Receiver, echo: Option<Outlet>, log: Log) {
     let mut buffer = vec![0u8; READ_BYTES];
-    let mut line = Vec::new();
+    let (mut line, mut text) = (Vec::new(), String::new());
     loop {
         // A pipe's read fails only when it is closed under us; both mean that nothing more comes.
         let length = match from.read(&mut buffer).await {
             Ok(0) | Err(_) => break,
             Ok(length) => length,
         };
-        if let Ok(mut log) = log.lock() {
-            log.append(&buffer[..length]);
-        }
+        log.append(&buffer[..length]).await;
+        let Some(outlet) = echo else { continue };
         for byte in &buffer[..length] {
             if *byte == b'\n' || line.len() >= LINE_BYTES_MAX {
-                show(&name, &line, echo).await;
+                show(&name, &line, &mut text);
                 line.clear();
+                if text.len() >= TEXT_BYTES {
+                    outlet.print(std::mem::take(&mut text).into_bytes()).await;
+                }
                 if *byte == b'\n' {
                     continue;
                 }
             }
             line.push(*byte);
         }
+        if !text.is_empty() {
+            outlet.print(std::mem::take(&mut text).into_bytes()).await;
+        }
     }
-    if !line.is_empty() {
-        show(&name, &line, echo).await;
+    if let Some(outlet) = echo {
+        if !line.is_empty() {
+            show(&name, &line, &mut text);
+            outlet.print(text.into_bytes()).await;
+        }
+        outlet.flushed().await;
     }
+    log.flushed().await;
 }
 
-async fn show(name: &str, line: &[u8], echo: Echo) {
-    let text = format!("{name} | {}\n", escaped(&String::from_utf8_lossy(line)));
-    // Our own output is gone (a closed pipe): the agent's log still has the line, and the agent must not be held up.
-    let _ = match echo {
-        Echo::Stdout => tokio::io::stdout().write_all(text.as_bytes()).await,
-        Echo::Stderr => tokio::io::stderr().write_all(text.as_bytes()).await,
-        Echo::Nowhere => Ok(()),
-    };
+fn show(name: &str, line: &[u8], text: &mut String) {
+    let _ = writeln!(text, "{name} | {}", escaped(&String::from_utf8_lossy(line)));
 }
 
 /// Shows control characters instead of sending them: ESC becomes `\u{1b}`. Tab stays; so does everything printable.

@@ -12,9 +12,12 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{pipe2, read, write};
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
 use tokio::task::JoinSet;
 
-use super::streams::{Wired, is_deceiving};
+use super::outlet::Outlet;
+use super::streams::{self, Wired, is_deceiving};
 
 const READ_BYTES: usize = 16 * 1024;
 /// The longest UTF-8 sequence.
@@ -23,24 +26,25 @@ const CHAR_BYTES_MAX: usize = 4;
 /// Streams with a pipe in the place of each terminal among them.
 pub(super) fn wire(given: &Streams) -> io::Result<Wired> {
     let mut pumps = JoinSet::new();
+    // What was given are copies of our own three.
     let stdin = if given.stdin.is_terminal() {
         let (theirs, ours) = pipe2(OFlag::O_CLOEXEC)?;
         let from = given.stdin.try_clone()?;
-        pumps.spawn_blocking(move || carry_keys(&from, &ours));
+        // Beside the runtime: it sleeps as long as nobody types. It ends with the agent's side of the pipe.
+        std::thread::Builder::new().name("agt-keys".to_owned()).spawn(move || carry_keys(&from, &ours))?;
         theirs
     } else {
         given.stdin.try_clone()?
     };
-    let mut screen = |given: &OwnedFd| -> io::Result<OwnedFd> {
+    let mut screen = |given: &OwnedFd, outlet: Outlet| -> io::Result<OwnedFd> {
         if !given.is_terminal() {
             return given.try_clone();
         }
-        let (ours, theirs) = pipe2(OFlag::O_CLOEXEC)?;
-        let to = given.try_clone()?;
-        pumps.spawn_blocking(move || carry_text(&ours, &to));
+        let (ours, theirs) = streams::pipe()?;
+        pumps.spawn(carry_text(ours, outlet));
         Ok(theirs)
     };
-    let (stdout, stderr) = (screen(&given.stdout)?, screen(&given.stderr)?);
+    let (stdout, stderr) = (screen(&given.stdout, Outlet::Stdout)?, screen(&given.stderr, Outlet::Stderr)?);
     Ok(Wired { streams: Streams { stdin, stdout, stderr }, pumps })
 }
 
@@ -70,24 +74,19 @@ fn carry_keys(from: &OwnedFd, to: &OwnedFd) {
 }
 
 /// The agent's text to our terminal, control characters shown instead of sent.
-fn carry_text(from: &OwnedFd, to: &OwnedFd) {
+async fn carry_text(mut from: pipe::Receiver, to: Outlet) {
     let mut buffer = vec![0u8; READ_BYTES];
     let mut held = 0;
-    loop {
-        match read(from, &mut buffer[held..]) {
-            Err(Errno::EINTR) => {}
-            Ok(0) | Err(_) => break,
-            Ok(length) => {
-                let filled = held + length;
-                let (text, rest) = whole_characters(&buffer[..filled]);
-                // A terminal that went away: the agent must not be held up, so its words go nowhere.
-                let _ = write_all(to, shown(&text).as_bytes());
-                buffer.copy_within(filled - rest..filled, 0);
-                held = rest;
-            }
-        }
+    // A pipe's read fails only when it is closed under us; both mean that nothing more comes.
+    while let Ok(length @ 1..) = from.read(&mut buffer[held..]).await {
+        let filled = held + length;
+        let (text, rest) = whole_characters(&buffer[..filled]);
+        to.print(shown(&text).into_bytes()).await;
+        buffer.copy_within(filled - rest..filled, 0);
+        held = rest;
     }
-    let _ = write_all(to, shown(&String::from_utf8_lossy(&buffer[..held])).as_bytes());
+    to.print(shown(&String::from_utf8_lossy(&buffer[..held])).into_bytes()).await;
+    to.flushed().await;
 }
 
 /// The text up to the last whole character, and how many bytes of one are left over.
@@ -115,7 +114,7 @@ fn shown(text: &str) -> String {
     safe
 }
 
-fn write_all(to: &OwnedFd, mut bytes: &[u8]) -> io::Result<()> {
+pub(super) fn write_all(to: &OwnedFd, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         match write(to, bytes) {
             Ok(written) => bytes = &bytes[written..],

@@ -4,8 +4,7 @@
 //! for its own foreground program. The agent never holds a descriptor of our terminal, so nothing that it does to its own
 //! (modes, size, faked input) outlives it. Our modes are put back when the guard is dropped.
 
-use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,11 +12,15 @@ use std::sync::Arc;
 use agt_rings::launch::Streams;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize};
+use tokio::io::Interest;
+use tokio::net::UnixStream;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 
-use super::logfile::{LogFile, LogLimits};
+use super::logfile::LogLimits;
+use super::outlet::{Log, Outlet};
 use super::streams::Wired;
+use super::tame::write_all;
 
 const READ_BYTES: usize = 16 * 1024;
 
@@ -60,11 +63,14 @@ pub(super) fn wire(log: PathBuf, limits: LogLimits) -> io::Result<Wired> {
     let (ended, over) = tokio::sync::oneshot::channel::<()>();
     let mut pumps = JoinSet::new();
     let keys = Arc::clone(&master);
-    pumps.spawn_blocking(move || carry_keys(&keys, &stop_read));
-    let screen = Arc::clone(&master);
-    pumps.spawn_blocking(move || {
-        carry_screen(&screen, LogFile::open(log, limits));
-        drop((raw, stop_write, ended));
+    // Beside the runtime: it sleeps as long as nobody types.
+    std::thread::Builder::new().name("agt-keys".to_owned()).spawn(move || carry_keys(&keys, &stop_read))?;
+    let screen = screen(&master)?;
+    let log = Log::open(log, limits);
+    pumps.spawn(async move {
+        // Dropped at its end, and when it is cancelled.
+        let _held = (raw, stop_write, ended);
+        carry_screen(screen, log).await;
     });
     pumps.spawn(async move { follow_size(&master, over).await });
     let copy = || slave.as_fd().try_clone_to_owned();
@@ -117,32 +123,27 @@ fn carry_keys(master: &OwnedFd, stop: &OwnedFd) {
     }
 }
 
-fn write_all(to: &OwnedFd, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        match nix::unistd::write(to, bytes) {
-            Ok(written) => bytes = &bytes[written..],
-            Err(nix::errno::Errno::EINTR) => {}
-            Err(e) => return Err(e.into()),
-        }
-    }
-    Ok(())
+/// The master side as something that can be waited for. Registered as a stream: readiness is all that is asked of it.
+fn screen(master: &OwnedFd) -> io::Result<UnixStream> {
+    let copy = std::os::unix::net::UnixStream::from(master.try_clone()?);
+    copy.set_nonblocking(true)?;
+    UnixStream::from_std(copy)
 }
 
 /// The agent's screen to ours and to the log, until its last writer is gone (the kernel says EIO then).
-fn carry_screen(master: &OwnedFd, mut log: LogFile) {
-    let Ok(copy) = master.try_clone() else { return };
-    let mut from = File::from(copy);
-    let mut buffer = [0u8; READ_BYTES];
-    let mut out = io::stdout();
+async fn carry_screen(from: UnixStream, log: Log) {
+    let mut buffer = vec![0u8; READ_BYTES];
     loop {
-        match from.read(&mut buffer) {
+        match from.async_io(Interest::READABLE, || Ok(nix::unistd::read(&from, &mut buffer)?)).await {
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Ok(0) | Err(_) => return,
+            Ok(0) | Err(_) => break,
             Ok(length) => {
-                log.append(&buffer[..length]);
+                log.append(&buffer[..length]).await;
                 // A terminal that went away: the agent is told by the hang-up, the log still has its words.
-                let _ = out.write_all(&buffer[..length]).and_then(|()| out.flush());
+                Outlet::Stdout.print(buffer[..length].to_vec()).await;
             }
         }
     }
+    Outlet::Stdout.flushed().await;
+    log.flushed().await;
 }

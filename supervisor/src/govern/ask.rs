@@ -2,11 +2,14 @@
 //! straight on the state store.
 
 use agt_rings::Ring;
+use agt_sre::spec::SloSpec;
 use agt_sre::trust::Score;
 use serde::{Deserialize, Serialize};
 
+use super::attestation::Subject;
 use super::governed::Governed;
 use super::stored::Killed;
+use crate::config::plan::Identity;
 use agt_sre::time::Timestamp;
 
 /// Everything that can be asked of all agents: POST.
@@ -34,6 +37,9 @@ pub enum Ask {
         score: Score,
         /// Why.
         reason: String,
+        /// What its file says, when that was named: so it can be known before it first runs.
+        #[serde(default)]
+        file: Option<Box<Introduced>>,
     },
     /// Forget an identity with all it has earned and spent.
     Forget {
@@ -50,6 +56,9 @@ pub enum Ask {
         reason: String,
         /// For how long, in seconds.
         ttl_s: u64,
+        /// As in [`Ask::SetTrust`]; then it is this very plan that is attested.
+        #[serde(default)]
+        file: Option<Box<Introduced>>,
     },
     /// Let a killed agent live again.
     Revive {
@@ -58,6 +67,32 @@ pub enum Ask {
         /// Why.
         reason: String,
     },
+}
+
+impl Ask {
+    /// The agent that it is about, unless it is about all.
+    #[must_use]
+    pub fn agent(&self) -> Option<&str> {
+        match self {
+            Ask::Slo { agent } | Ask::Trust { agent } => agent.as_deref(),
+            Ask::SetTrust { agent, .. }
+            | Ask::Forget { agent, .. }
+            | Ask::Attest { agent, .. }
+            | Ask::Revive { agent, .. } => Some(agent),
+        }
+    }
+}
+
+/// An agent as its file makes it known.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Introduced {
+    /// Its name and its file. The uid is that of whoever will start it: the supervisor's.
+    pub identity: Identity,
+    /// Its service level objectives.
+    pub slos: Vec<SloSpec>,
+    /// Its plan and, for R0, its program.
+    pub subject: Subject,
 }
 
 /// An answer.

@@ -14,7 +14,7 @@ use agt_sre::time::Timestamp;
 use agt_sre::trust::Score;
 
 use super::ask::{Answer, Ask, slos_of, trust_of};
-use super::attestation::{self, Attestation, Subject, TTL_MOST_MS};
+use super::attestation::{self, Subject};
 use super::governed::{Governed, News};
 use super::ring::{Choice, Inputs, choose};
 use super::stored::{self, PartError, Parts};
@@ -23,9 +23,7 @@ use crate::config::plan::Identity;
 use crate::store::{Admission, Commit, Store, StoreError};
 
 const VOUCH: Action = Action::new("vouch");
-const TRUST_SET: Action = Action::new("trust.set");
 const TRUST_FORGET: Action = Action::new("trust.forget");
-const ATTEST: Action = Action::new("attest");
 const REVIVE: Action = Action::new("revive");
 
 /// Who started an agent.
@@ -41,7 +39,7 @@ pub enum Vouching {
 #[derive(Debug, thiserror::Error)]
 pub enum GovernError {
     /// Nobody of that name.
-    #[error("no agent is called `{0}`: it is known after its first `run`")]
+    #[error("no agent is called `{0}`: it is known after its first `run`, or by its file (`trust set FILE.yaml ...`)")]
     Unknown(String),
     /// Another identity has the name.
     #[error("the name `{name}` belongs to {other}; `agt-supervise trust forget {name} --reason \"...\"` frees it")]
@@ -65,14 +63,14 @@ pub enum GovernError {
 /// The governor.
 #[derive(Debug)]
 pub struct Governor {
-    store: Store,
-    agents: BTreeMap<String, Governed>,
+    pub(super) store: Store,
+    pub(super) agents: BTreeMap<String, Governed>,
     wall: Timestamp,
     began: Instant,
 }
 
 /// Milliseconds since the epoch, for records; a clock before 1970 counts as 0.
-fn wall_ms() -> i64 {
+pub(super) fn wall_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
@@ -140,7 +138,7 @@ impl Governor {
         Ok(Vec::new())
     }
 
-    async fn load(&mut self, name: &str) -> Result<(), GovernError> {
+    pub(super) async fn load(&mut self, name: &str) -> Result<(), GovernError> {
         if self.agents.contains_key(name) {
             return Ok(());
         }
@@ -252,9 +250,13 @@ impl Governor {
                 let now = self.now();
                 Ok(Answer::Trust(names.iter().filter_map(|n| self.agents.get(n)).map(|g| trust_of(g, now)).collect()))
             }
-            Ask::SetTrust { agent, score, reason } => self.set_trust(&agent, score, &reason, by).await,
+            Ask::SetTrust { agent, score, reason, file } => {
+                self.set_trust(&agent, score, &reason, file.as_deref(), by).await
+            }
             Ask::Forget { agent, reason } => self.forget(&agent, &reason, by).await,
-            Ask::Attest { agent, reason, ttl_s } => self.attest(&agent, &reason, ttl_s, by).await,
+            Ask::Attest { agent, reason, ttl_s, file } => {
+                self.attest(&agent, &reason, ttl_s, file.as_deref(), by).await
+            }
             Ask::Revive { agent, reason } => match self.revive(&agent, &reason, by).await? {
                 true => Ok(Answer::Done(format!("{agent}  may live again: `run` starts it"))),
                 false => Err(GovernError::NotNow(format!("{agent} was not killed"))),
@@ -273,38 +275,17 @@ impl Governor {
         Ok(names)
     }
 
-    async fn known(&mut self, name: &str) -> Result<&mut Governed, GovernError> {
+    pub(super) async fn known(&mut self, name: &str) -> Result<&mut Governed, GovernError> {
         self.load(name).await?;
         self.agents.get_mut(name).ok_or_else(|| GovernError::Unknown(name.to_owned()))
     }
 
     /// Makes a change durable together with its record.
-    async fn durable(&mut self, name: &str, record: Record) -> Result<(), GovernError> {
+    pub(super) async fn durable(&mut self, name: &str, record: Record) -> Result<(), GovernError> {
         let Some(governed) = self.agents.get_mut(name) else { return Err(GovernError::Unknown(name.to_owned())) };
         self.store.commit(commit_of(governed).audit(record)).await?;
         governed.news = News::None;
         Ok(())
-    }
-
-    async fn set_trust(&mut self, name: &str, score: Score, reason: &str, by: u32) -> Result<Answer, GovernError> {
-        let now = self.now();
-        let governed = self.known(name).await?;
-        let before = governed.trust().clone();
-        let changed = governed.set_trust(score, now);
-        let record = Record::new(wall_ms(), Actor::Operator(by), TRUST_SET, Outcome::Allowed)
-            .agent(name)
-            .reason(reason)
-            .detail("before", u32::from(changed.before.get()))
-            .detail("score", u32::from(score.get()));
-        if let Err(e) = self.durable(name, record).await {
-            if let Some(governed) = self.agents.get_mut(name) {
-                // Not recorded, so not given.
-                governed.put_trust(before);
-            }
-            return Err(e);
-        }
-        let now = self.now();
-        Ok(Answer::Trust(self.agents.get(name).map(|governed| trust_of(governed, now)).into_iter().collect()))
     }
 
     async fn forget(&mut self, name: &str, reason: &str, by: u32) -> Result<Answer, GovernError> {
@@ -317,41 +298,6 @@ impl Governor {
         self.store.commit(Commit::new().forget_agent(name).audit(record)).await?;
         self.agents.remove(name);
         Ok(Answer::Done(format!("{name}  is forgotten: the next start under this name is its first")))
-    }
-
-    async fn attest(&mut self, name: &str, reason: &str, ttl_s: u64, by: u32) -> Result<Answer, GovernError> {
-        let made_ms = wall_ms();
-        let ttl_ms = i64::try_from(ttl_s).unwrap_or(i64::MAX).saturating_mul(1000);
-        if ttl_ms <= 0 || ttl_ms > TTL_MOST_MS {
-            return Err(GovernError::NotNow("an attestation holds for 1 second to 24 hours".to_owned()));
-        }
-        let governed = self.known(name).await?;
-        let Some(subject) = governed.subject.clone() else {
-            return Err(GovernError::NotNow(format!("{name} has no plan yet: it is known after its first `run`")));
-        };
-        if subject.program.is_none() {
-            let text = format!(
-                "only an agent whose ring is 0 and whose program can be read is attested: {name} was not at its last start"
-            );
-            return Err(GovernError::NotNow(text));
-        }
-        let record = Record::new(made_ms, Actor::Operator(by), ATTEST, Outcome::Allowed)
-            .agent(name)
-            .reason(reason)
-            .detail("plan", subject.plan.as_str())
-            .detail("program", subject.program.as_deref().unwrap_or_default())
-            .detail("ttl_s", ttl_s);
-        let text = format!("{name}  plan {} attested for {} s", &subject.plan[..12.min(subject.plan.len())], ttl_s);
-        let made =
-            Attestation { subject, by, reason: reason.to_owned(), made_ms, until_ms: made_ms.saturating_add(ttl_ms) };
-        let before = governed.attestation.replace(made);
-        if let Err(e) = self.durable(name, record).await {
-            if let Some(governed) = self.agents.get_mut(name) {
-                governed.attestation = before;
-            }
-            return Err(e);
-        }
-        Ok(Answer::Done(text))
     }
 
     /// Takes the kill switch's mark away, durably. Whether there was one.
@@ -388,7 +334,7 @@ impl Governor {
     }
 }
 
-fn commit_of(governed: &Governed) -> Commit {
+pub(super) fn commit_of(governed: &Governed) -> Commit {
     let (name, now) = (governed.identity.name.as_str(), wall_ms());
     governed.parts().into_iter().fold(Commit::new(), |commit, (kind, value)| match value {
         Some(value) => commit.put_state(name, kind, value, now),

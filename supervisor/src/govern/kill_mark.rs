@@ -6,7 +6,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -98,7 +98,7 @@ pub fn leave(state: &Path, mark: &KillMark) -> Result<(), MarkError> {
         let path = path.to_owned();
         move |source| MarkError::Io { path, source }
     };
-    match fs::create_dir(&folder) {
+    match fs::DirBuilder::new().mode(0o700).create(&folder) {
         Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(at(&folder)(e)),
         _ => {}
     }

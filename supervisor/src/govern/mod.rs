@@ -7,6 +7,7 @@
 
 pub mod ask;
 pub mod attestation;
+mod decisions;
 pub mod evidence;
 pub mod governed;
 pub mod governor;

@@ -51,7 +51,10 @@ pub fn bind(folder: &Path) -> io::Result<UnixListener> {
         Err(e) => return Err(at(e)),
     }
     std::fs::DirBuilder::new().recursive(true).mode(0o755).create(folder).map_err(at)?;
-    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755)).map_err(at)?;
+    // The umask is the caller's own affair: the agent has another uid and must get through.
+    for made in folder.ancestors().take(2) {
+        std::fs::set_permissions(made, std::fs::Permissions::from_mode(0o755)).map_err(at)?;
+    }
     // By descriptor, because sun_path holds 107 bytes and a state directory's path may be longer.
     let opened = std::fs::File::open(folder).map_err(at)?;
     let short = format!("/proc/self/fd/{}/{NAME}", opened.as_raw_fd());

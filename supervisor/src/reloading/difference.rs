@@ -3,9 +3,11 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use agt_rings::spec::Access;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{AgentPlan, Change};
+use crate::driver::reload::{Known, Life};
 use crate::driver::streams::escaped;
 
 /// What becomes of an agent.
@@ -39,6 +41,9 @@ pub struct AgentDifference {
     pub changes: Vec<Change>,
     /// An attestation of the old plan is void.
     pub attestation_void: bool,
+    /// Other loaded agents that work where the file stands: one that runs since before the file was loaded can have written it.
+    #[serde(default)]
+    pub written_by: Vec<String>,
 }
 
 /// The whole.
@@ -76,6 +81,13 @@ impl fmt::Display for Difference {
             for change in &agent.changes {
                 writeln!(f, "  {}", escaped(&change.to_string()))?;
             }
+            if !agent.written_by.is_empty() {
+                writeln!(
+                    f,
+                    "  {} may write where this file stands: is this your change?",
+                    agent.written_by.join(", ")
+                )?;
+            }
             if agent.attestation_void {
                 writeln!(
                     f,
@@ -99,4 +111,10 @@ pub(super) fn needs_no_restart(old: &AgentPlan, new: &AgentPlan) -> bool {
     like.environment = old.environment;
     like.notes = old.notes.clone();
     like == *old
+}
+
+/// An agent that runs, with the trees that it may write.
+pub(super) fn writer(known: &Known) -> Option<(String, Vec<PathBuf>)> {
+    let trees = known.plan.files.iter().filter(|rule| rule.access == Access::Write).map(|rule| rule.path.clone());
+    (known.life == Life::Runs).then(|| (known.plan.name().to_owned(), trees.collect()))
 }

@@ -112,6 +112,13 @@ impl Served {
     pub fn new(folder: &Path, operator: Option<&Path>, around: &Surroundings) -> Served {
         Served { folder: around.cwd.join(folder), operator: operator.map(|operator| around.cwd.join(operator)) }
     }
+
+    /// What its files are resolved with: links of the folder followed, because that is what agents' paths are compared with.
+    #[must_use]
+    pub fn overrides(&self) -> Overrides {
+        let folder = self.folder.canonicalize().unwrap_or_else(|_| self.folder.clone());
+        Overrides { served: Some(folder), ..Overrides::default() }
+    }
 }
 
 /// The YAML files of a folder, by name.
@@ -183,6 +190,15 @@ impl Reloader {
         let mut body = ReloadBody { agent: None, token: None, reason: "SIGHUP".to_owned() };
         let mut done = self.reload(body.clone(), by).await;
         if let Ok(shown) = &done
+            && let Some(doubtful) = shown.agents.iter().find(|a| a.what != What::Unchanged && !a.written_by.is_empty())
+        {
+            let (file, writers) = (doubtful.file.display(), doubtful.written_by.join(", "));
+            eprintln!(
+                "error: {file} has changed, and {writers} may write where it stands; the loaded plans stay as they are\nhelp: `agt-supervise reload` shows the change and asks"
+            );
+            return;
+        }
+        if let Ok(shown) = &done
             && !shown.is_empty()
         {
             body.token = Some(shown.token.clone());
@@ -214,6 +230,8 @@ struct Looker {
     wrong: Vec<ConfigError>,
     /// Files that belong to an agent that stays.
     taken: BTreeSet<PathBuf>,
+    /// Who has a process, and which trees it may write.
+    writers: Vec<(String, Vec<PathBuf>)>,
 }
 
 fn look(dirs: &Dirs, served: Option<&Served>, known: Vec<Known>, one: bool) -> Result<Look, ReloadError> {
@@ -223,7 +241,7 @@ fn look(dirs: &Dirs, served: Option<&Served>, known: Vec<Known>, one: bool) -> R
             .map_err(|e| ReloadError::Unreadable(format!("{}: {e}", served.folder.display())))?,
         None => Vec::new(),
     };
-    let mut looker = Looker::default();
+    let mut looker = Looker { writers: known.iter().filter_map(difference::writer).collect(), ..Looker::default() };
     let owners: Vec<(String, PathBuf)> =
         known.iter().map(|known| (known.plan.name().to_owned(), known.plan.identity.source.clone())).collect();
     for known in known {
@@ -258,8 +276,18 @@ fn look(dirs: &Dirs, served: Option<&Served>, known: Vec<Known>, one: bool) -> R
 
 impl Looker {
     fn push(&mut self, agent: &str, file: &Path, what: What, changes: Vec<config::Change>) {
-        let difference =
-            AgentDifference { agent: agent.to_owned(), file: file.to_owned(), what, changes, attestation_void: false };
+        let real = file.canonicalize().unwrap_or_else(|_| file.to_owned());
+        let others = self.writers.iter().filter(|(name, trees)| {
+            name != agent && !changes.is_empty() && trees.iter().any(|tree| real.starts_with(tree))
+        });
+        let difference = AgentDifference {
+            agent: agent.to_owned(),
+            file: file.to_owned(),
+            what,
+            written_by: others.map(|(name, _)| name.clone()).collect(),
+            changes,
+            attestation_void: false,
+        };
         self.agents.push(difference);
     }
 
@@ -326,7 +354,7 @@ impl Looker {
         around: &Surroundings,
         owners: &[(String, PathBuf)],
     ) -> Result<(), ReloadError> {
-        let origin = Origin::new(file, served.operator.as_deref(), &Overrides::default(), around);
+        let origin = Origin::new(file, served.operator.as_deref(), &served.overrides(), around);
         let plan: AgentPlan = match origin.load(around) {
             Ok(plan) => plan,
             Err(error) => {

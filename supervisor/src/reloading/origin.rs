@@ -50,6 +50,12 @@ impl Origin {
         }
     }
 
+    /// The operator's file that was named, links resolved.
+    #[must_use]
+    pub fn operator_file(&self) -> Option<PathBuf> {
+        self.operator.as_ref().and_then(|file| file.canonicalize().ok())
+    }
+
     /// Makes the plan again. `now` is what surrounds the supervisor: its accounts and folders count, not its environment.
     ///
     /// # Errors

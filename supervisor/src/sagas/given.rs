@@ -9,20 +9,20 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
 
 use agt_rings::launch::Streams;
 use agt_rings::spec::Spec;
 use agt_saga::id::RunKind;
 use agt_saga::machine::StepRun;
-use nix::fcntl::OFlag;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde_json::{Map, Value};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 
 use super::output::{STDERR_TAIL_BYTES, STDOUT_BYTES_MAX, Tail};
-use crate::driver::logfile::{LogFile, LogLimits};
+use crate::driver::logfile::LogLimits;
+use crate::driver::outlet::Log;
+use crate::driver::streams;
 
 /// Longest value that stands in a variable; longer ones are on standard input alone. The kernel's own limit for one
 /// string is 128 KiB (execve(2), MAX_ARG_STRLEN).
@@ -68,16 +68,13 @@ pub(super) struct Wired {
 }
 
 impl Wired {
-    pub(super) fn new(run: &StepRun, log: PathBuf) -> std::io::Result<Wired> {
+    pub(super) async fn new(run: &StepRun, log: PathBuf) -> std::io::Result<Wired> {
         // One log for a step of this name, not one for each saga: their number must not grow without bound.
-        let mut log = LogFile::open(log, LogLimits::default());
-        log.append(format!("== {}\n", run.id).as_bytes());
-        let log = Arc::new(Mutex::new(log));
+        let log = Log::open(log, LogLimits::default());
+        log.append(format!("== {}\n", run.id).as_bytes()).await;
         let pump = |limit: usize| -> std::io::Result<(OwnedFd, tokio::task::JoinHandle<Tail>)> {
-            let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
-            nix::fcntl::fcntl(&read, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-            let from = pipe::Receiver::from_owned_fd(read)?;
-            Ok((write, tokio::spawn(keep(from, Tail::new(limit), Arc::clone(&log)))))
+            let (from, write) = streams::pipe()?;
+            Ok((write, tokio::spawn(keep(from, Tail::new(limit), log.clone()))))
         };
         let (out, stdout) = pump(STDOUT_BYTES_MAX)?;
         let (err, stderr) = pump(STDERR_TAIL_BYTES)?;
@@ -94,18 +91,18 @@ fn given(run: &StepRun) -> std::io::Result<OwnedFd> {
     Ok(File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))?.into())
 }
 
-async fn keep(mut from: pipe::Receiver, mut tail: Tail, log: Arc<Mutex<LogFile>>) -> Tail {
+async fn keep(mut from: pipe::Receiver, mut tail: Tail, log: Log) -> Tail {
     let mut buffer = vec![0u8; READ_BYTES];
     loop {
         match from.read(&mut buffer).await {
             // A pipe's read fails only when it is closed under us; both mean that nothing more comes.
-            Ok(0) | Err(_) => return tail,
+            Ok(0) | Err(_) => break,
             Ok(length) => {
                 tail.push(&buffer[..length]);
-                if let Ok(mut log) = log.lock() {
-                    log.append(&buffer[..length]);
-                }
+                log.append(&buffer[..length]).await;
             }
         }
     }
+    log.flushed().await;
+    tail
 }

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use agt_rings::cgroup::{Group, KillReport};
+use agt_rings::cgroup::Group;
 use agt_rings::launch::Running;
 use agt_rings::plan::Plan;
 use agt_rings::report::Report;
@@ -17,6 +17,8 @@ use agt_saga::driver::StepsError;
 use agt_saga::id::{RunId, SagaId};
 use tokio::sync::watch;
 
+use crate::driver::beside::beside;
+use crate::driver::killing;
 use crate::driver::status::{AgentStatus, KillSeen};
 use crate::machine::lifecycle::State;
 
@@ -56,6 +58,7 @@ pub(super) struct Seen {
     pub(super) ring: Ring,
     pub(super) ceiling: Ring,
     pub(super) report: Option<Report>,
+    pub(super) protected: Vec<PathBuf>,
     pub(super) memory_limit_bytes: Option<u64>,
     pub(super) log: PathBuf,
 }
@@ -131,6 +134,7 @@ impl Entry<'_> {
         seen.ring = plan.ring;
         seen.memory_limit_bytes = plan.limits.memory_bytes;
         seen.report = Some(plan.report.clone());
+        seen.protected = plan.protected().map(Into::into).collect();
         drop(seen);
         self.run.phase.send_replace(Phase::Running(Arc::clone(running), group.cloned()));
     }
@@ -210,6 +214,7 @@ impl LiveRun {
             ring: seen.ring,
             ceiling: seen.ceiling,
             report: seen.report,
+            protected: seen.protected,
             pid,
             up_ms: Some(u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)),
             restarts: self.id.attempt.saturating_sub(1),
@@ -217,7 +222,7 @@ impl LiveRun {
             exit_code: None,
             usage,
             memory_limit_bytes: seen.memory_limit_bytes,
-            log: seen.log,
+            log: Some(seen.log),
             frozen: None,
             remark: None,
             kill: None,
@@ -228,16 +233,5 @@ impl LiveRun {
 }
 
 async fn kill(running: Arc<Running>, group: Option<Arc<Group>>) -> Result<KillSeen, StepsError> {
-    let killed = tokio::task::spawn_blocking(move || -> Result<Option<KillReport>, agt_rings::cgroup::Error> {
-        let report = group.as_ref().map(|group| group.kill(END_WITHIN)).transpose();
-        // With a cgroup the init is gone already (ESRCH); without one this is the kill.
-        let _ = running.kill_init();
-        report
-    });
-    let report = killed.await??;
-    Ok(KillSeen {
-        processes: report.map_or(0, |report| report.processes),
-        took_us: report.map_or(0, |report| u64::try_from(report.took.as_micros()).unwrap_or(u64::MAX)),
-        verified_empty: report.is_some(),
-    })
+    Ok(beside("agt-kill", move || killing::end(group.as_deref(), Some(&running), END_WITHIN)).await??)
 }

@@ -25,9 +25,10 @@ use super::live::{END_WITHIN, Entry, LiveRuns, Seen};
 use super::output::{Tail, answer};
 use crate::config::AgentPlan;
 use crate::driver::Handle;
+use crate::driver::beside::beside;
 use crate::driver::event::{Gone, Launched, OutOfMemory, Whose};
 use crate::driver::ground::Ground;
-use crate::driver::launching::{clear_away, exit_of, in_full, perform};
+use crate::driver::launching::{Asked, clear_away, exit_of, in_full, perform};
 
 /// The wait between two looks for processes of an earlier supervisor, where there is no cgroup that would tell.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
@@ -128,21 +129,22 @@ impl ProcessSteps {
         let Some(ground) = self.ground.upgrade() else {
             return not_started("the supervisor is ending".to_owned(), Again::No);
         };
+        ground.loaded.note(&agent.identity.source);
         let mut spec = match agent.launch_spec(ring) {
             Ok(spec) => spec,
             Err(e) => return not_started(in_full(&e), Again::Yes),
         };
         spec.own_id = own_id(&run.id.step, &agent.identity);
         tell(&mut spec, run);
-        let wired = match Wired::new(run, self.log(agent, &run.id.step)) {
+        let wired = match Wired::new(run, self.log(agent, &run.id.step)).await {
             Ok(wired) => wired,
             Err(e) => return not_started(format!("its standard streams can't be made: {e}"), Again::Yes),
         };
         // No agent's name has a dot: a step's cgroup never meets an agent's.
         let group_name = format!("{}.{}", spec.name, run.id.step);
         let whose = Whose { agent: group_name, life: self.launches.fetch_add(1, Ordering::SeqCst) };
-        let streams = wired.streams;
-        let launched = tokio::task::spawn_blocking(move || perform(&ground, &spec, &whose, &streams, None)).await;
+        let (streams, asked) = (wired.streams, Asked { plan: agent.clone(), spec });
+        let launched = beside("agt-launch", move || perform(&ground, asked, &whose, &streams, None)).await;
         let Launched { running, group, plan } = match launched {
             Ok(Ok(launched)) => launched,
             Ok(Err(failed)) => return not_started(failed.error, Again::No),
@@ -164,7 +166,7 @@ impl ProcessSteps {
             }
         };
         let name = entry.run().name();
-        let cleared = tokio::task::spawn_blocking(move || clear_away(&name, exit, &running, group.as_deref())).await;
+        let cleared = beside("agt-clear", move || clear_away(&name, exit, &running, group.as_deref())).await;
         let gone = cleared.unwrap_or(Gone { exit, out_of_memory: OutOfMemory::NotSeen, usage: None });
         // The tree is gone and with it the last writers: both pumps end.
         let stdout = wired.stdout.await.unwrap_or_else(|_| Tail::new(0));
@@ -186,7 +188,7 @@ impl Steps for ProcessSteps {
         let Some(hosted) = self.hosted(&run.id.saga) else { return no_command() };
         let Some(agent) = hosted.commands.get(&(run.id.step.clone(), run.id.kind)) else { return no_command() };
         let (ceiling, log) = (agent.ceiling, self.log(agent, &run.id.step));
-        let seen = Seen { ring: ceiling, ceiling, report: None, memory_limit_bytes: None, log };
+        let seen = Seen { ring: ceiling, ceiling, report: None, protected: Vec::new(), memory_limit_bytes: None, log };
         // Entered first: whoever lets go of the saga marks it before it looks at the list, so one of us sees the other.
         let entry = self.live.enter(run.id.clone(), agent.name(), seen);
         let ring = self.handle.saga_ring(agent.name(), ceiling).await.unwrap_or(Ring::R3);

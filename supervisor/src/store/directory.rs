@@ -1,8 +1,8 @@
-//! The state directory: made private, and refused when others could change it.
+//! The folders that hold state and sockets: made with a mode of our own, and refused when others could change them.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use nix::unistd::geteuid;
@@ -13,9 +13,41 @@ use super::StoreError;
 ///
 /// A directory that others can *read* is let be: service managers make it 0755, and every file of ours in it is 0600 or stricter.
 pub(super) fn prepare(dir: &Path) -> Result<(), StoreError> {
+    make(dir, 0o700)
+}
+
+/// Makes the folder of the logs (0700), and checks it like the state directory that it is in.
+///
+/// # Errors
+/// [`StoreError::UnsafeDirectory`], [`StoreError::Io`], [`StoreError::DiskFull`].
+pub fn prepare_logs(dir: &Path) -> Result<(), StoreError> {
+    make(dir, 0o700)
+}
+
+/// Makes the folder of the sockets (0755: who may use which socket is that socket's affair), and checks that nobody else
+/// can put sockets of their own there.
+///
+/// # Errors
+/// [`StoreError::UnsafeDirectory`], [`StoreError::Io`], [`StoreError::DiskFull`].
+pub fn prepare_runtime(dir: &Path) -> Result<(), StoreError> {
+    make(dir, 0o755)
+}
+
+/// The umask is the caller's own affair: it neither opens nor closes what we make.
+fn make(dir: &Path, mode: u32) -> Result<(), StoreError> {
     let io = |doing| move |error| StoreError::of_io(doing, dir, error);
-    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io("create"))?;
+    if let Some(parent) = dir.parent() {
+        DirBuilder::new().recursive(true).mode(mode).create(parent).map_err(io("create"))?;
+    }
+    match DirBuilder::new().mode(mode).create(dir) {
+        Ok(()) => fs::set_permissions(dir, Permissions::from_mode(mode)).map_err(io("open up"))?,
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(io("create")(error)),
+    }
     let meta = fs::metadata(dir).map_err(io("look at"))?;
+    if !meta.is_dir() {
+        return Err(io("use")(ErrorKind::NotADirectory.into()));
+    }
     let ours = meta.uid() == geteuid().as_raw() || meta.uid() == 0;
     if meta.mode() & 0o022 != 0 || !ours {
         return Err(StoreError::UnsafeDirectory {

@@ -21,10 +21,10 @@ pub enum StoreError {
         /// The process that holds it, if it could be read.
         pid: Option<u32>,
     },
-    /// The state directory can be changed by others.
-    #[error("the state directory {} can be changed by others (mode {mode:04o}, owner {owner})", path.display())]
+    /// A folder of state or sockets can be changed by others.
+    #[error("{} can be changed by others (mode {mode:04o}, owner {owner})", path.display())]
     UnsafeDirectory {
-        /// The state directory.
+        /// The folder.
         path: PathBuf,
         /// Its permission bits.
         mode: u32,
@@ -195,7 +195,13 @@ impl StoreError {
                 "one supervisor serves a state directory; give this one its own with --state-dir, or stop the other."
                     .to_owned()
             }
-            Self::UnsafeDirectory { path, .. } => format!("chown it to this user and chmod 0700 {}.", path.display()),
+            Self::UnsafeDirectory { path, .. } => {
+                format!(
+                    "`chown {} {1}` and `chmod go-w {1}`, once nothing in it is somebody else's.",
+                    nix::unistd::geteuid(),
+                    path.display()
+                )
+            }
             Self::DiskFull { path } => {
                 let folder = path.parent().unwrap_or(path);
                 format!("free space on the file system of {} (`df -h {0}`).", folder.display())

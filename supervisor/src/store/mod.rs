@@ -15,7 +15,7 @@
 mod apply;
 mod audit_log;
 mod connection;
-mod directory;
+pub mod directory;
 mod error;
 mod handle;
 pub mod journal;

@@ -6,7 +6,7 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
-use super::{Answer, Attack, D, Ready, Stopped, attack, open, raw};
+use super::{A, Answer, Attack, D, Ready, Stopped, attack, open, raw};
 use crate::probe::Layer::{Capabilities, Seccomp};
 use crate::probe::scene::Scene;
 
@@ -135,7 +135,9 @@ pub(super) const ATTACKS: &[Attack] = &[
         let here = libc::AT_FDCWD as usize;
         // SAFETY: two NUL-terminated strings that outlive the call.
         unsafe { raw(libc::SYS_renameat2, [here, from.as_ptr() as usize, here, to.as_ptr() as usize, 4, 0]) }.map(drop)
-    }),
+    })
+    .by(&[Seccomp])
+    .rings([A, D, D, D]),
     number("tiocsti", "type into a terminal (TIOCSTI; one of its own)", "commands in the operator's shell", tiocsti)
         .by(&[Seccomp])
         .rings([D; 4]),

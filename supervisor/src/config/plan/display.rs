@@ -5,11 +5,13 @@ use std::fmt::Write as _;
 
 use agt_rings::Ring;
 use agt_rings::spec::{Access, Limits, User};
+use agt_sre::slo::DEFAULT_PERIOD;
+use agt_sre::spec::{Limit, SloSpec};
 
 use super::{AgentPlan, EnvValue, HIDDEN_VALUE, joined};
 use crate::config::diagnostic::harmless;
-use crate::config::spec::RestartPolicy;
-use crate::config::units::{ByteSize, Cpu};
+use crate::config::spec::{Environment, RestartPolicy, Stdio};
+use crate::config::units::{ByteSize, Cpu, Span};
 
 impl AgentPlan {
     /// `researcher  R2  memory 1GiB  cpu 100%  tasks 256  9 file rules  net 127.0.0.1:8099`.
@@ -27,6 +29,165 @@ impl AgentPlan {
         let _ = write!(line, "  net {network}");
         line
     }
+
+    /// What `check` prints: everything that was decided, nothing secret. `user` is what this host makes of the plan's user,
+    /// where that is known.
+    #[must_use]
+    pub fn page(&self, user: Option<&str>) -> String {
+        let mut page = Page(format!("{}\n", self.summary(self.ceiling)));
+        page.row("from", self.identity.source.display());
+        page.row("program", self.program.display());
+        page.row("arguments", joined(&self.argv));
+        page.row("workdir", self.workdir.display());
+        page.row("user", user.map_or_else(|| self.user_in_words(), str::to_owned));
+        self.view(&mut page);
+        self.environment_rows(&mut page);
+        self.life(&mut page);
+        self.judgement(&mut page);
+        page.row("plan", self.hash());
+        for refusal in &self.needs_attestation {
+            page.row("attestation", format!("needed: {}", refusal.message));
+        }
+        self.notes.iter().for_each(|note| page.row("note", note));
+        self.gaps.iter().for_each(|gap| page.row("gap", &gap.reason));
+        page.0
+    }
+
+    /// Whose uid it has, as far as the plan alone tells.
+    fn user_in_words(&self) -> String {
+        let uid = self.identity.uid;
+        match self.user {
+            User::Fixed { uid, gid } => format!("uid {uid}, gid {gid}"),
+            User::Own if self.ceiling == Ring::R0 => format!("uid {uid}, as whoever starts it"),
+            User::Own if uid != 0 => format!("uid {uid}: an ordinary user's supervisor has no other to give"),
+            User::Own => "its own".to_owned(),
+        }
+    }
+
+    fn view(&self, page: &mut Page) {
+        for rule in self.files_at(self.ceiling) {
+            let access = match rule.access {
+                Access::Read => "read",
+                Access::Write => "write",
+            };
+            page.row(access, rule.path.display());
+        }
+        self.protect.iter().for_each(|path| page.row("read-only", path.display()));
+        self.sockets.iter().for_each(|path| page.row("covered", format!("the socket {}", path.display())));
+        for forward in self.forwards_at(self.ceiling) {
+            page.row("network", format!("tcp {} as {} inside", forward.target, forward.listen));
+        }
+        let files = self.open_files_at(self.ceiling);
+        page.row("open files", files.map_or_else(|| "the host's limit".to_owned(), |files| files.to_string()));
+        if !self.capabilities.is_empty() {
+            page.row("capabilities", joined(&self.capabilities));
+        }
+    }
+
+    fn environment_rows(&self, page: &mut Page) {
+        for (name, value) in &self.env {
+            let value = match value {
+                EnvValue::Plain(text) if name == "PATH" || name == "LANG" => text.clone(),
+                EnvValue::Plain(_) => HIDDEN_VALUE.to_owned(),
+                EnvValue::Secret(_) => "[secret, from the environment]".to_owned(),
+                EnvValue::SecretFile(path) => format!("[secret, from {}]", path.display()),
+            };
+            page.row("env", format!("{name}={value}"));
+        }
+    }
+
+    /// When it is started, looked after and ended.
+    fn life(&self, page: &mut Page) {
+        let restart = &self.restart;
+        let often = || {
+            let backoff = &restart.backoff;
+            let waits = format!("after {} to {}, {} of it random", backoff.initial, backoff.max, backoff.jitter);
+            format!("{} times in {}, {waits}", restart.attempts, restart.window)
+        };
+        page.row(
+            "restart",
+            match restart.policy {
+                RestartPolicy::Never => "never".to_owned(),
+                RestartPolicy::OnFailure => format!("on failure, {}", often()),
+                RestartPolicy::Always => format!("always, {}", often()),
+            },
+        );
+        if let Some(health) = &self.health {
+            let (command, often) = (joined(&health.argv), health.interval);
+            let (timeout, retries, start) = (health.timeout, health.retries, health.start_period);
+            page.row(
+                "health",
+                format!("{command}: each {often}, for at most {timeout}, unhealthy after {retries}, from {start} on"),
+            );
+        }
+        let times = &self.timeouts;
+        let run = times.run.map_or_else(|| "without limit".to_owned(), |span: Span| format!("at most {span}"));
+        page.row("timeouts", format!("start {}, run {run}, stop {}", times.start, times.stop));
+        let stdio = match self.stdio {
+            None => "by context",
+            Some(Stdio::Raw) => "raw",
+            Some(Stdio::Pty) => "pty",
+            Some(Stdio::Prefixed) => "prefixed",
+        };
+        page.row("stdio", stdio);
+        page.row("log", format!("files of {}, {} kept", self.log.max_size, self.log.keep));
+        self.labels.iter().for_each(|(name, value)| page.row("label", format!("{name}={value}")));
+    }
+
+    /// What it is measured by, and what may be done to it.
+    fn judgement(&self, page: &mut Page) {
+        self.slos.iter().for_each(|slo| page.row("slo", slo_in_words(slo)));
+        if self.chaos.opt_in {
+            let faults = &self.chaos.faults;
+            let which = if faults.is_empty() { "every fault".to_owned() } else { joined(faults) };
+            page.row("chaos", format!("opted in: {which}"));
+        } else {
+            page.row("chaos", "not opted in");
+        }
+        page.row(
+            "environment",
+            match self.environment {
+                Environment::Production => "production",
+                Environment::Staging => "staging",
+                Environment::Dev => "dev",
+            },
+        );
+    }
+}
+
+/// `safe: safety 99 % of 30d; below 50 % of the budget demote; trip kill`.
+fn slo_in_words(slo: &SloSpec) -> String {
+    let period = slo.period.unwrap_or(DEFAULT_PERIOD);
+    let mut text = format!("{}: {} {} in {}", slo.name, slo.sli, percent(slo.objective.0), Span(period));
+    match slo.threshold {
+        Some(Limit::Duration(most)) => text.push_str(&format!(", good up to {}", Span(most))),
+        Some(Limit::Number(number)) => text.push_str(&format!(", threshold {number}")),
+        None => {}
+    }
+    for remedy in slo.remedies.iter().flatten() {
+        let on = format!("{:?}", remedy.on).to_lowercase();
+        let below = remedy.below.map_or_else(String::new, |below| format!(" below {}", percent(below.0)));
+        text.push_str(&format!("; {on}{below}: {}", remedy.action));
+    }
+    if slo.remedies.is_none() {
+        text.push_str("; the default remedies");
+    }
+    text
+}
+
+fn percent(share: f64) -> String {
+    // 99.9 % has no exact double: what a person wrote is what they read.
+    format!("{}%", (share * 1e8).round() / 1e6)
+}
+
+/// Rows under each other.
+struct Page(String);
+
+impl Page {
+    fn row(&mut self, name: &str, value: impl fmt::Display) {
+        // What an agent.yaml says is printed as text that can't act on the terminal.
+        let _ = writeln!(self.0, "  {name:<12} {}", harmless(&value.to_string()));
+    }
 }
 
 fn limits(limits: &Limits) -> String {
@@ -37,62 +198,8 @@ fn limits(limits: &Limits) -> String {
 }
 
 impl fmt::Display for AgentPlan {
-    /// What `check` prints: everything that was decided, nothing secret.
+    /// [`AgentPlan::page`], without a host.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}", self.summary(self.ceiling))?;
-        // What an agent.yaml says is printed as text that can't act on the terminal.
-        let mut row = |name: &str, value: String| writeln!(f, "  {name:<12} {}", harmless(&value));
-        row("from", self.identity.source.display().to_string())?;
-        row("program", self.program.display().to_string())?;
-        row("arguments", joined(&self.argv))?;
-        row("workdir", self.workdir.display().to_string())?;
-        let user = match self.user {
-            User::Own => "its own".to_owned(),
-            User::Fixed { uid, gid } => format!("uid {uid}, gid {gid}"),
-        };
-        row("user", user)?;
-        for rule in self.files_at(self.ceiling) {
-            let access = match rule.access {
-                Access::Read => "read",
-                Access::Write => "write",
-            };
-            row(access, rule.path.display().to_string())?;
-        }
-        for path in &self.protect {
-            row("read-only", path.display().to_string())?;
-        }
-        for path in &self.sockets {
-            row("covered", format!("the socket {}", path.display()))?;
-        }
-        for forward in self.forwards_at(self.ceiling) {
-            row("network", format!("tcp {} as {} inside", forward.target, forward.listen))?;
-        }
-        for (name, value) in &self.env {
-            let value = match value {
-                EnvValue::Plain(text) if name == "PATH" || name == "LANG" => text.clone(),
-                EnvValue::Plain(_) => HIDDEN_VALUE.to_owned(),
-                EnvValue::Secret(_) => "[secret, from the environment]".to_owned(),
-                EnvValue::SecretFile(path) => format!("[secret, from {}]", path.display()),
-            };
-            row("env", format!("{name}={value}"))?;
-        }
-        let restart = &self.restart;
-        let policy = match restart.policy {
-            RestartPolicy::Never => "never".to_owned(),
-            RestartPolicy::OnFailure => format!("on failure, {} times in {}", restart.attempts, restart.window),
-            RestartPolicy::Always => format!("always, {} times in {}", restart.attempts, restart.window),
-        };
-        row("restart", policy)?;
-        row("plan", self.hash().to_string())?;
-        for refusal in &self.needs_attestation {
-            row("attestation", format!("needed: {}", refusal.message))?;
-        }
-        for note in &self.notes {
-            row("note", note.clone())?;
-        }
-        for gap in &self.gaps {
-            row("gap", gap.reason.clone())?;
-        }
-        Ok(())
+        f.write_str(&self.page(None))
     }
 }

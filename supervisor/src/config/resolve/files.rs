@@ -7,7 +7,7 @@ use agt_rings::Ring;
 use agt_rings::spec::{Access, FileRule};
 
 use super::program::Program;
-use super::workdir::{existing, expand_path, shown};
+use super::workdir::{existing, expand_path, held_served, shown};
 use super::{Context, readable};
 use crate::config::grant::Right;
 use crate::config::tree::KeyPath;
@@ -67,6 +67,13 @@ fn request(
     }
     if access == Access::Write && context.zones.touches_ours(&path).is_some() {
         let message = format!("{shown} holds files of the supervisor: no agent writes there");
+        context.never(at, message, "name the folders in it that the agent needs");
+        return None;
+    }
+    if access == Access::Write
+        && let Some(served) = held_served(context, &path)
+    {
+        let message = format!("{shown} holds the served folder {}: no agent writes there", served.display());
         context.never(at, message, "name the folders in it that the agent needs");
         return None;
     }

@@ -64,14 +64,26 @@ pub(super) enum NoProgram {
     Unresolvable { what: String, instead: String },
 }
 
+/// Where a program was named: what helps in a file means nothing where there is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    InAFile,
+    OnTheCommandLine,
+}
+
 impl NoProgram {
-    fn problem(&self, search: &Search<'_>) -> Problem {
+    fn problem(&self, search: &Search<'_>, asked: Asked) -> Problem {
         let (class, label, help) = match self {
             NoProgram::NotFound { name, in_path: true } => {
-                let help = format!(
-                    "install it, write its path in place of `{name}`, or give the agent another PATH (`env: {{pass: [PATH]}}`); PATH is {}",
-                    search.path
-                );
+                let path = &search.path;
+                let help = match asked {
+                    Asked::InAFile => format!(
+                        "install it, write its path in place of `{name}`, or give the agent another PATH (`env: {{pass: [PATH]}}`); PATH is {path}"
+                    ),
+                    Asked::OnTheCommandLine => {
+                        format!("install it, or write its path in place of `{name}`; your PATH is {path}")
+                    }
+                };
                 (Class::NotFound, "not found", help)
             }
             NoProgram::NotFound { .. } => (
@@ -131,7 +143,8 @@ pub(super) fn find(
             })
         }
         Err(none) => {
-            context.problem(path, none.problem(search));
+            let asked = if context.origin.document.is_some() { Asked::InAFile } else { Asked::OnTheCommandLine };
+            context.problem(path, none.problem(search, asked));
             None
         }
     }

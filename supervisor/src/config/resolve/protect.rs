@@ -5,54 +5,49 @@
 //! link can be replaced as a link, so its target is listed and the link itself is a gap: with `enforcement: required` the
 //! agent is not started until the link is gone, or the operator's file opens the name.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use agt_rings::report::Protection;
-use agt_rings::spec::{Access, FileRule};
+use agt_rings::spec::Access;
 
-use super::Context;
+use super::look::{Question, Seen, stands};
 use super::walk::{MAX_DEPTH, MAX_NAMES, Walk};
 
 /// Most names that are protected: each becomes a mount.
 const MAX_PROTECTED: usize = 1_000;
 
-/// What was found in the writable trees.
-#[derive(Debug)]
-pub(super) struct Seen {
-    /// Names that stay read-only.
-    pub(super) protected: Vec<PathBuf>,
-    /// Sockets.
-    pub(super) sockets: Vec<PathBuf>,
-}
-
-/// What stays read-only inside the writable trees of a plan. What can't is a gap of the plan.
-pub(super) fn existing(context: &mut Context<'_>, files: &[FileRule], workdir: &Path) -> Seen {
+/// What stays read-only inside the writable trees. What can't is a gap. The sockets that stood there on the way.
+pub(super) fn existing(question: &Question<'_>, seen: &mut Seen) -> Vec<PathBuf> {
     let mut walk = Walk::default();
     let trees: Vec<&Path> =
-        files.iter().filter(|rule| rule.access == Access::Write).map(|rule| rule.path.as_path()).collect();
+        question.files.iter().filter(|rule| rule.access == Access::Write).map(|rule| rule.path.as_path()).collect();
     for tree in &trees {
         walk.tree(tree);
     }
     let inside = |path: &Path| trees.iter().any(|tree| path.starts_with(tree));
-    let own = context.origin.source;
+    let own = question.source;
     if inside(own) && !walk.found.contains(own) {
         walk.protect(own, 0);
     }
-    let exceptions = exceptions(context, workdir);
-    report(context, &walk, |path| inside(path) && !exceptions(path));
-    let mut protected: Vec<PathBuf> = walk.found.into_iter().filter(|path| inside(path) && !exceptions(path)).collect();
-    if protected.len() > MAX_PROTECTED {
-        let reason = format!("leaves {} never-writable names writable", protected.len() - MAX_PROTECTED);
+    let counts = |path: &Path| inside(path) && !is_opened(question, path);
+    report(question, &walk, counts, seen);
+    let mut protect: BTreeSet<PathBuf> = question.known.protect.iter().filter(|path| stands(path)).cloned().collect();
+    let more: Vec<PathBuf> = walk.found.into_iter().filter(|path| counts(path) && !protect.contains(path)).collect();
+    let room = MAX_PROTECTED.saturating_sub(protect.len());
+    if more.len() > room {
+        let reason = format!("leaves {} never-writable names writable", more.len() - room);
         let help = format!("name a smaller workdir: at most {MAX_PROTECTED} names are protected");
-        context.gap(Protection::FileWrite, reason, help);
-        protected.truncate(MAX_PROTECTED);
+        seen.gap(Protection::FileWrite, reason, help);
     }
-    Seen { protected, sockets: walk.sockets }
+    protect.extend(more.into_iter().take(room));
+    seen.protect = protect.into_iter().collect();
+    walk.sockets
 }
 
 /// What can't be protected.
-fn report(context: &mut Context<'_>, walk: &Walk, counts: impl Fn(&Path) -> bool) {
-    let operator = context.operator_file.display().to_string();
+fn report(question: &Question<'_>, walk: &Walk, counts: impl Fn(&Path) -> bool, seen: &mut Seen) {
+    let operator = question.operator;
     let opened = |path: &Path| {
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         format!("or let it be changed: `writable: [{name}]` for this agent in {operator}")
@@ -62,25 +57,25 @@ fn report(context: &mut Context<'_>, walk: &Walk, counts: impl Fn(&Path) -> bool
             "can't be kept below {}: more than {MAX_NAMES} names or {MAX_DEPTH} levels, not all looked at",
             folder.display()
         );
-        context.gap(Protection::FileWrite, reason, "name a smaller workdir".to_owned());
+        seen.gap(Protection::FileWrite, reason, "name a smaller workdir".to_owned());
     }
     for link in walk.links.iter().filter(|path| counts(path)) {
         let reason = format!("can't be kept for {}: it is a link, and a link can be replaced", link.display());
         let help = format!("put a file in the place of the link {}, {}", link.display(), opened(link));
-        context.gap(Protection::FileWrite, reason, help);
+        seen.gap(Protection::FileWrite, reason, help);
     }
     for path in walk.hard_links.iter().filter(|path| counts(path)) {
         let reason =
             format!("can't be kept for {}: it has another name (a hard link) by which it is written", path.display());
         let help =
             format!("replace it by a copy (`cp {0} {0}.new && mv {0}.new {0}`), {1}", path.display(), opened(path));
-        context.gap(Protection::FileWrite, reason, help);
+        seen.gap(Protection::FileWrite, reason, help);
     }
     for (target, link) in walk.dangling.iter().filter(|(target, link)| counts(link) && counts(&folded(target))) {
         let reason =
             format!("can't be kept for {}: it links to {}, which can still be made", link.display(), target.display());
         let help = format!("remove the link {}, {}", link.display(), opened(link));
-        context.gap(Protection::FileWrite, reason, help);
+        seen.gap(Protection::FileWrite, reason, help);
     }
 }
 
@@ -89,20 +84,15 @@ fn folded(path: &Path) -> PathBuf {
     crate::config::zones::settled(path)
 }
 
-/// The names and paths that the operator's file opens. The agent's own file is never among them.
-fn exceptions(context: &Context<'_>, workdir: &Path) -> impl Fn(&Path) -> bool + use<> {
-    let own = context.origin.source.to_path_buf();
-    let workdir = workdir.to_path_buf();
-    let writable = context.rights.writable.clone();
-    move |path| {
-        path != own
-            && writable.iter().any(|name| {
-                // `.vscode` or `.git/config` anywhere, or one path.
-                if Path::new(name).is_absolute() {
-                    Path::new(name) == path
-                } else {
-                    path.ends_with(name) || workdir.join(name) == path
-                }
-            })
-    }
+/// Whether the operator's file opens this name or path. The agent's own file is never among them.
+fn is_opened(question: &Question<'_>, path: &Path) -> bool {
+    path != question.source
+        && question.opened.names.iter().any(|name| {
+            // `.vscode` or `.git/config` anywhere, or one path.
+            if Path::new(name).is_absolute() {
+                Path::new(name) == path
+            } else {
+                path.ends_with(name) || question.workdir.join(name) == path
+            }
+        })
 }

@@ -68,7 +68,7 @@ fn waiting_times(context: &mut Context<'_>) {
     ];
     if let Some(health) = &spec.health {
         positive.push(("health.interval", Some(health.interval)));
-        positive.push(("health.timeout", Some(health.timeout)));
+        positive.push(("health.timeout", health.timeout));
     }
     for (path, span) in positive {
         if span == Some(Span::seconds(0)) {
@@ -82,10 +82,12 @@ fn waiting_times(context: &mut Context<'_>) {
         context.problem(&KeyPath::of("restart.backoff.initial"), Problem::config(message).label("impossible value"));
     }
     if let Some(health) = &spec.health
-        && health.timeout > health.interval
+        && let Some(timeout) = health.timeout.filter(|timeout| *timeout > health.interval)
     {
-        let message = format!("a check may take {}, but the next one is due after {}", health.timeout, health.interval);
-        context.problem(&KeyPath::of("health.timeout"), Problem::config(message).label("impossible value"));
+        let message = format!("a check may take {timeout}, but the next one is due after {}", health.interval);
+        let help = format!("shorten `timeout:` to at most {0}, or lengthen `interval: {0}`", health.interval);
+        let problem = Problem::config(message).label("impossible value").help(help);
+        context.problem(&KeyPath::of("health.timeout"), problem);
     }
 }
 

@@ -1,8 +1,9 @@
 //! Sockets of other programs in what an agent sees: they answer through read-only mounts too, so they are covered.
 //!
 //! Whoever connects to a socket has the power of the service behind it, and no Landlock right below ABI 9 stands in the way.
-//! The sockets that exist when the plan is made are listed here; the ring lays an empty file over each.
+//! The sockets that exist when the plan is made or launched are listed here; the ring lays an empty file over each.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -10,31 +11,24 @@ use std::path::{Path, PathBuf};
 use agt_rings::Ring;
 use agt_rings::builtin;
 use agt_rings::report::Protection;
-use agt_rings::spec::{Access, FileRule};
+use agt_rings::spec::Access;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
-use super::Context;
-use super::files::is_given;
+use super::look::{Question, Seen, stands};
 use super::walk::{MAX_DEPTH, MAX_NAMES};
 
-/// The sockets in the readable trees, and those of the writable ones (`seen`), without those that an operator's line names.
-pub(super) fn to_cover(
-    context: &mut Context<'_>,
-    files: &[FileRule],
-    workdir: &Path,
-    seen: Vec<PathBuf>,
-) -> Vec<PathBuf> {
-    // As root, the agent has a uid that nobody else has: where strangers can't enter, it can't either.
-    let is_stranger = context.around.uid == 0 && context.spec.user.as_deref().is_none_or(|user| user == "own");
-    let mut look = Look { sockets: seen, looked_at: 0, cut: None };
-    for rule in files.iter().filter(|rule| rule.access == Access::Read && rule.path.is_dir()) {
+/// The sockets in the readable trees, and those of the writable ones (`in_writable`), without those that an operator's line
+/// names.
+pub(super) fn to_cover(question: &Question<'_>, in_writable: Vec<PathBuf>, seen: &mut Seen) {
+    let mut look = Look { sockets: in_writable, looked_at: 0, cut: None };
+    for rule in question.files.iter().filter(|rule| rule.access == Access::Read && rule.path.is_dir()) {
         // What is given to it, it enters as its owner.
-        look.folder(&rule.path, 0, is_stranger && !is_given(context, workdir, rule));
+        look.folder(&rule.path, 0, question.is_stranger && !question.as_owner.contains(&rule.path));
     }
-    if context.ceiling == Ring::R1 {
+    if question.ring == Ring::R1 {
         for tree in builtin::definition(Ring::R1).system_read {
-            look.folder(Path::new(tree), 0, is_stranger);
+            look.folder(Path::new(tree), 0, question.is_stranger);
         }
     }
     if let Some(folder) = look.cut {
@@ -42,17 +36,12 @@ pub(super) fn to_cover(
             "can't be had below {}: more than {MAX_NAMES} names or {MAX_DEPTH} levels, not all looked at for sockets",
             folder.display()
         );
-        context.gap(
-            Protection::IpcIsolation,
-            reason,
-            "name smaller folders, or ask for a ring that sees less".to_owned(),
-        );
+        let help = "name smaller folders, or ask for a ring that sees less".to_owned();
+        seen.gap(Protection::IpcIsolation, reason, help);
     }
-    let mut sockets: Vec<PathBuf> =
-        look.sockets.into_iter().filter(|path| !context.rights.names_path(path) && is_served(path)).collect();
-    sockets.sort();
-    sockets.dedup();
-    sockets
+    let served = look.sockets.into_iter().filter(|path| !question.opened.sockets.contains(path) && is_served(path));
+    let known = question.known.sockets.iter().filter(|path| stands(path)).cloned();
+    seen.sockets = known.chain(served).collect::<BTreeSet<PathBuf>>().into_iter().collect();
 }
 
 /// Whether some process holds the socket. One that is left over from an earlier run answers nobody, never will again (who

@@ -15,7 +15,7 @@ pub(super) fn resolve(context: &mut Context<'_>) -> Option<PathBuf> {
     let wanted = match (&typed, &context.spec.workdir) {
         (Some(typed), _) => context.around.cwd.join(typed),
         (None, Some(text)) => context.origin.folder.join(expand_path(context, text, &path)?),
-        (None, None) => context.origin.folder.to_path_buf(),
+        (None, None) => unnamed(context)?,
     };
     let resolved = existing(context, &wanted, &path)?;
     if !resolved.is_dir() {
@@ -33,6 +33,16 @@ pub(super) fn resolve(context: &mut Context<'_>) -> Option<PathBuf> {
         );
         return None;
     }
+    if let Some(served) = held_served(context, &resolved) {
+        let message = format!(
+            "{} can't be a workdir: it holds the served folder {}, and who writes there writes other agents' files",
+            shown(&wanted, &resolved),
+            served.display()
+        );
+        let help = format!("make a folder in it for this agent and name that: `workdir: {}`", context.spec.name);
+        context.never(&path, message, &help);
+        return None;
+    }
     let folder = context.origin.folder;
     let own = resolved.starts_with(folder) || typed.is_some();
     if !own && !context.rights.may_write(&resolved) {
@@ -44,6 +54,31 @@ pub(super) fn resolve(context: &mut Context<'_>) -> Option<PathBuf> {
         context.needs_operator(&path, message, Right::Write(resolved.clone()));
     }
     Some(resolved)
+}
+
+/// Where an agent works whose file doesn't say: the file's own folder; under `serve`, where that folder is everybody's, the one in
+/// it that has the agent's name.
+fn unnamed(context: &mut Context<'_>) -> Option<PathBuf> {
+    let folder = context.origin.folder;
+    if held_served(context, folder).is_none() {
+        return Some(folder.to_path_buf());
+    }
+    let own = folder.join(context.spec.name.as_str());
+    if own.symlink_metadata().is_ok() {
+        return Some(own);
+    }
+    let message = format!("there is no folder {}, where `serve` lets this agent work", own.display());
+    let problem = Problem::config(message).label("no `workdir:` is named").help(format!(
+        "mkdir {}, or name another folder with `workdir:`; the served folder itself is for the agents' files",
+        own.display()
+    ));
+    context.problem(&KeyPath::of("name"), problem);
+    None
+}
+
+/// The served folder, if `path` is it or holds it.
+pub(super) fn held_served<'a>(context: &Context<'a>, path: &Path) -> Option<&'a Path> {
+    context.overrides.served.as_deref().filter(|served| served.starts_with(path))
 }
 
 /// `a (a link to b)` where the two differ.

@@ -166,9 +166,10 @@ pub struct HealthSpec {
     /// Time between checks. Default 30s.
     #[serde(default = "HealthSpec::interval")]
     pub interval: Span,
-    /// How long a check may take. Default 5s.
-    #[serde(default = "HealthSpec::timeout")]
-    pub timeout: Span,
+    /// How long a check may take. Default 5s, or `interval` if that is shorter.
+    #[serde(default)]
+    #[schemars(with = "Span")]
+    pub timeout: Option<Span>,
     /// Failures in a row that make it unhealthy. Default 3.
     #[serde(default = "HealthSpec::retries")]
     #[schemars(range(min = 1, max = 1000))]
@@ -183,8 +184,10 @@ impl HealthSpec {
         Span::seconds(30)
     }
 
-    fn timeout() -> Span {
-        Span::seconds(5)
+    /// How long a check may take.
+    #[must_use]
+    pub fn timeout(&self) -> Span {
+        self.timeout.unwrap_or_else(|| Span::seconds(5).min(self.interval))
     }
 
     fn retries() -> u32 {

@@ -268,3 +268,39 @@ proptest! {
         let _ = parse_typed::<AgentSpec>(&Arc::from(text.as_str()), Path::new("f"), Kind::Agent).map_err(|e| e.render(Color::Never));
     }
 }
+
+#[test]
+fn a_short_interval_alone_shortens_the_timeout_and_a_written_one_is_named() {
+    let world = World::new();
+    let health = |rest: &str| world.agent(&format!("health:\n  command: [/bin/true]\n  interval: 1s\n{rest}"));
+    let span = |seconds| units::Span::seconds(seconds);
+    assert_eq!(health("").unwrap().health.unwrap().timeout, span(1));
+    let text = message(health("  timeout: 2s\n"), 64);
+    assert!(text.contains("a check may take 2s") && text.contains("agent.yaml:7:12"), "{text}");
+    assert!(text.contains("shorten `timeout:` to at most 1s"), "{text}");
+    let plan = world.agent("health: {command: [/bin/true], interval: 1m}\n").unwrap();
+    assert_eq!(plan.health.unwrap().timeout, span(5));
+}
+
+#[test]
+fn a_remedy_that_would_do_nothing_is_refused() {
+    let world = World::new();
+    let slo = |action: &str| {
+        format!(
+            "slos:\n  - name: x\n    sli: availability\n    objective: 99%\n    remedies:\n      - {{on: page, action: {action}}}\n"
+        )
+    };
+    assert!(world.agent(&slo("demote")).is_ok());
+    let text = message(world.agent(&slo("throttle")), 64);
+    assert!(text.contains("`throttle` can't be a remedy yet") && text.contains("it would do nothing"), "{text}");
+    assert!(text.contains("alert, demote, break, quarantine, kill"), "{text}");
+}
+
+#[test]
+fn what_is_near_is_named_by_the_key_that_is_meant() {
+    let world = World::new();
+    let text = message(world.agent("env:\n  secrets: {KEY: hunter2}\n"), 64);
+    assert!(text.contains("write `{file: ...}`"), "{text}");
+    let text = message(world.agent("restart: {policy: always, max: 3}\n"), 64);
+    assert!(text.contains("did you mean `attempts`?"), "{text}");
+}

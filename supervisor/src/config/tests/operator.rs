@@ -162,7 +162,7 @@ fn the_operators_ceiling_holds_over_file_and_command_line() {
     assert_eq!(plan.ceiling, Ring::R2);
     assert!(plan.notes[0].contains("R0 was asked for, the operator's file allows R2"), "{:?}", plan.notes);
     let typed = Overrides { ring: Some(Ring::R1), ..Overrides::default() };
-    assert_eq!(world.load_with(&minimal("ring: 3\n"), &typed).unwrap().ceiling, Ring::R2);
+    assert_eq!(world.load_with(&minimal("ring: 1\n"), &typed).unwrap().ceiling, Ring::R2);
     world.operator("version: 1\nkind: operator\nceiling: 3\n");
     let plan = world.agent("ring: 2\nfiles: {write: [.]}\n").unwrap();
     assert!(plan.files.iter().all(|rule| rule.access == Access::Read), "{:?}", plan.files);

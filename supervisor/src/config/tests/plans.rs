@@ -122,9 +122,24 @@ fn check_prints_every_decision() {
     let plan = world.load(&full_text()).unwrap();
     let text = plan.to_string();
     assert!(text.starts_with("researcher  R2  memory 256MiB  cpu 50%  tasks 64  "), "{text}");
-    for expected in
-        ["net 127.0.0.1:8099", "program", "/work", "write ", "API_KEY=[secret, from ", "on failure, 5 times in 10m"]
-    {
+    for expected in [
+        "net 127.0.0.1:8099",
+        "program",
+        "/work",
+        "write ",
+        "API_KEY=[secret, from ",
+        "on failure, 5 times in 10m",
+        "label        team=travel",
+        "slo          answers: latency 99% in 7d, good up to 2s",
+        "slo          safe: safety 99% in 30d; budget below 50%: demote; trip: kill",
+        "chaos        opted in: process-hang",
+        "environment  ",
+        "timeouts     start ",
+        "stdio        ",
+        "log          files of ",
+        "open files   ",
+        "health       ",
+    ] {
         assert!(text.contains(expected), "{expected} in\n{text}");
     }
     assert!(plan.summary(Ring::R3).ends_with("net none"), "{}", plan.summary(Ring::R3));

@@ -298,15 +298,58 @@ fn a_command_line_needs_no_file() {
     let overrides = Overrides { ring: Some(Ring::R2), ..Overrides::default() };
     let words = ["python3", "my_agent.py", "a b"].map(str::to_owned).to_vec();
     let plan = agent_from_command(words, &around, None, &overrides).unwrap();
-    assert_eq!((plan.name(), plan.ceiling), ("my-agent", Ring::R2));
+    assert!(plan.name().starts_with("my-agent-"), "{}", plan.name());
+    assert_eq!(plan.ceiling, Ring::R2);
     assert_eq!((&plan.identity.source, &plan.workdir), (&script, &world.project));
     assert_eq!(plan.argv[1..], ["my_agent.py", "a b"]);
     // Without --ring: the narrowest.
     let plan = agent_from_command(vec!["/bin/date".to_owned()], &around, None, &Overrides::default()).unwrap();
-    assert_eq!((plan.ceiling, plan.name()), (Ring::R3, "date"));
+    assert_eq!(plan.ceiling, Ring::R3);
     let none = agent_from_command(vec!["nope".to_owned()], &around, None, &Overrides::default());
-    assert!(message(none, 127).starts_with("error: the program `nope` was not found"));
+    let text = message(none, 127);
+    assert!(text.starts_with("error: the program `nope` was not found"), "{text}");
+    assert!(text.contains("your PATH is") && !text.contains("env:"), "there is no file to write that into: {text}");
     around.cwd.clone_from(&world.home);
     let home = agent_from_command(vec!["date".to_owned()], &around, None, &Overrides::default());
     assert!(message(home, 77).contains("it is a home"));
+}
+
+#[test]
+fn a_derived_name_is_the_same_for_the_same_program_and_another_for_another() {
+    let world = World::new();
+    for folder in ["one", "two"] {
+        world.write(format!("homes/alice/project/{folder}/main.py"), "");
+    }
+    world.program("srv/bin/python3", elf());
+    let mut around = world.around.clone();
+    around.env.insert("PATH".to_owned(), format!("{}:/usr/bin", world.root.join("srv/bin").display()));
+    let named = |script: &str, name: Option<&str>| {
+        let overrides = Overrides { name: name.map(AgentName::from_words), ..Overrides::default() };
+        let words = vec!["python3".to_owned(), script.to_owned()];
+        agent_from_command(words, &around, None, &overrides).unwrap().identity.name
+    };
+    let (one, two) = (named("one/main.py", None), named("two/main.py", None));
+    assert!(one.starts_with("main-") && two.starts_with("main-") && one.len() == "main-".len() + 6, "{one} {two}");
+    assert_ne!(one, two);
+    assert_ne!(one, "main", "an agent.yaml of that name is another agent");
+    assert_eq!(one, named("./one/../one/main.py", None));
+    assert_eq!(named("one/main.py", Some("trial")), "trial");
+}
+
+#[test]
+fn a_typed_ring_lowers_a_files_ceiling_and_never_raises_it() {
+    let world = World::new();
+    for (file, typed, expected, noted) in [
+        ("ring: 3\n", Ring::R2, Ring::R3, true),
+        ("", Ring::R1, Ring::R3, true),
+        ("ring: 2\n", Ring::R0, Ring::R2, true),
+        ("ring: 1\n", Ring::R2, Ring::R2, false),
+        ("ring: 2\n", Ring::R2, Ring::R2, false),
+    ] {
+        let overrides = Overrides { ring: Some(typed), ..Overrides::default() };
+        let plan = world.load_with(&minimal(file), &overrides).unwrap();
+        assert_eq!(plan.ceiling, expected, "{file:?} with --ring {typed}");
+        let says = plan.notes.iter().any(|note| note.contains("has no effect") && note.contains(&expected.to_string()));
+        assert_eq!(says, noted, "{:?}", plan.notes);
+    }
 }

@@ -97,3 +97,49 @@ fn a_missing_workdir_and_a_file_as_workdir_are_mistakes() {
     assert!(message(world.agent("workdir: nowhere\n"), 64).contains("doesn't exist"));
     assert!(message(world.agent("workdir: agent.yaml\n"), 64).contains("is not a folder"));
 }
+
+fn served(world: &World) -> Overrides {
+    Overrides { served: Some(world.project.clone()), ..Overrides::default() }
+}
+
+#[test]
+fn a_served_agent_works_in_the_folder_of_its_name_and_never_in_the_served_one() {
+    let world = World::new();
+    let text = message(world.load_with(&minimal(""), &served(&world)), 64);
+    let own = world.project.join("a");
+    assert!(text.contains(&format!("there is no folder {}", own.display())), "{text}");
+    assert!(text.contains("agent.yaml:2:7") && text.contains("help: mkdir"), "{text}");
+    fs::create_dir(&own).unwrap();
+    assert_eq!(world.load_with(&minimal(""), &served(&world)).unwrap().workdir, own);
+    let text = message(world.load_with(&minimal("workdir: .\n"), &served(&world)), 77);
+    assert!(text.contains("holds the served folder") && text.contains("`workdir: a`"), "{text}");
+    let below = Overrides { served: Some(world.project.join("a")), ..Overrides::default() };
+    let text = message(world.load_with(&minimal("workdir: .\n"), &below), 77);
+    assert!(text.contains("holds the served folder"), "a folder that holds it: {text}");
+}
+
+#[test]
+fn no_line_of_the_operators_file_lets_a_served_agent_write_the_served_folder() {
+    let world = World::new();
+    fs::create_dir(world.project.join("a")).unwrap();
+    let project = world.project.display();
+    world.operator(&format!(
+        "version: 1\nkind: operator\nagents: {{a: {{file: {project}/agent.yaml, write: ['{project}']}}}}\n"
+    ));
+    let lines = format!("ring: 2\nfiles: {{write: ['{project}']}}\n");
+    assert!(world.load_with(&minimal(&lines), &Overrides::default()).is_ok());
+    let text = message(world.load_with(&minimal(&lines), &served(&world)), 77);
+    assert!(text.contains("holds the served folder") && text.contains("no agent writes there"), "{text}");
+}
+
+#[test]
+fn a_file_that_is_linked_into_a_served_folder_works_where_it_really_is() {
+    let world = World::new();
+    let folder = world.root.join("srv/agents");
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(world.project.join("agent.yaml"), minimal("")).unwrap();
+    symlink(world.project.join("agent.yaml"), folder.join("a.yaml")).unwrap();
+    let overrides = Overrides { served: Some(folder.clone()), ..Overrides::default() };
+    let plan = load_agent(&folder.join("a.yaml"), &world.around, None, &overrides).unwrap();
+    assert_eq!(plan.workdir, world.project);
+}

@@ -83,7 +83,7 @@ pub(super) fn wrong_type(node: &Node, rules: &Map<String, Json>, path: &KeyPath)
         (Value::Float(_), types) if types.contains(&"integer") && node.source.contains('.') => {
             problem.help("write it without a point")
         }
-        _ => match examples(rules) {
+        _ => match examples(rules).or_else(|| only_key(node, rules)) {
             Some(examples) => problem.help(examples),
             None => problem,
         },
@@ -93,6 +93,13 @@ pub(super) fn wrong_type(node: &Node, rules: &Map<String, Json>, path: &KeyPath)
 fn examples(rules: &Map<String, Json>) -> Option<String> {
     let examples: Vec<String> = rules.get("examples")?.as_array()?.iter().map(|e| format!("`{}`", bare(e))).collect();
     Some(format!("for example {}", examples.join(", ")))
+}
+
+/// How a single value is written where a group with one key is wanted. The value is not repeated: it can be a secret.
+fn only_key(node: &Node, rules: &Map<String, Json>) -> Option<String> {
+    let keys = rules.get("properties")?.as_object().filter(|_| matches!(node.value, Value::Text(_)))?;
+    let key = keys.keys().next().filter(|_| keys.len() == 1)?;
+    Some(format!("the value stands under `{key}`: write `{{{key}: ...}}`"))
 }
 
 /// A JSON value as one would write it in YAML.
@@ -150,8 +157,12 @@ pub(super) fn not_among(node: &Node, allowed: &[&Json], path: &KeyPath) -> Optio
         return None;
     }
     let names: Vec<String> = allowed.iter().map(|value| bare(value)).collect();
-    let problem = Problem::config(format!("unknown value `{}` for `{path}`", shorten(&node.source)))
-        .help(format!("values of `{path}`: {}", names.join(", ")));
+    let values = format!("values of `{path}`: {}", names.join(", "));
+    if node.source == "throttle" && names.iter().any(|name| name == "demote") {
+        let message = format!("`throttle` can't be a remedy yet (`{path}`): nothing counts an agent's requests");
+        return Some(Problem::config(message).label("it would do nothing").help(values));
+    }
+    let problem = Problem::config(format!("unknown value `{}` for `{path}`", shorten(&node.source))).help(values);
     // `R2` where 2 is meant, `Never` where `never` is.
     let typed = node.source.trim_start_matches(['r', 'R']);
     if matches!(node.value, Value::Text(_)) && names.contains(&node.source) {

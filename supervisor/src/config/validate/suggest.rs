@@ -8,7 +8,7 @@ use crate::config::diagnostic::{Problem, Show};
 use crate::config::tree::{Entry, KeyPath, Place, Value};
 
 /// What other tools call our keys (compose, systemd, Kubernetes, MCP clients). Used only where our key exists.
-const SYNONYMS: [(&str, &str); 28] = [
+const SYNONYMS: [(&str, &str); 31] = [
     ("cmd", "command"),
     ("args", "command"),
     ("exec", "command"),
@@ -32,7 +32,10 @@ const SYNONYMS: [(&str, &str); 28] = [
     ("cpus", "cpu"),
     ("pids", "tasks"),
     ("nofile", "files"),
+    ("max", "attempts"),
+    ("maxattempts", "attempts"),
     ("maxretries", "attempts"),
+    ("retries", "attempts"),
     ("grace", "stop"),
     ("stopgrace", "stop"),
     ("graceperiod", "stop"),
