@@ -218,9 +218,11 @@ fn policy(bench: &Bench, count: usize, gap: Duration) -> Result<Rows, Anything> 
         let posix = rivals::spawned(&["/bin/true".into()])?;
         let group = bench.group(&format!("core-{round}"), &plan.limits)?;
         let streams = Streams { stdin: null()?, stdout: null()?, stderr: null()? };
+        // Opened with the group, which is made beforehand too: the rows of whole launches have it in their time.
+        let join = bench.join(&group)?;
         std::thread::sleep(gap);
         let start = Instant::now();
-        let pidfd = alone.start(streams, bench.join(&group)?)?;
+        let pidfd = alone.start(streams, join)?;
         let status = nix::sys::wait::waitid(
             nix::sys::wait::Id::PIDFd(std::os::fd::AsFd::as_fd(&pidfd)),
             nix::sys::wait::WaitPidFlag::WEXITED,
