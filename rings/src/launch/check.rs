@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::client::readable;
 use super::protocol::{Ask, CheckEnd, CheckWord};
+use super::running::readable;
 use crate::sys::fdpass;
 
 /// What is kept of a check's output: its last bytes, where programs say what went wrong.

@@ -8,8 +8,8 @@ use std::ffi::{CString, OsStr};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 
+use super::given::Wiring;
 use super::protocol::Failure;
-use super::server::Given;
 use crate::builtin;
 use crate::capability::Capabilities;
 use crate::plan::{Ids, LeftOut, Plan, Start};
@@ -42,7 +42,7 @@ pub(super) struct Prepared {
 /// What else a [`Prepared`] is made for.
 pub(super) enum For<'a> {
     /// The agent itself.
-    Agent(&'a Given),
+    Agent(&'a Wiring),
     /// A check of it, started by a process that is confined already: [`shed`] and [`join_groups`] have nothing left to do.
     Check(&'a crate::spec::Check),
 }

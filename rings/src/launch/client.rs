@@ -1,164 +1,27 @@
 //! The supervisor's side: one launcher process, one channel per agent.
 
 use std::fs::File;
-use std::io::{self, Seek, Write};
-use std::net::TcpListener;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::memfd::{MFdFlags, memfd_create};
-
-use super::check::Checker;
+use super::ahead::{Ahead, Ready};
 use super::held::Process;
-use super::protocol::{Descriptors, LAUNCHER_NAME, Reply, Request, SLOTS, Usage, Word};
-use super::streams::{Stream, Streams};
+use super::payload;
+use super::protocol::{Descriptors, From, LAUNCHER_NAME, Reply, Request, SLOTS};
+use super::running::{Handed, LAUNCH_TIMEOUT, LaunchError, Prepared, Running, await_start, readable, start_prepared};
+use super::streams::Streams;
 use super::talk::Talk;
 use crate::cgroup;
-use crate::host::{Controllers, Host, Tree};
-use crate::plan::{self, Plan, Refused, SystemTrees};
+use crate::host::{Controllers, Host, Privilege, Tree};
+use crate::plan::{self, Plan, Refused, Root, SystemTrees};
 use crate::seccomp::ExecCookie;
-use crate::spec::Spec;
-use crate::sys::{fdpass, process};
-
-/// How long a launch may take before it is given up and ended. A launch takes milliseconds; this bounds a hung filesystem.
-const LAUNCH_TIMEOUT: Duration = Duration::from_secs(20);
-
-/// Why a launch failed. Nothing of it is left running.
-#[derive(Debug, thiserror::Error)]
-pub enum LaunchError {
-    /// The launcher process could not be started or is gone.
-    #[error("the launcher process can't be reached ({doing})")]
-    Launcher {
-        /// What was being done.
-        doing: &'static str,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// A step inside the launch failed.
-    #[error("launch step `{step}` failed")]
-    Step {
-        /// What was being done.
-        step: String,
-        /// The kernel's answer.
-        #[source]
-        source: io::Error,
-    },
-    /// A standard stream would open more than bytes.
-    #[error("{stream} is {kind}: inside the ring it would be a way out of it")]
-    Unfit {
-        /// Which.
-        stream: Stream,
-        /// What it is.
-        kind: &'static str,
-    },
-    /// The init ended before it said anything.
-    #[error("the launch ended without a word: killed, or out of memory in its own limits")]
-    Silent,
-    /// It took longer than the bound.
-    #[error("the launch did not finish within {} s", LAUNCH_TIMEOUT.as_secs())]
-    Timeout,
-}
-
-/// A running agent, known by descriptors and never by a number that could be recycled.
-#[derive(Debug)]
-pub struct Running {
-    channel: OwnedFd,
-    init: OwnedFd,
-    agent: OwnedFd,
-    listeners: Vec<TcpListener>,
-    checker: Option<Checker>,
-    pid: i32,
-    nested: bool,
-}
-
-/// How an agent's main process ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Exit {
-    /// It ended by itself or by a signal; the usage holds the status of wait(2).
-    Ended(Usage),
-    /// The whole tree was ended from outside, init included (kill, memory limit, launcher's death): no status exists.
-    Taken,
-}
-
-impl Running {
-    /// The agent's pid on the host.
-    #[must_use]
-    pub fn pid(&self) -> i32 {
-        self.pid
-    }
-
-    /// The channel: readable when the exit can be read with [`Running::read_exit`].
-    #[must_use]
-    pub fn channel(&self) -> BorrowedFd<'_> {
-        self.channel.as_fd()
-    }
-
-    /// The pidfd of the init: readable once everything in the namespace is gone.
-    #[must_use]
-    pub fn init(&self) -> BorrowedFd<'_> {
-        self.init.as_fd()
-    }
-
-    /// Takes the listeners made inside the agent's network namespace, in the plan's order.
-    pub fn take_listeners(&mut self) -> Vec<TcpListener> {
-        std::mem::take(&mut self.listeners)
-    }
-
-    /// Takes the way to have the plan's check run beside the agent; `None` if it has none.
-    pub fn take_checker(&mut self) -> Option<Checker> {
-        self.checker.take()
-    }
-
-    /// Sends a signal to the agent's main process.
-    ///
-    /// # Errors
-    /// ESRCH once it has ended.
-    pub fn signal(&self, signal: i32) -> io::Result<()> {
-        process::pidfd_send_signal(self.agent.as_fd(), signal)
-    }
-
-    /// Ends the init with SIGKILL: in a PID namespace the kernel then ends the whole tree.
-    ///
-    /// # Errors
-    /// ESRCH once it has ended.
-    pub fn kill_init(&self) -> io::Result<()> {
-        process::pidfd_send_signal(self.init.as_fd(), libc::SIGKILL)
-    }
-
-    /// Whether the init is one of a PID namespace, so that nothing of the tree outlives it.
-    #[must_use]
-    pub fn is_nested(&self) -> bool {
-        self.nested
-    }
-
-    /// Blocks until the init has ended: with it, in a PID namespace, the whole tree.
-    ///
-    /// # Errors
-    /// What poll(2) says.
-    pub fn wait_gone(&self, timeout: Duration) -> io::Result<bool> {
-        readable(self.init.as_fd(), timeout)
-    }
-
-    /// Reads how the agent ended; blocks until it has.
-    ///
-    /// # Errors
-    /// A malformed word, or what recvmsg(2) says.
-    pub fn read_exit(&self) -> io::Result<Exit> {
-        match fdpass::receive(self.channel.as_fd())? {
-            None => Ok(Exit::Taken),
-            Some((bytes, _)) => match serde_json::from_slice(&bytes)? {
-                Word::Exited(usage) => Ok(Exit::Ended(usage)),
-                word => Err(io::Error::new(io::ErrorKind::InvalidData, format!("unexpected word {word:?}"))),
-            },
-        }
-    }
-}
+use crate::spec::{Spec, Terminal};
+use crate::sys::fdpass;
 
 /// The launcher process.
 #[derive(Debug)]
@@ -171,11 +34,13 @@ pub struct Launcher {
     kept: Mutex<Kept>,
 }
 
-/// Which plans the launcher has.
+/// Which plans the launcher has, and what waits for them.
 #[derive(Debug, Default)]
 struct Kept {
     plans: Vec<Option<Plan>>,
     next: u8,
+    ahead: Ahead,
+    ready: Ready,
 }
 
 impl Launcher {
@@ -258,19 +123,37 @@ impl Launcher {
         }
     }
 
+    /// How much is prepared before a launch asks for it. What waits and is too much by now is let go.
+    pub fn prepare(&self, ahead: Ahead) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.ahead = ahead;
+        kept.ready.clear();
+    }
+
+    /// How many prepared inits wait.
+    #[must_use]
+    pub fn ready(&self) -> usize {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).ready.count()
+    }
+
     /// The slot that holds a plan, which is handed over if it is new. The caller holds the socket's lock, so the slot can't be
     /// given to another plan before the launch is asked for.
-    fn keep(&self, socket: BorrowedFd<'_>, plan: &Plan) -> io::Result<u8> {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+    fn keep(&self, socket: BorrowedFd<'_>, kept: &mut Kept, plan: &Plan) -> io::Result<u8> {
         if let Some(slot) = kept.plans.iter().position(|known| known.as_ref() == Some(plan)) {
             return Ok(u8::try_from(slot).expect("slots fit a byte"));
         }
         let slot = kept.next;
         kept.next = (slot + 1) % SLOTS;
-        send(socket, &Request::Keep { slot, plan: Box::new(plan.clone()) }, &[])?;
+        payload::send(socket, &Request::Keep { slot, plan: Box::new(plan.clone()) }, &[])?;
         let index = usize::from(slot);
         if kept.plans.len() <= index {
             kept.plans.resize(index + 1, None);
+        }
+        kept.ready.forget(slot);
+        // The agent's earlier plan is not launched again: what waits for it would wait for nothing.
+        let earlier = kept.plans.iter().position(|known| known.as_ref().is_some_and(|known| known.name == plan.name));
+        if let Some(earlier) = earlier.and_then(|slot| u8::try_from(slot).ok()) {
+            kept.ready.forget(earlier);
         }
         kept.plans[index] = Some(plan.clone());
         Ok(slot)
@@ -285,61 +168,72 @@ impl Launcher {
         if let Some((stream, kind)) = streams.unfit().map_err(at("looking at the standard streams"))? {
             return Err(LaunchError::Unfit { stream, kind });
         }
-        let (ours, theirs) = fdpass::pair().map_err(at("making the agent's channel"))?;
-        let mut fds: Vec<RawFd> =
-            vec![theirs.as_raw_fd(), streams.stdin.as_raw_fd(), streams.stdout.as_raw_fd(), streams.stderr.as_raw_fd()];
+        let mut fds = vec![streams.stdin.as_raw_fd(), streams.stdout.as_raw_fd(), streams.stderr.as_raw_fd()];
         fds.extend(join.into_cgroup.iter().map(AsRawFd::as_raw_fd));
         fds.extend(join.tasks.iter().map(AsRawFd::as_raw_fd));
         let descriptors = Descriptors {
             cgroup: u8::from(join.into_cgroup.is_some()),
             tasks: u8::try_from(join.tasks.len()).expect("a handful of controllers"),
         };
+        let handed = Handed { fds, descriptors };
+        let (slot, prepared) = {
+            let talk = self.talk.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+            let slot = self.keep(talk.socket(), &mut kept, plan).map_err(at("handing over the plan"))?;
+            (slot, kept.ready.take(slot))
+        };
+        let prepared = prepared.map(|channel| start_prepared(channel, &handed, plan));
+        let running = match prepared {
+            Some(Prepared::Done(result)) => result,
+            Some(Prepared::Stale) | None => self.launch_anew(&handed, plan),
+        }?;
+        self.prepare_next(slot, plan);
+        Ok(running)
+    }
+
+    fn launch_anew(&self, handed: &Handed, plan: &Plan) -> Result<Running, LaunchError> {
+        let at = |doing| move |source| LaunchError::Launcher { doing, source };
+        let (ours, theirs) = fdpass::pair().map_err(at("making the agent's channel"))?;
+        let mut fds = vec![theirs.as_raw_fd()];
+        fds.extend_from_slice(&handed.fds);
         {
             let talk = self.talk.lock().unwrap_or_else(PoisonError::into_inner);
-            let slot = self.keep(talk.socket(), plan).map_err(at("handing over the plan"))?;
-            send(talk.socket(), &Request::Launch { slot, descriptors }, &fds).map_err(at("asking for a launch"))?;
+            let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+            // Again: without the lock the slot may have been given to another plan.
+            let slot = self.keep(talk.socket(), &mut kept, plan).map_err(at("handing over the plan"))?;
+            let from = if kept.ahead == Ahead::Nothing { From::Nothing } else { From::Layers };
+            let request = Request::Launch { slot, from, descriptors: handed.descriptors };
+            payload::send(talk.socket(), &request, &fds).map_err(at("asking for a launch"))?;
         }
         drop(theirs);
         await_start(ours, plan)
     }
-}
 
-/// Waits for the first word on the channel. Dropping the channel ends the init, so every error path leaves nothing behind.
-fn await_start(channel: OwnedFd, plan: &Plan) -> Result<Running, LaunchError> {
-    let at = |source| LaunchError::Launcher { doing: "waiting for the agent to start", source };
-    if !readable(channel.as_fd(), LAUNCH_TIMEOUT).map_err(at)? {
-        return Err(LaunchError::Timeout);
-    }
-    let Some((bytes, fds)) = fdpass::receive(channel.as_fd()).map_err(at)? else { return Err(LaunchError::Silent) };
-    match serde_json::from_slice(&bytes).map_err(|e| at(e.into()))? {
-        Word::Started => {
-            let mut fds = fds.into_iter();
-            let (Some(init), Some(agent)) = (fds.next(), fds.next()) else {
-                return Err(at(io::Error::new(io::ErrorKind::InvalidData, "descriptors are missing")));
-            };
-            let checker = if plan.check.is_some() { fds.next().map(Checker::new) } else { None };
-            let listeners: Vec<TcpListener> = fds.map(TcpListener::from).collect();
-            if listeners.len() != plan.listen.len() || checker.is_some() != plan.check.is_some() {
-                return Err(at(io::Error::new(io::ErrorKind::InvalidData, "listeners or the checker are missing")));
-            }
-            let pid = pid_of(agent.as_fd()).map_err(at)?;
-            let nested = plan.namespaces & libc::CLONE_NEWPID != 0;
-            Ok(Running { channel, init, agent, listeners, checker, pid, nested })
+    /// Has an init prepared for the plan's next launch. Nothing depends on it: what fails here is made at that launch.
+    fn prepare_next(&self, slot: u8, plan: &Plan) {
+        let talk = self.talk.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let Ahead::Inits(most) = kept.ahead else { return };
+        let known = kept.plans.get(usize::from(slot)).is_some_and(|known| known.as_ref() == Some(plan));
+        if !known || !self.host.can_prepare(plan) || !kept.ready.launched(slot, most) {
+            return;
         }
-        Word::Failed(failure) => {
-            Err(LaunchError::Step { step: failure.step, source: io::Error::from_raw_os_error(failure.errno) })
+        let Ok((ours, theirs)) = fdpass::pair() else { return };
+        if payload::send(talk.socket(), &Request::Prepare { slot }, &[theirs.as_raw_fd()]).is_ok() {
+            kept.ready.keep(slot, ours, most);
         }
-        Word::Exited(_) => Err(at(io::Error::new(io::ErrorKind::InvalidData, "it exited before it started"))),
     }
 }
 
-/// The host pid behind a pidfd: the kernel's own word (`Pid:` in fdinfo), -1 once the process was reaped.
-fn pid_of(pidfd: BorrowedFd<'_>) -> io::Result<i32> {
-    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()))?;
-    text.lines()
-        .find_map(|line| line.strip_prefix("Pid:"))
-        .and_then(|pid| pid.trim().parse().ok())
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no Pid line in fdinfo"))
+impl Host {
+    /// Whether an init can wait for a launch of this plan: in the host's own user namespace, with a root that is built, and
+    /// without a terminal, which only a launch brings.
+    fn can_prepare(&self, plan: &Plan) -> bool {
+        self.privilege == Privilege::Root
+            && plan.user_namespace.is_none()
+            && matches!(plan.root, Root::Built { .. })
+            && plan.terminal == Terminal::None
+    }
 }
 
 /// 64 random bits.
@@ -354,38 +248,6 @@ fn unexpected(reply: &Reply) -> io::Error {
         Reply::Failed(reason) => io::Error::other(reason.clone()),
         _ => io::Error::new(io::ErrorKind::InvalidData, "an answer to another question"),
     }
-}
-
-pub(super) fn readable(fd: BorrowedFd<'_>, timeout: Duration) -> io::Result<bool> {
-    let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
-    let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
-    loop {
-        match poll(&mut fds, timeout) {
-            Ok(ready) => return Ok(ready > 0),
-            Err(nix::errno::Errno::EINTR) => {}
-            Err(e) => return Err(e.into()),
-        }
-    }
-}
-
-/// Puts a value into a memfd and sends it with the other descriptors behind it.
-pub(super) fn send<T: serde::Serialize>(socket: BorrowedFd<'_>, value: &T, fds: &[RawFd]) -> io::Result<()> {
-    let mut payload = File::from(memfd_create(c"agt-request", MFdFlags::MFD_CLOEXEC)?);
-    payload.write_all(&serde_json::to_vec(value)?)?;
-    payload.rewind()?;
-    let mut all = vec![payload.as_raw_fd()];
-    all.extend_from_slice(fds);
-    fdpass::send(socket, b"m", &all)
-}
-
-/// Reads the memfd of a message.
-pub(super) fn read_payload(fds: Vec<OwnedFd>) -> io::Result<Vec<u8>> {
-    let Some(first) = fds.into_iter().next() else {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "a message without its payload"));
-    };
-    let mut bytes = Vec::new();
-    io::Read::read_to_end(&mut File::from(first), &mut bytes)?;
-    Ok(bytes)
 }
 
 impl Drop for Launcher {

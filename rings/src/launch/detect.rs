@@ -10,6 +10,8 @@ use nix::fcntl::OFlag;
 use nix::sys::statfs::statfs;
 use nix::unistd::pipe2;
 
+use super::root::Ground;
+use super::server::KnownMaps;
 use crate::builtin;
 use crate::capability::Capabilities;
 use crate::host::{Controllers, Host, Privilege, Support, Tree};
@@ -139,7 +141,8 @@ fn rehearse() -> Result<(), String> {
         Mount::Private { target: PathBuf::from("/tmp"), mode: 0o1777, execute: crate::plan::Execute::Allowed },
     ];
     let root = Root::Built { mounts, bytes: 1024 * 1024 };
-    super::root::enter(&root, None, &[], None)
+    super::root::enter(&root, None, &[], None, &Ground::Own)
+        .map(drop)
         .map_err(|f| format!("{}: {}", f.step, io::Error::from_raw_os_error(f.errno)))
 }
 
@@ -174,13 +177,13 @@ fn system_trees() -> SystemTrees {
 }
 
 /// The facts about one declared tree.
-pub(super) fn tree(path: &Path, privilege: Privilege) -> Result<Tree, String> {
+pub(super) fn tree(path: &Path, privilege: Privilege, maps: &mut KnownMaps) -> Result<Tree, String> {
     let meta = fs::metadata(path).map_err(|e| format!("{}: {e}", path.display()))?;
     let filesystem =
         statfs(path).map_or_else(|_| "this filesystem".to_owned(), |s| filesystem_name(s.filesystem_type().0));
     let id_map = match privilege {
         Privilege::User { .. } => Support::No { reason: "only root can make id-mapped mounts".to_owned() },
-        Privilege::Root => match try_id_map(path, (meta.uid(), meta.gid())) {
+        Privilege::Root => match try_id_map(path, (meta.uid(), meta.gid()), maps) {
             Ok(()) => Support::Yes,
             Err(e) => Support::No { reason: format!("mount_setattr: {e}") },
         },
@@ -203,8 +206,8 @@ fn filesystem_name(magic: i64) -> String {
 }
 
 /// Maps a detached copy of the mount, which is never attached anywhere and goes with its descriptor.
-fn try_id_map(path: &Path, owner: (u32, u32)) -> io::Result<()> {
-    let namespace = user_namespace(owner, (builtin::OWN_ID_BASE, builtin::OWN_ID_BASE))?;
+fn try_id_map(path: &Path, owner: (u32, u32), maps: &mut KnownMaps) -> io::Result<()> {
+    let namespace = maps.get(owner, (builtin::OWN_ID_BASE, builtin::OWN_ID_BASE))?;
     let root = fs::File::open("/")?;
     let at = mount::open_in_root(root.as_fd(), path)?;
     let copy = mount::clone_tree(at.as_fd())?;

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::Child;
 use std::time::Duration;
 
-use super::client::readable;
+use super::running::readable;
 use crate::sys::process;
 
 /// How long a launcher whose socket was closed may take to end before it is killed.

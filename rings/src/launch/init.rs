@@ -5,19 +5,22 @@
 
 use std::fs;
 use std::net::TcpListener;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
+use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-use super::checker;
 use super::child::{self, For, Prepared};
-use super::protocol::{Failure, Usage, Word};
-use super::server::{Given, tell};
+use super::given::Given;
+use super::protocol::{Failure, From, Usage, Word};
+use super::ready::{self, Told};
+use super::root::{Basis, Ground};
+use super::server::{MADE_BY_LAUNCHER, tell};
+use super::{checker, rules};
 use crate::capability::Capabilities;
 use crate::plan::{LeftOut, Plan};
-use crate::spec;
 use crate::spec::Terminal;
 use crate::sys::{fdpass, mount, net, process};
 
@@ -41,7 +44,46 @@ pub(super) fn run(plan: &Plan, given: &mut Given) -> ! {
     unsafe { libc::_exit(0) }
 }
 
+/// What an init has made before anything of its agent is there.
+struct Made {
+    basis: Basis,
+    listeners: Vec<TcpListener>,
+    landlock: Option<OwnedFd>,
+    signals: SignalFd,
+}
+
 fn live(plan: &Plan, given: &mut Given) -> Result<(), Failure> {
+    let made = make(plan, given);
+    let (made, wiring) = match (given.wiring.take(), given.mounts.take()) {
+        (Some(wiring), _) => (made?, wiring),
+        (None, Some(mounts)) => {
+            // Why it could not be made is told by the launch that is then made without it.
+            let Ok(made) = made else {
+                tell(given.channel.as_fd(), &Word::Stale);
+                return Ok(());
+            };
+            match ready::wait(given, &mounts, &made.basis)? {
+                Told::Go(wiring) => (made, wiring),
+                Told::Over => return Ok(()),
+            }
+        }
+        (None, None) => return Ok(()),
+    };
+    let Made { listeners, landlock, signals, .. } = made;
+    let prepared = Prepared::new(plan, &For::Agent(&wiring), landlock.as_ref())?;
+    // Before the agent: so it is confined and sealed by the time anybody could look at it.
+    let checker = checker::start(plan, &prepared, landlock.as_ref())?;
+    let agent = child::start(&prepared)?;
+    announce(given, &agent, checker, listeners)?;
+    // What was built for the launch (the agent's environment among it) is not kept beside a running agent; which groups the
+    // agent joins is decided, and the way into them is closed; its streams are let go of, so that their ends are seen.
+    drop((prepared, landlock, wiring));
+    settle(given, plan, &signals, &agent)?;
+    watch(given, &agent, &signals, plan.namespaces & libc::CLONE_NEWPID != 0)
+}
+
+/// Makes everything that needs neither the agent's streams nor its groups.
+fn make(plan: &Plan, given: &mut Given) -> Result<Made, Failure> {
     let failed = |step: &'static str| move |e: std::io::Error| Failure::new(step, &e);
     process::set_parent_death_signal(libc::SIGKILL).map_err(failed("ask for the parent death signal"))?;
     process::set_name(INIT_NAME).map_err(failed("take a name"))?;
@@ -56,32 +98,48 @@ fn live(plan: &Plan, given: &mut Given) -> Result<(), Failure> {
             _ => return Err(Failure { step: "wait for the id map".to_owned(), errno: 0 }),
         }
     }
-    fs::write("/proc/self/oom_score_adj", OOM_SCORE_ADJ).map_err(failed("raise oom_score_adj"))?;
+    if given.help.is_none() {
+        fs::write("/proc/self/oom_score_adj", OOM_SCORE_ADJ).map_err(failed("raise oom_score_adj"))?;
+    }
     limit_watches(plan).map_err(failed("limit the file watches"))?;
-    let terminal = (plan.terminal == Terminal::Controlling).then(|| given.streams[0].as_fd());
-    super::root::enter(&plan.root, plan.ids, &given.maps, terminal)?;
+    let wired = given.wiring.as_ref().filter(|_| plan.terminal == Terminal::Controlling);
+    let terminal = wired.map(|wiring| wiring.streams[0].as_fd());
+    let ground = match &given.help {
+        Some(help) => {
+            let offer = (help.from == From::Layers).then(|| help.socket.as_fd());
+            Ground::Host { host: &help.host, kept: help.kept.as_deref(), offer }
+        }
+        None => Ground::Own,
+    };
+    let basis = super::root::enter(&plan.root, plan.ids, &given.maps, terminal, &ground)?;
     if plan.leaves_out(LeftOut::NoNewPrivileges) {
         mount::allow_set_id(std::path::Path::new("/")).map_err(failed("let set-id programs be"))?;
     }
     given.maps.clear();
-    let listeners = network(plan)?;
     if plan.namespaces & libc::CLONE_NEWUTS != 0 {
         nix::unistd::sethostname(&plan.name).map_err(|e| Failure::new("set the host name", &e.into()))?;
     }
     if plan.namespaces & libc::CLONE_NEWPID == 0 {
         process::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0).map_err(failed("become a subreaper"))?;
     }
-    let landlock = landlock(plan)?;
+    // The agent's child and we ourselves drop the rest and look: here it is done while the launcher is at work.
+    process::drop_bounding_set_but(plan.capabilities)
+        .or_else(ignore_eperm)
+        .map_err(failed("lower the init's bounding set"))?;
+    let landlock = rules::landlock(plan)?;
     let signals = child_signals()?;
-    let prepared = Prepared::new(plan, &For::Agent(given), landlock.as_ref())?;
-    // Before the agent: so it is confined and sealed by the time anybody could look at it.
-    let checker = checker::start(plan, &prepared, landlock.as_ref())?;
-    let agent = child::start(&prepared)?;
-    announce(given, &agent, checker, listeners)?;
-    // What was built for the launch (the agent's environment among it) is not kept beside a running agent.
-    drop((prepared, landlock));
-    settle(given, plan)?;
-    watch(given, &agent, &signals, plan.namespaces & libc::CLONE_NEWPID != 0)
+    namespaces(plan, given)?;
+    let listeners = listen(plan)?;
+    Ok(Made { basis, listeners, landlock, signals })
+}
+
+/// Of a process as a mounted /proc names it.
+pub(super) fn raise_oom_score(proc: BorrowedFd<'_>, whose: &str) -> std::io::Result<()> {
+    let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+    let path = format!("{whose}/oom_score_adj");
+    let file = nix::fcntl::openat(proc, path.as_str(), flags, nix::sys::stat::Mode::empty())?;
+    nix::unistd::write(&file, OOM_SCORE_ADJ.as_bytes())?;
+    Ok(())
 }
 
 /// In a user namespace file watches are also counted for the user who started it: without a limit of its own an agent takes
@@ -110,11 +168,35 @@ fn in_namespace_of_one() -> std::io::Result<bool> {
     Ok(count == Some("1") && lines.next().is_none())
 }
 
-fn network(plan: &Plan) -> Result<Vec<TcpListener>, Failure> {
+/// The namespaces that were not made with the init.
+fn namespaces(plan: &Plan, given: &Given) -> Result<(), Failure> {
+    let failed = |step: &'static str| move |e: std::io::Error| Failure::new(step, &e);
+    let Some(help) = &given.help else {
+        return if plan.namespaces & libc::CLONE_NEWNET == 0 {
+            Ok(())
+        } else {
+            net::loopback_up().map_err(failed("bring up loopback"))
+        };
+    };
+    let made = fdpass::receive(help.socket.as_fd()).map_err(failed("hear the launcher"))?;
+    let mut made = made.into_iter().flat_map(|(_, fds)| fds);
+    if let (Some(network), Some(ipc)) = (made.next(), made.next()) {
+        process::enter_namespace(network.as_fd(), libc::CLONE_NEWNET).map_err(failed("enter the network namespace"))?;
+        return process::enter_namespace(ipc.as_fd(), libc::CLONE_NEWIPC).map_err(failed("enter the IPC namespace"));
+    }
+    raise_oom_score(help.host.proc.as_fd(), "self").map_err(failed("raise oom_score_adj"))?;
+    let missing = plan.namespaces & MADE_BY_LAUNCHER;
+    process::unshare(missing).map_err(failed("make the network and IPC namespaces"))?;
+    if missing & libc::CLONE_NEWNET == 0 {
+        return Ok(());
+    }
+    net::loopback_up().map_err(failed("bring up loopback"))
+}
+
+fn listen(plan: &Plan) -> Result<Vec<TcpListener>, Failure> {
     if plan.namespaces & libc::CLONE_NEWNET == 0 {
         return Ok(Vec::new());
     }
-    net::loopback_up().map_err(|e| Failure::new("bring up loopback", &e))?;
     plan.listen
         .iter()
         .map(|listen| {
@@ -122,41 +204,6 @@ fn network(plan: &Plan) -> Result<Vec<TcpListener>, Failure> {
                 .map_err(|e| Failure::new(format!("listen at {} inside the ring", listen.address), &e))
         })
         .collect()
-}
-
-/// Builds the Landlock ruleset in the agent's own view. Best effort inside the crate is off: what was planned must be had.
-fn landlock(plan: &Plan) -> Result<Option<OwnedFd>, Failure> {
-    use landlock::{
-        ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
-        RulesetCreatedAttr, Scope,
-    };
-    let Some(wanted) = &plan.landlock else { return Ok(None) };
-    let failed = |e: &dyn std::fmt::Display| Failure { step: format!("build the Landlock rules: {e}"), errno: 0 };
-    let abi = ABI::from(i32::try_from(wanted.abi).unwrap_or(i32::MAX).min(ABI::V7 as i32));
-    let all: BitFlags<AccessFs> = AccessFs::from_all(abi);
-    let read = AccessFs::from_read(abi);
-    let of_files = AccessFs::from_file(abi);
-    let mut ruleset = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
-    ruleset = ruleset.handle_access(all).map_err(|e| failed(&e))?;
-    if wanted.refuse_tcp {
-        ruleset = ruleset.handle_access(AccessNet::from_all(abi)).map_err(|e| failed(&e))?;
-    }
-    if abi >= ABI::V6 {
-        ruleset = ruleset.scope(Scope::from_all(abi)).map_err(|e| failed(&e))?;
-    }
-    let mut created = ruleset.create().map_err(|e| failed(&e))?;
-    for (path, access) in &wanted.rules {
-        let Ok(meta) = fs::metadata(path) else { continue };
-        let mut rights = if *access == spec::Access::Write { all } else { read };
-        if !meta.is_dir() {
-            rights &= of_files;
-        }
-        let fd = PathFd::new(path).map_err(|e| failed(&e))?;
-        created = created.add_rule(PathBeneath::new(fd, rights)).map_err(|e| failed(&e))?;
-    }
-    let fd: Option<OwnedFd> = created.into();
-    fd.map(Some)
-        .ok_or(Failure { step: "build the Landlock rules: the kernel enforces none".to_owned(), errno: libc::ENOSYS })
 }
 
 fn child_signals() -> Result<SignalFd, Failure> {
@@ -185,26 +232,21 @@ fn announce(
     fdpass::send(given.channel.as_fd(), &bytes, &fds).map_err(failed)
 }
 
-/// Gives up everything that only the launch needed: streams (so that their ends are seen), capabilities, dumpability.
-fn settle(given: &mut Given, plan: &Plan) -> Result<(), Failure> {
+/// Gives up everything that only the launch needed: descriptors, capabilities, dumpability.
+fn settle(given: &Given, plan: &Plan, signals: &SignalFd, agent: &child::Agent) -> Result<(), Failure> {
     let failed = |step: &'static str| move |e: std::io::Error| Failure::new(step, &e);
     // First: where the agent has our uid, it could look into us from the moment at which we have no more capabilities than it.
     let dumpable =
         if plan.leaves_out(LeftOut::NonDumpable) { process::set_dumpable() } else { process::set_non_dumpable() };
     dumpable.map_err(failed("become non-dumpable"))?;
-    // Which groups the agent joins is decided: the way into them is closed.
-    given.tasks.clear();
-    given.cgroup = None;
-    let keep = [given.channel.as_raw_fd(), given.launcher.as_raw_fd()];
-    for stream in &given.streams {
-        // The Given owns them; dup2 of /dev/null over each number closes what was behind it.
-        if !keep.contains(&stream.as_raw_fd()) {
-            replace_with_nothing(stream.as_raw_fd()).map_err(failed("let go of the agent's streams"))?;
-        }
-    }
     for number in 0..3 {
         replace_with_nothing(number).map_err(failed("let go of the launcher's streams"))?;
     }
+    // All that came with the fork: the host's root, what is kept for other launches. Nobody unwinds here, so who owned one of
+    // these numbers never closes it again.
+    let mut kept =
+        [given.channel.as_raw_fd(), given.launcher.as_raw_fd(), signals.as_raw_fd(), agent.pidfd.as_raw_fd()];
+    process::close_all_but(&mut kept).map_err(failed("let go of the launcher's descriptors"))?;
     process::drop_bounding_set_but(Capabilities::NONE)
         .or_else(ignore_eperm)
         .map_err(failed("empty the init's bounding set"))?;
@@ -306,7 +348,7 @@ fn end_descendants() {
     }
 }
 
-fn is_readable(fd: std::os::fd::BorrowedFd<'_>) -> bool {
+fn is_readable(fd: BorrowedFd<'_>) -> bool {
     let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
     matches!(poll(&mut fds, PollTimeout::ZERO), Ok(n) if n > 0)
 }

@@ -16,21 +16,31 @@
 //! Nothing outlives the supervisor: the launcher ends when its socket closes, each init when the launcher dies
 //! (PR_SET_PDEATHSIG) or its channel closes, and with an init the kernel ends everything in its PID namespace.
 
+mod ahead;
+mod alone;
 mod check;
 mod checker;
 mod child;
 mod client;
 mod detect;
+mod given;
 mod held;
 mod init;
+mod payload;
 mod protocol;
+mod ready;
 mod root;
+mod rules;
+mod running;
 mod server;
 mod streams;
 mod talk;
 
+pub use ahead::{Ahead, READY_MAX};
+pub use alone::Alone;
 pub use check::{Checked, Checker, End, OUTPUT_BYTES_MAX};
-pub use client::{Exit, LaunchError, Launcher, Running};
+pub use client::Launcher;
 pub use protocol::Usage;
+pub use running::{Exit, LaunchError, Running};
 pub use server::become_launcher_if_asked;
 pub use streams::{Stream, Streams};

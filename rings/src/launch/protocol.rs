@@ -24,7 +24,26 @@ pub(super) enum Request {
     Keep { slot: u8, plan: Box<Plan> },
     /// Start the plan kept in `slot`; descriptors: channel, stdin, stdout, stderr, then what `descriptors` says. Answered on
     /// the channel.
-    Launch { slot: u8, descriptors: Descriptors },
+    Launch { slot: u8, from: From, descriptors: Descriptors },
+    /// Prepare a launch of the plan kept in `slot`, up to where the agent's own streams and groups are needed, once nothing else
+    /// is to be done; descriptor: the channel, answered with [`Word::Ready`], on which [`Go`] follows or an end of file.
+    Prepare { slot: u8 },
+}
+
+/// What a launch may be made from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum From {
+    /// Everything is made for it.
+    Nothing,
+    /// The layer of its root that another launch of the plan has made.
+    Layers,
+}
+
+/// Supervisor to an init that was prepared, on its channel: start the agent. Descriptors: stdin, stdout, stderr, then what
+/// `descriptors` says.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(super) struct Go {
+    pub(super) descriptors: Descriptors,
 }
 
 /// Which optional descriptors follow the four fixed ones of a launch.
@@ -62,6 +81,11 @@ pub(super) enum Word {
     /// The program was executed. Descriptors: init's pidfd, the agent's pidfd, the checker's socket if the plan has a check, the
     /// listeners in the plan's order.
     Started,
+    /// From an init that is prepared: it waits for [`Go`].
+    Ready,
+    /// From an init that was prepared: what it was prepared from is no longer so, or it could not be prepared. Nothing was
+    /// started and it has ended.
+    Stale,
     /// A step of the launch failed; nothing runs.
     Failed(Failure),
     /// The agent's main process ended, and the tree with it.

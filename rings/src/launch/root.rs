@@ -1,27 +1,38 @@
 //! The agent's file system view, made inside its mount namespace.
 //!
-//! Every source is opened without following links, below the old root, and copied as a detached mount whose attributes are set
-//! before it becomes visible: at no moment does a writable mount stand where a read-only one belongs.
+//! Every source is opened without following links, below the host's root, and copied as a detached mount whose attributes are
+//! set before it becomes visible. A built root has two layers: one that is the same at each launch of a plan and can be kept
+//! ([`base`]), and one that is made anew for each agent ([`dress`]); [`layers`] says what is which.
 
+mod base;
+mod copies;
+mod dress;
 mod host;
+mod layers;
 
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown, symlink};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{DirBuilderExt, symlink};
+use std::path::Path;
 
-use nix::mount::{MntFlags, MsFlags, umount2};
+use nix::mount::MsFlags;
+
+pub(super) use base::{HostView, Kept};
+use copies::{Copy, Seen};
+use dress::Mask;
 
 use super::protocol::Failure;
-use crate::plan::{Execute, Ids, Mount, Plan, Root};
-use crate::spec::Access;
-use crate::sys::mount::{self, ATTR_NODEV, ATTR_NOEXEC, ATTR_NOSUID, ATTR_RDONLY};
+use crate::plan::{Ids, Mount, Plan, Root};
+use crate::sys::mount::{self, ATTR_RDONLY};
+use crate::sys::process;
 
 /// Where the new root is assembled: a directory that exists wherever we run, covered only inside the new namespace.
 const STAGE: &str = "/proc";
-const OLD: &str = ".host";
-const INODES_MAX: u32 = 1 << 18;
+/// Where the file system of the private directories is mounted: closed to the agent, who has its directories elsewhere.
+const PRIVATE: &str = "/.private";
+/// Where the agent finds its terminal.
+const CONSOLE: &str = "/dev/console";
 
 /// What root's uid alone may write, without any capability, and with it take the machine: core_pattern and uevent_helper name
 /// programs that the kernel runs as root, cgroup.procs lets a process out of its limits and of a kill.
@@ -45,34 +56,65 @@ pub(super) fn id_maps(plan: &Plan) -> Vec<(u32, u32)> {
 /// For each on-disk (uid, gid) that is mapped: a user namespace with that map.
 pub(super) type Maps = [((u32, u32), std::rc::Rc<OwnedFd>)];
 
-struct Builder<'a> {
-    old: OwnedFd,
-    new: OwnedFd,
-    ids: Option<Ids>,
-    maps: &'a Maps,
+/// What is there when a view is made.
+pub(super) enum Ground<'a> {
+    /// The caller has a mount namespace of its own, a copy of the host's.
+    Own,
+    /// The caller is in the host's mount namespace, with its root and its /proc at hand.
+    Host {
+        host: &'a HostView,
+        /// The layer that an earlier launch of the same plan made.
+        kept: Option<&'a Kept>,
+        /// Who wants the layer if this launch has to make one.
+        offer: Option<BorrowedFd<'a>>,
+    },
 }
 
-/// Makes the view. The caller is alone in a new mount namespace (unless the root is left unchanged).
+/// What a view was made of: for whoever uses it later than at once.
+#[derive(Debug, Default)]
+pub(super) struct Basis {
+    seen: Vec<Seen>,
+    masks: Vec<Mask>,
+}
+
+impl Basis {
+    /// Whether the names of the host still lead to what the view shows, and every mask stands. The caller is in the view.
+    pub(super) fn holds(&self, host: &HostView) -> bool {
+        copies::are_as_seen(host.root.as_fd(), &self.seen) && dress::masks_stand(&self.masks)
+    }
+}
+
+/// Makes the view. Unless the root is left unchanged the caller is in a mount namespace of its own afterwards.
 pub(super) fn enter(
     root: &Root,
     ids: Option<Ids>,
     maps: &Maps,
     terminal: Option<BorrowedFd<'_>>,
-) -> Result<(), Failure> {
+    ground: &Ground<'_>,
+) -> Result<Basis, Failure> {
     match root {
-        Root::Unchanged => Ok(()),
+        Root::Unchanged => Ok(Basis::default()),
         Root::Host { hide, show } => {
-            private_propagation()?;
+            own_namespace(ground)?;
             mount_proc(Path::new("/proc"), MsFlags::empty())?;
             let root = open_dir("/")?;
             for path in KERNEL_FILES.iter().map(Path::new) {
                 make_read_only(root.as_fd(), path)
                     .map_err(|e| Failure::new(format!("make {} read-only", path.display()), &e))?;
             }
-            host::cover_all(root.as_fd(), hide, show.as_deref())
+            host::cover_all(root.as_fd(), hide, show.as_deref())?;
+            Ok(Basis::default())
         }
-        Root::Built { mounts, bytes } => built(mounts, *bytes, ids, maps, terminal),
+        Root::Built { mounts, bytes } => built(mounts, *bytes, ids, maps, terminal, ground),
     }
+}
+
+/// A mount namespace that nothing reaches from outside.
+fn own_namespace(ground: &Ground<'_>) -> Result<(), Failure> {
+    if let Ground::Host { .. } = ground {
+        process::unshare(libc::CLONE_NEWNS).map_err(|e| Failure::new("make a mount namespace", &e))?;
+    }
+    private_propagation()
 }
 
 /// Makes a mount with all below it read-only, or what is no mount a read-only mount of itself.
@@ -106,164 +148,60 @@ fn built(
     ids: Option<Ids>,
     maps: &Maps,
     terminal: Option<BorrowedFd<'_>>,
-) -> Result<(), Failure> {
-    let failed = |step: &'static str| move |e: nix::errno::Errno| Failure::new(step, &e.into());
-    private_propagation()?;
-    let options = format!("size={bytes},nr_inodes={INODES_MAX},mode=0755");
-    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-    nix::mount::mount(Some("agt-root"), STAGE, Some("tmpfs"), flags, Some(options.as_str()))
-        .map_err(failed("mount the new root"))?;
-    let old = PathBuf::from(STAGE).join(OLD);
-    fs::create_dir(&old).map_err(|e| Failure::new("make the place of the old root", &e))?;
-    mount::pivot_root(Path::new(STAGE), &old).map_err(|e| Failure::new("pivot_root", &e))?;
-    std::env::set_current_dir("/").map_err(|e| Failure::new("enter the new root", &e))?;
-    let inside = format!("/{OLD}");
-    let builder = Builder { old: open_dir(&inside)?, new: open_dir("/")?, ids, maps };
-    for mount in mounts {
-        builder.add(mount)?;
+    ground: &Ground<'_>,
+) -> Result<Basis, Failure> {
+    let layers = layers::split(mounts);
+    if let Ground::Own = ground {
+        own_namespace(ground)?;
     }
-    if let Some(terminal) = terminal {
-        builder.console(terminal).map_err(|e| Failure::new("show its terminal as /dev/console", &e))?;
+    let root = open_dir("/")?;
+    let mut seen = Vec::new();
+    let fresh = copies::take(root.as_fd(), &layers.fresh, maps, &mut seen)?;
+    let console = match terminal {
+        Some(terminal) => copies::console(root.as_fd(), terminal)
+            .map_err(|e| Failure::new("show its terminal as /dev/console", &e))?,
+        None => None,
+    };
+    match ground {
+        Ground::Host { host, kept: Some(kept), .. } if kept.is_true(host.root.as_fd()) => {
+            kept.enter()?;
+            seen.extend_from_slice(kept.seen());
+        }
+        Ground::Own | Ground::Host { .. } => {
+            let mut shown = Vec::new();
+            let kept = copies::take(root.as_fd(), &layers.kept, maps, &mut shown)?;
+            if let Ground::Host { .. } = ground {
+                own_namespace(ground)?;
+            }
+            base::build(&layers, &kept, &fresh, console.as_ref())?;
+            if let Ground::Host { host, offer: Some(to), .. } = ground {
+                base::offer(host.proc.as_fd(), *to, &shown)?;
+            }
+            seen.append(&mut shown);
+        }
     }
-    drop(builder);
-    umount2(inside.as_str(), MntFlags::MNT_DETACH).map_err(failed("let go of the old root"))?;
-    fs::remove_dir(&inside).map_err(|e| Failure::new("remove the place of the old root", &e))?;
-    // Only the root's own mount: the private directories are mounts of their own and stay writable.
-    let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-    nix::mount::mount(None::<&str>, "/", None::<&str>, flags, None::<&str>).map_err(failed("make the root read-only"))
+    drop(root);
+    let masks = dress::dress(&layers.fresh, &fresh, console.as_ref(), bytes, ids)?;
+    Ok(Basis { seen, masks })
 }
 
-impl Builder<'_> {
-    fn add(&self, mount: &Mount) -> Result<(), Failure> {
-        let named = |path: &Path, e: io::Error| Failure::new(format!("show {}", path.display()), &e);
-        match mount {
-            Mount::Bind { source, target, access, id_map } => {
-                self.bind(source, target, *access, *id_map).map_err(|e| named(target, e))
-            }
-            Mount::Device { path } => self.device(path).map_err(|e| named(path, e)),
-            Mount::Private { target, mode, execute } => {
-                self.private(target, *mode, *execute).map_err(|e| named(target, e))
-            }
-            Mount::Link { target, to } => link(target, to).map_err(|e| named(target, e)),
-            Mount::File { target, content } => file(target, content.as_bytes()).map_err(|e| named(target, e)),
-            Mount::Proc => {
-                make_dir(Path::new("/proc")).map_err(|e| named(Path::new("/proc"), e))?;
-                mount_proc(Path::new("/proc"), MsFlags::MS_RDONLY)
-            }
-            Mount::Terminals => {
-                make_dir(Path::new("/dev/pts")).map_err(|e| named(Path::new("/dev/pts"), e))?;
-                let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
-                nix::mount::mount(
-                    Some("devpts"),
-                    "/dev/pts",
-                    Some("devpts"),
-                    flags,
-                    Some("newinstance,ptmxmode=0666,mode=0620"),
-                )
-                .map_err(|e| Failure::new("mount /dev/pts", &e.into()))
-            }
-            Mount::Pin { target } => {
-                self.pin(target).map_err(|e| Failure::new(format!("pin {}", target.display()), &e))
-            }
-            Mount::Protect { target } => {
-                self.protect(target).map_err(|e| Failure::new(format!("keep {} read-only", target.display()), &e))
-            }
-            Mount::Hide { target } => match mount::open_in_root(self.new.as_fd(), target) {
-                Ok(_) => cover(self.new.as_fd(), target),
-                Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => Ok(()),
-                Err(e) => Err(named(target, e)),
-            },
-        }
-    }
+/// Attaches a copy at its place.
+fn show(root: BorrowedFd<'_>, target: &Path, copy: &Copy) -> io::Result<()> {
+    mount::attach(copy.mount.as_fd(), place(root, target, copy.is_dir)?.as_fd())
+}
 
-    fn bind(&self, source: &Path, target: &Path, access: Access, id_map: Option<(u32, u32)>) -> io::Result<()> {
-        let at = mount::open_in_root(self.old.as_fd(), source)?;
-        let copy = mount::clone_tree(at.as_fd())?;
-        if let Some(owner) = id_map {
-            let namespace = self.maps.iter().find(|(mapped, _)| *mapped == owner).map(|(_, fd)| fd);
-            let namespace = namespace.ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))?;
-            mount::set_id_map(copy.as_fd(), namespace.as_fd())?;
-        }
-        let write = if access == Access::Write { 0 } else { ATTR_RDONLY };
-        mount::set_attributes(copy.as_fd(), ATTR_NOSUID | ATTR_NODEV | write)?;
-        let is_dir = nix::sys::stat::fstat(&at)?.st_mode & libc::S_IFMT == libc::S_IFDIR;
-        let place = self.place(target, is_dir)?;
-        mount::attach(copy.as_fd(), place.as_fd())
+/// The mount point: what an earlier mount shows there, else made on the tmpfs.
+fn place(root: BorrowedFd<'_>, target: &Path, is_dir: bool) -> io::Result<OwnedFd> {
+    match mount::open_in_root(root, target) {
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => {}
+        found => return found,
     }
-
-    fn device(&self, path: &Path) -> io::Result<()> {
-        let at = mount::open_in_root(self.old.as_fd(), path)?;
-        let copy = mount::clone_tree(at.as_fd())?;
-        mount::set_attributes(copy.as_fd(), ATTR_NOSUID | ATTR_NOEXEC)?;
-        let place = self.place(path, false)?;
-        mount::attach(copy.as_fd(), place.as_fd())
-    }
-
-    /// Its terminal belongs to the host's /dev/pts, so none of its own paths names it and ttyname(3) fails. Shown as
-    /// /dev/console, where that looks. A terminal that our own /dev/pts does not have (another container's) stays without a name.
-    fn console(&self, terminal: BorrowedFd<'_>) -> io::Result<()> {
-        let given = nix::sys::stat::fstat(terminal)?;
-        let path = PathBuf::from(format!("/dev/pts/{}", libc::minor(given.st_rdev)));
-        let at = match mount::open_in_root(self.old.as_fd(), &path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-            at => at?,
-        };
-        let found = nix::sys::stat::fstat(&at)?;
-        if (found.st_dev, found.st_ino, found.st_rdev) != (given.st_dev, given.st_ino, given.st_rdev) {
-            return Ok(());
-        }
-        let copy = mount::clone_tree(at.as_fd())?;
-        mount::set_attributes(copy.as_fd(), ATTR_NOSUID | ATTR_NOEXEC)?;
-        mount::attach(copy.as_fd(), self.place(Path::new("/dev/console"), false)?.as_fd())
-    }
-
-    /// The mount point: what an earlier mount shows there, else made on the tmpfs.
-    fn place(&self, target: &Path, is_dir: bool) -> io::Result<OwnedFd> {
-        match mount::open_in_root(self.new.as_fd(), target) {
-            Err(e) if e.raw_os_error() == Some(libc::ENOENT) => {}
-            found => return found,
-        }
-        if is_dir {
-            make_dir(target)?;
-        } else {
-            file(target, b"")?;
-        }
-        mount::open_in_root(self.new.as_fd(), target)
-    }
-
-    fn private(&self, target: &Path, mode: u32, execute: Execute) -> io::Result<()> {
+    if is_dir {
         make_dir(target)?;
-        fs::set_permissions(target, fs::Permissions::from_mode(mode))?;
-        if let Some(ids) = self.ids {
-            chown(target, Some(ids.uid), Some(ids.gid))?;
-        }
-        let at = mount::open_in_root(self.new.as_fd(), target)?;
-        let copy = mount::clone_tree(at.as_fd())?;
-        let noexec = if execute == Execute::Refused { ATTR_NOEXEC } else { 0 };
-        mount::set_attributes(copy.as_fd(), ATTR_NOSUID | ATTR_NODEV | noexec)?;
-        mount::attach(copy.as_fd(), at.as_fd())
+    } else {
+        file(target, b"")?;
     }
-
-    fn pin(&self, target: &Path) -> io::Result<()> {
-        let at = match mount::open_in_root(self.new.as_fd(), target) {
-            // Nothing there, nothing to hold in place: an agent may have removed it between two launches.
-            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => return Ok(()),
-            at => at?,
-        };
-        let copy = mount::clone_tree(at.as_fd())?;
-        mount::attach(copy.as_fd(), at.as_fd())
-    }
-
-    fn protect(&self, target: &Path) -> io::Result<()> {
-        let at = match mount::open_in_root(self.new.as_fd(), target) {
-            // Its owner has removed it since the plan was made: a reason for nothing.
-            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => return Ok(()),
-            at => at?,
-        };
-        let copy = mount::clone_tree(at.as_fd())?;
-        mount::set_attributes(copy.as_fd(), ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV)?;
-        mount::attach(copy.as_fd(), at.as_fd())
-    }
+    mount::open_in_root(root, target)
 }
 
 /// Covers a directory with an empty one, anything else with /dev/null.

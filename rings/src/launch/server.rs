@@ -1,19 +1,28 @@
 //! The launcher process: reads requests, clones inits, and does nothing else.
+//!
+//! As root it does two things for an init: it makes the network and IPC namespaces while that builds its root, which takes as
+//! long, and it keeps the layer of the root that is the same at each launch. What it keeps is dropped as soon as anything is mounted or
+//! unmounted on the host, and it keeps nothing that an agent has been in.
 
+use std::collections::VecDeque;
+use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::rc::Rc;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
-use super::client::{read_payload, send};
-use super::protocol::{Answer, Descriptors, Failure, LAUNCHER_NAME, Reply, Request, Word};
-use super::{detect, init};
+use super::ahead::READY_MAX;
+use super::given::{Given, Help, Wiring};
+use super::protocol::{Answer, Descriptors, Failure, From, LAUNCHER_NAME, Reply, Request, Word};
+use super::root::{HostView, Kept};
+use super::{detect, init, payload};
 use crate::host::Privilege;
-use crate::plan::{Ids, Plan};
-use crate::sys::fdpass;
+use crate::plan::{Ids, Plan, Root};
 use crate::sys::process::{self, Cloned};
+use crate::sys::{fdpass, net};
 
 /// Becomes the launcher when this process was started as one. Must be the first thing in `main`: the process must still be
 /// single-threaded. Returns at once in every other process.
@@ -50,40 +59,187 @@ fn serve() -> io::Result<()> {
     let socket = std::io::stdin();
     let socket = socket.as_fd();
     let ourselves = process::pidfd_open(nix::unistd::getpid().as_raw())?;
-    let mut maps = KnownMaps::default();
-    let mut plans: Vec<Option<Box<Plan>>> = Vec::new();
-    while let Some((_, fds)) = fdpass::receive(socket)? {
-        let mut fds = fds.into_iter();
-        let payload = fds.next().into_iter().collect();
-        match serde_json::from_slice(&read_payload(payload)?)? {
+    let mut bench = Bench { ourselves, maps: KnownMaps::default(), host: None };
+    if privilege == Privilege::Root {
+        bench.host = Some(HostSide {
+            view: Rc::new(HostView::open()?),
+            mounts: File::open(MOUNTS)?,
+            network: File::open(NETWORK)?.into(),
+            ipc: File::open(IPC)?.into(),
+        });
+    }
+    let mut slots: Vec<Slot> = Vec::new();
+    let mut wanted = VecDeque::new();
+    loop {
+        match bench.wait(socket, &wanted)? {
+            Woken::Request => {}
+            Woken::Mounts => {
+                slots.iter_mut().for_each(Slot::forget);
+                continue;
+            }
+            Woken::Idle => {
+                if let Some((slot, channel)) = wanted.pop_front() {
+                    prepare(slots.get_mut(usize::from(slot)), channel, &mut bench);
+                }
+                continue;
+            }
+        }
+        let Some((bytes, fds)) = fdpass::receive(socket)? else { return Ok(()) };
+        let (request, fds) = payload::read(bytes, fds)?;
+        match serde_json::from_slice(&request)? {
             Request::Detect { id } => {
                 let (host, system) = detect::host(privilege);
-                send(socket, &Answer { id, reply: Reply::Host(Box::new(host), system) }, &[])?;
+                payload::send(socket, &Answer { id, reply: Reply::Host(Box::new(host), system) }, &[])?;
             }
             Request::Inspect { id, paths } => {
-                let trees: Result<Vec<_>, String> = paths.iter().map(|path| detect::tree(path, privilege)).collect();
-                send(socket, &Answer { id, reply: trees.map_or_else(Reply::Failed, Reply::Trees) }, &[])?;
+                let trees: Result<Vec<_>, String> =
+                    paths.iter().map(|path| detect::tree(path, privilege, &mut bench.maps)).collect();
+                payload::send(socket, &Answer { id, reply: trees.map_or_else(Reply::Failed, Reply::Trees) }, &[])?;
             }
             Request::Keep { slot, plan } => {
                 let index = usize::from(slot);
-                if plans.len() <= index {
-                    plans.resize_with(index + 1, || None);
+                if slots.len() <= index {
+                    slots.resize_with(index + 1, Slot::default);
                 }
-                plans[index] = Some(plan);
+                slots[index] = Slot { plan: Some(plan), kept: Layer::None };
             }
-            Request::Launch { slot, descriptors } => {
-                // A slot that was never filled: the descriptors are dropped, which the supervisor sees as an end of file.
-                let Some(Some(plan)) = plans.get(usize::from(slot)) else { continue };
-                launch(plan, descriptors, fds.collect(), ourselves.as_fd(), &mut maps);
+            // A slot that was never filled, or other descriptors than were announced: all are dropped, which the supervisor sees
+            // as an end of file.
+            Request::Launch { slot, from, descriptors } => {
+                let Some(slot) = slots.get_mut(usize::from(slot)) else { continue };
+                launch(slot, from, Given::for_launch(descriptors, fds, &bench), &mut bench);
+            }
+            Request::Prepare { slot } => {
+                // Of too many the oldest goes, as it does with the supervisor.
+                wanted.extend(fds.into_iter().next().map(|channel| (slot, channel)));
+                wanted.drain(..wanted.len().saturating_sub(READY_MAX));
             }
         }
     }
-    Ok(())
+}
+
+/// The mounts of the host, as this process sees them: poll(2) tells of each change since the descriptor was opened.
+const MOUNTS: &str = "/proc/self/mountinfo";
+const NETWORK: &str = "/proc/self/ns/net";
+const IPC: &str = "/proc/self/ns/ipc";
+
+/// What each launch needs of the launcher.
+struct Bench {
+    ourselves: OwnedFd,
+    maps: KnownMaps,
+    /// As root only: otherwise each agent's namespaces belong to a user namespace of its own, and nothing can be shared.
+    host: Option<HostSide>,
+}
+
+struct HostSide {
+    view: Rc<HostView>,
+    mounts: File,
+    network: OwnedFd,
+    ipc: OwnedFd,
+}
+
+impl Bench {
+    /// Waits for a request; whether mounts of the host have changed since the last time. They are told of at once, so that
+    /// nothing keeps a disk busy that somebody has unmounted.
+    fn wait(&self, socket: BorrowedFd<'_>, wanted: &VecDeque<Wanted>) -> io::Result<Woken> {
+        let timeout = if wanted.is_empty() { PollTimeout::NONE } else { PollTimeout::from(PREPARE_AFTER_MS) };
+        let Some(host) = &self.host else { return Ok(Woken::Request) };
+        let mut fds = [PollFd::new(socket, PollFlags::POLLIN), PollFd::new(host.mounts.as_fd(), PollFlags::POLLPRI)];
+        loop {
+            match poll(&mut fds, timeout) {
+                Ok(0) => return Ok(Woken::Idle),
+                Ok(_) if changed(&fds[1]) => return Ok(Woken::Mounts),
+                Ok(_) => return Ok(Woken::Request),
+                Err(nix::errno::Errno::EINTR) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+
+    /// For an init that is prepared ahead: the mounts of the host, watched from now on.
+    fn watched_mounts(&self, slot: &mut Slot) -> io::Result<Option<File>> {
+        let Some(host) = &self.host else { return Ok(None) };
+        let watched = File::open(MOUNTS)?;
+        // A change between the last look and the opening: what is kept is from before it.
+        let mut fds = [PollFd::new(host.mounts.as_fd(), PollFlags::POLLPRI)];
+        poll(&mut fds, PollTimeout::ZERO)?;
+        if changed(&fds[0]) {
+            slot.forget();
+        }
+        Ok(Some(watched))
+    }
+}
+
+/// What a wait has ended with.
+enum Woken {
+    Request,
+    Mounts,
+    /// Nothing has happened for a while.
+    Idle,
+}
+
+/// An init to be prepared: its plan's slot, and its channel.
+type Wanted = (u8, OwnedFd);
+
+/// An agent that was just started is left alone with the processors for so long before the next launch is prepared.
+const PREPARE_AFTER_MS: u8 = 10;
+
+/// Prepares an init for the next launch of a plan. Whatever prevents it closes the channel, and that launch makes its own.
+fn prepare(slot: Option<&mut Slot>, channel: OwnedFd, bench: &mut Bench) {
+    let Some(slot) = slot else { return };
+    let given = Given::for_later(channel, bench, slot);
+    launch(slot, From::Layers, given, bench);
+}
+
+/// Whether poll(2) reported a change of the mounts.
+pub(super) fn changed(mounts: &PollFd<'_>) -> bool {
+    mounts.revents().is_some_and(|events| events.intersects(PollFlags::POLLPRI | PollFlags::POLLERR))
+}
+
+/// A plan, and what is kept for it.
+#[derive(Default)]
+struct Slot {
+    plan: Option<Box<Plan>>,
+    kept: Layer,
+}
+
+/// The layer of a plan's root that is the same at each launch.
+#[derive(Default)]
+enum Layer {
+    /// There is none.
+    #[default]
+    None,
+    /// A launch makes it, and will offer it here.
+    Awaited(OwnedFd),
+    /// Here it is.
+    Here(Rc<Kept>),
+}
+
+impl Slot {
+    fn forget(&mut self) {
+        self.kept = Layer::None;
+    }
+
+    /// The layer, if it is there by now.
+    fn kept(&mut self) -> Option<Rc<Kept>> {
+        if let Layer::Awaited(from) = &self.kept {
+            match Kept::take(from.as_fd()) {
+                Ok(Some(kept)) => self.kept = Layer::Here(Rc::new(kept)),
+                Ok(None) => {}
+                // That launch has failed, or did not offer it: another may.
+                Err(_) => self.kept = Layer::None,
+            }
+        }
+        match &self.kept {
+            Layer::Here(kept) => Some(Rc::clone(kept)),
+            Layer::None | Layer::Awaited(_) => None,
+        }
+    }
 }
 
 /// Id maps are kept: making one costs a process, and an agent needs the same one at each launch.
 #[derive(Default)]
-struct KnownMaps(Vec<(MapKey, Rc<OwnedFd>)>);
+pub(super) struct KnownMaps(Vec<(MapKey, Rc<OwnedFd>)>);
 
 /// The on-disk (uid, gid) and the agent's.
 type MapKey = ((u32, u32), (u32, u32));
@@ -92,7 +248,7 @@ type MapKey = ((u32, u32), (u32, u32));
 const KNOWN_MAPS_MAX: usize = 256;
 
 impl KnownMaps {
-    fn get(&mut self, on_disk: (u32, u32), agent: (u32, u32)) -> io::Result<Rc<OwnedFd>> {
+    pub(super) fn get(&mut self, on_disk: (u32, u32), agent: (u32, u32)) -> io::Result<Rc<OwnedFd>> {
         if let Some((_, known)) = self.0.iter().find(|(key, _)| *key == (on_disk, agent)) {
             return Ok(Rc::clone(known));
         }
@@ -105,42 +261,35 @@ impl KnownMaps {
     }
 }
 
-/// Everything an init was given.
-pub(super) struct Given {
-    pub(super) channel: OwnedFd,
-    pub(super) streams: [OwnedFd; 3],
-    pub(super) cgroup: Option<OwnedFd>,
-    pub(super) tasks: Vec<OwnedFd>,
-    /// For each on-disk (uid, gid) that is mapped: a user namespace with that map.
-    pub(super) maps: Vec<((u32, u32), Rc<OwnedFd>)>,
-    /// Readable once the launcher is dead.
-    pub(super) launcher: OwnedFd,
-    /// Closed by the launcher once the user namespace is mapped.
-    pub(super) go: Option<OwnedFd>,
-}
-
-fn sort_out(descriptors: Descriptors, fds: Vec<OwnedFd>, launcher: BorrowedFd<'_>) -> Option<Given> {
-    let expected = 4 + usize::from(descriptors.cgroup) + usize::from(descriptors.tasks);
-    if fds.len() != expected {
-        return None;
+impl Given {
+    fn for_launch(descriptors: Descriptors, fds: Vec<OwnedFd>, bench: &Bench) -> Option<Given> {
+        let mut fds = fds.into_iter();
+        let channel = fds.next()?;
+        Given::new(channel, Some(Wiring::new(descriptors, fds)?), None, bench)
     }
-    let mut fds = fds.into_iter();
-    let channel = fds.next()?;
-    let streams = [fds.next()?, fds.next()?, fds.next()?];
-    let cgroup = if descriptors.cgroup == 1 { fds.next() } else { None };
-    let launcher = launcher.try_clone_to_owned().ok()?;
-    Some(Given { channel, streams, cgroup, tasks: fds.collect(), maps: Vec::new(), launcher, go: None })
+
+    /// `None` also where nothing can be prepared.
+    fn for_later(channel: OwnedFd, bench: &Bench, slot: &mut Slot) -> Option<Given> {
+        let mounts = bench.watched_mounts(slot).ok()??;
+        Given::new(channel, None, Some(mounts), bench)
+    }
+
+    fn new(channel: OwnedFd, wiring: Option<Wiring>, mounts: Option<File>, bench: &Bench) -> Option<Given> {
+        let launcher = bench.ourselves.try_clone().ok()?;
+        Some(Given { channel, wiring, mounts, maps: Vec::new(), launcher, go: None, help: None })
+    }
 }
 
-fn launch(plan: &Plan, descriptors: Descriptors, fds: Vec<OwnedFd>, launcher: BorrowedFd<'_>, maps: &mut KnownMaps) {
-    // Without a channel there is nobody to tell; dropping the descriptors tells the supervisor by end of file.
-    let Some(mut given) = sort_out(descriptors, fds, launcher) else { return };
+fn launch(slot: &mut Slot, from: From, given: Option<Given>, bench: &mut Bench) {
+    // Without a plan or a channel there is nobody to tell; dropping the descriptors tells the supervisor by end of file.
+    let (Some(mut given), Some(plan)) = (given, slot.plan.take()) else { return };
     let told = given.channel.try_clone();
-    if let Err(failure) = clone_init(plan, &mut given, maps)
+    if let Err(failure) = clone_init(&plan, slot, from, &mut given, bench)
         && let Ok(channel) = told
     {
         tell(channel.as_fd(), &Word::Failed(failure));
     }
+    slot.plan = Some(plan);
 }
 
 pub(super) fn tell(channel: BorrowedFd<'_>, word: &Word) {
@@ -149,11 +298,11 @@ pub(super) fn tell(channel: BorrowedFd<'_>, word: &Word) {
     let _ = fdpass::send(channel, &bytes, &[]);
 }
 
-fn clone_init(plan: &Plan, given: &mut Given, maps: &mut KnownMaps) -> Result<(), Failure> {
+fn clone_init(plan: &Plan, slot: &mut Slot, from: From, given: &mut Given, bench: &mut Bench) -> Result<(), Failure> {
     let failed = |step: &'static str| move |e: io::Error| Failure::new(step, &e);
     for owner in super::root::id_maps(plan) {
         let ids = plan.ids.unwrap_or(Ids { uid: 0, gid: 0 });
-        let namespace = maps.get(owner, (ids.uid, ids.gid)).map_err(failed("make an id map"))?;
+        let namespace = bench.maps.get(owner, (ids.uid, ids.gid)).map_err(failed("make an id map"))?;
         given.maps.push((owner, namespace));
     }
     let mut flags = plan.namespaces;
@@ -165,14 +314,29 @@ fn clone_init(plan: &Plan, given: &mut Given, maps: &mut KnownMaps) -> Result<()
         given.go = Some(read);
         gate = Some(write);
     }
+    let mut helping = None;
+    if let Some(host) = bench.host.as_ref().filter(|_| matches!(plan.root, Root::Built { .. })) {
+        let (ours, theirs) = fdpass::pair().map_err(failed("make a socket to the init"))?;
+        let kept = if from == From::Layers { slot.kept() } else { None };
+        given.help = Some(Help { socket: theirs, kept, from, host: Rc::clone(&host.view) });
+        helping = Some((ours, host));
+        flags &= !(MADE_BY_LAUNCHER | libc::CLONE_NEWNS);
+    }
     // SAFETY: this process is single-threaded: it never starts a thread.
     let cloned = unsafe { process::fork_into(flags, None) };
     match cloned.map_err(failed("clone3 with the ring's namespaces"))? {
         Cloned::Child => {
-            drop(gate);
+            drop((gate, helping));
             init::run(plan, given)
         }
         Cloned::Parent { pid, pidfd } => {
+            if let Some((socket, host)) = helping {
+                // An init that has ended needs no help; what fails here the init does itself, and reports.
+                if let Ok(made) = help(plan, pid, host) {
+                    let _ = fdpass::send(socket.as_fd(), b"n", &made.each_ref().map(AsRawFd::as_raw_fd));
+                }
+                await_layer(slot, from, socket);
+            }
             if let Some(ids) = plan.user_namespace
                 && let Err(e) = detect::write_id_maps(pid, (ids.uid, ids.uid), (ids.gid, ids.gid))
             {
@@ -184,5 +348,34 @@ fn clone_init(plan: &Plan, given: &mut Given, maps: &mut KnownMaps) -> Result<()
             }
             Ok(())
         }
+    }
+}
+
+/// The namespaces that the launcher makes for an init.
+pub(super) const MADE_BY_LAUNCHER: libc::c_int = libc::CLONE_NEWNET | libc::CLONE_NEWIPC;
+
+/// Makes an init's network namespace, of which nothing is up but the loopback, and its IPC namespace, and gives the init its OOM
+/// score, while it builds its root.
+fn help(plan: &Plan, pid: i32, home: &HostSide) -> io::Result<[OwnedFd; 2]> {
+    if plan.namespaces & MADE_BY_LAUNCHER != MADE_BY_LAUNCHER {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
+    init::raise_oom_score(home.view.proc.as_fd(), &pid.to_string())?;
+    process::unshare(MADE_BY_LAUNCHER)?;
+    let open = |path| File::open(path).map(OwnedFd::from);
+    let made = net::loopback_up().and_then(|()| Ok([open(NETWORK)?, open(IPC)?]));
+    // Nothing may ever be started from the wrong namespaces: there is no going on from here.
+    process::enter_namespace(home.network.as_fd(), libc::CLONE_NEWNET)
+        .expect("the way back to our own network is open");
+    process::enter_namespace(home.ipc.as_fd(), libc::CLONE_NEWIPC).expect("the way back to our own IPC is open");
+    made
+}
+
+/// Waits for the layer that an init makes, if one is wanted.
+fn await_layer(slot: &mut Slot, from: From, socket: OwnedFd) {
+    if from == From::Layers && matches!(slot.kept, Layer::None) {
+        // An init that waits for our word gets an end of file if there is none: our end can still read.
+        let _ = nix::sys::socket::shutdown(socket.as_raw_fd(), nix::sys::socket::Shutdown::Write);
+        slot.kept = Layer::Awaited(socket);
     }
 }

@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 use nix::sys::socket::{Shutdown, setsockopt, shutdown, sockopt::SendTimeout};
 use nix::sys::time::TimeVal;
 
-use super::client::{read_payload, readable, send};
+use super::payload;
 use super::protocol::{Answer, Reply, Request};
+use super::running::readable;
 use crate::sys::fdpass;
 
 /// The supervisor's end of the socket.
@@ -40,16 +41,16 @@ impl Talk {
     /// Asks, and waits for the answer to this question. Answers to earlier ones are dropped, descriptors included.
     pub(super) fn ask(&mut self, question: impl FnOnce(u64) -> Request) -> io::Result<Reply> {
         self.last += 1;
-        send(self.socket.as_fd(), &question(self.last), &[])?;
+        payload::send(self.socket.as_fd(), &question(self.last), &[])?;
         let deadline = Instant::now() + self.within;
         loop {
             if !readable(self.socket.as_fd(), deadline.saturating_duration_since(Instant::now()))? {
                 return Err(io::ErrorKind::TimedOut.into());
             }
-            let Some((_, fds)) = fdpass::receive(self.socket.as_fd())? else {
+            let Some((bytes, fds)) = fdpass::receive(self.socket.as_fd())? else {
                 return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the launcher has ended"));
             };
-            let answer: Answer = serde_json::from_slice(&read_payload(fds)?)?;
+            let answer: Answer = serde_json::from_slice(&payload::read(bytes, fds)?.0)?;
             if answer.id == self.last {
                 return Ok(answer.reply);
             }
@@ -79,14 +80,15 @@ mod tests {
     /// Answers every question that is there by its number, as the launcher does: in order.
     fn answer_all(launcher: &OwnedFd) {
         while readable(launcher.as_fd(), Duration::ZERO).unwrap() {
-            let (_, fds) = fdpass::receive(launcher.as_fd()).unwrap().unwrap();
-            let Request::Inspect { id, .. } = serde_json::from_slice(&read_payload(fds).unwrap()).unwrap() else {
+            let (bytes, fds) = fdpass::receive(launcher.as_fd()).unwrap().unwrap();
+            let (request, _) = payload::read(bytes, fds).unwrap();
+            let Request::Inspect { id, .. } = serde_json::from_slice(&request).unwrap() else {
                 panic!("another question")
             };
             // With a descriptor too many: what is dropped must be closed.
             let more = std::fs::File::open("/dev/null").unwrap();
             let answer = Answer { id, reply: Reply::Failed(format!("to {id}")) };
-            send(launcher.as_fd(), &answer, &[std::os::fd::AsRawFd::as_raw_fd(&more)]).unwrap();
+            payload::send(launcher.as_fd(), &answer, &[std::os::fd::AsRawFd::as_raw_fd(&more)]).unwrap();
         }
     }
 

@@ -74,6 +74,13 @@ pub(crate) fn clone_tree(at: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     Ok(owned(fd))
 }
 
+/// Sets attributes on a detached mount and everything mounted below it, and cuts it off from the mounts that it is a copy of:
+/// what is mounted or unmounted there is not mounted or unmounted here.
+pub(crate) fn set_attributes_of_copy(mount: BorrowedFd<'_>, set: u64) -> io::Result<()> {
+    let attr = MountAttr { attr_set: set, propagation: libc::MS_PRIVATE, ..MountAttr::default() };
+    mount_setattr(mount, &attr)
+}
+
 /// Sets attributes on a mount and everything mounted below it.
 pub(crate) fn set_attributes(mount: BorrowedFd<'_>, set: u64) -> io::Result<()> {
     let attr = MountAttr { attr_set: set, ..MountAttr::default() };
@@ -122,6 +129,43 @@ pub(crate) fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Resul
         )
     })?;
     Ok(())
+}
+
+/// What a name led to: the object, and the mount that shows it here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// The object.
+    pub(crate) object: Object,
+    /// It is a directory.
+    pub(crate) is_dir: bool,
+    /// The mount whose root it is; `None` when it is no mount's root.
+    pub(crate) root_of: Option<u64>,
+}
+
+/// A file system object. The numbers are its own for as long as anything (a mount of it, say) keeps it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Object {
+    device: (u32, u32),
+    inode: u64,
+    kind: u16,
+}
+
+/// statx(2) of a path below `root`, without following a link at its end; of `root` itself for an empty path.
+pub(crate) fn find(root: BorrowedFd<'_>, path: &Path) -> io::Result<Found> {
+    let path = c_path(path.strip_prefix("/").unwrap_or(path))?;
+    let flags = libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT | libc::AT_EMPTY_PATH;
+    let wanted = libc::STATX_TYPE | libc::STATX_INO | libc::STATX_MNT_ID;
+    // SAFETY: statx is plain old data; all zeroes is a valid value.
+    let mut seen: libc::statx = unsafe { std::mem::zeroed() };
+    // SAFETY: path and seen outlive the call.
+    check(unsafe { libc::statx(root.as_raw_fd(), path.as_ptr(), flags, wanted, &raw mut seen) }.into())?;
+    let kind = seen.stx_mode & libc::S_IFMT as u16;
+    let is_root = seen.stx_attributes & libc::STATX_ATTR_MOUNT_ROOT as u64 != 0;
+    Ok(Found {
+        object: Object { device: (seen.stx_dev_major, seen.stx_dev_minor), inode: seen.stx_ino, kind },
+        is_dir: u32::from(kind) == libc::S_IFDIR,
+        root_of: is_root.then_some(seen.stx_mnt_id),
+    })
 }
 
 /// pivot_root(2).

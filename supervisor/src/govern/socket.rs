@@ -43,9 +43,12 @@ pub fn lines_per_minute(ring: Ring) -> u32 {
 /// What the kernel says, with the path.
 pub fn bind(folder: &Path) -> io::Result<UnixListener> {
     let at = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", folder.display()));
-    match std::fs::remove_dir_all(folder) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(at(e)),
-        _ => {}
+    // The folder itself stays: what is prepared for the agent's next life shows this very one.
+    match std::fs::symlink_metadata(folder) {
+        Ok(found) if found.is_dir() => empty(folder).map_err(at)?,
+        Ok(_) => std::fs::remove_file(folder).map_err(at)?,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(at(e)),
     }
     std::fs::DirBuilder::new().recursive(true).mode(0o755).create(folder).map_err(at)?;
     // The umask is the caller's own affair: the agent has another uid and must get through.
@@ -59,6 +62,19 @@ pub fn bind(folder: &Path) -> io::Result<UnixListener> {
     // The agent has another uid; who may speak is checked by credentials.
     std::fs::set_permissions(folder.join(NAME), std::fs::Permissions::from_mode(0o666)).map_err(at)?;
     Ok(listener)
+}
+
+/// Takes away what is in a folder.
+fn empty(folder: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            std::fs::remove_dir_all(entry.path())?;
+        } else {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Whom a socket serves.
