@@ -242,7 +242,9 @@ impl Supervisor {
             self.note_taking(name, BREAKER_OPEN, "its runs fail");
         }
         let folder = self.dirs.agent_socket_folder(name);
-        match std::fs::remove_dir_all(&folder) {
+        // What is prepared for another life shows this very folder.
+        let cleared = if never { std::fs::remove_dir_all(&folder) } else { socket::empty(&folder) };
+        match cleared {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
                 eprintln!("warning: {}: {e}", folder.display());
             }

@@ -64,8 +64,11 @@ pub fn bind(folder: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Takes away what is in a folder.
-fn empty(folder: &Path) -> io::Result<()> {
+/// Takes away what is in a folder, and leaves the folder: the socket of a life that is over, where another may follow.
+///
+/// # Errors
+/// What the kernel says.
+pub fn empty(folder: &Path) -> io::Result<()> {
     for entry in std::fs::read_dir(folder)? {
         let entry = entry?;
         if entry.file_type()?.is_dir() {
