@@ -162,6 +162,10 @@ fn built(
             .map_err(|e| Failure::new("show its terminal as /dev/console", &e))?,
         None => None,
     };
+    let proc = match ground {
+        Ground::Own => own_proc(root.as_fd(), &layers.fresh)?,
+        Ground::Host { .. } => None,
+    };
     match ground {
         Ground::Host { host, kept: Some(kept), .. } if kept.is_true(host.root.as_fd()) => {
             kept.enter()?;
@@ -181,8 +185,21 @@ fn built(
         }
     }
     drop(root);
-    let masks = dress::dress(&layers.fresh, &fresh, console.as_ref(), bytes, ids)?;
+    let copies = dress::Copies { fresh: &fresh, console: console.as_ref(), proc: proc.as_ref() };
+    let masks = dress::dress(&layers.fresh, &copies, bytes, ids)?;
     Ok(Basis { seen, masks })
+}
+
+/// A fresh /proc, not attached anywhere. In a user namespace the kernel mounts one only where another can be seen in full, so it is
+/// made while the old root is there.
+fn own_proc(root: BorrowedFd<'_>, fresh: &[&Mount]) -> Result<Option<Copy>, Failure> {
+    if !fresh.iter().any(|mount| matches!(mount, Mount::Proc)) {
+        return Ok(None);
+    }
+    mount_proc(Path::new("/proc"), MsFlags::MS_RDONLY)?;
+    let copied = mount::open_in_root(root, Path::new("/proc")).and_then(|at| mount::clone_tree(at.as_fd()));
+    let mount = copied.map_err(|e| Failure::new("copy the fresh /proc", &e))?;
+    Ok(Some(Copy { mount, is_dir: true }))
 }
 
 /// Attaches a copy at its place.

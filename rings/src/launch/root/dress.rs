@@ -21,25 +21,30 @@ const INODES_MAX: u32 = 1 << 18;
 /// A name at which a mask stands, or where nothing was to be masked.
 pub(in crate::launch) type Mask = (PathBuf, Option<u64>);
 
+/// What was copied before the old root went.
+pub(super) struct Copies<'a> {
+    /// Of the fresh entries, in their order.
+    pub(super) fresh: &'a [Option<Copy>],
+    /// Its terminal.
+    pub(super) console: Option<&'a Copy>,
+    /// A fresh /proc, where one can't be mounted any more.
+    pub(super) proc: Option<&'a Copy>,
+}
+
 /// Mounts the fresh entries of a root; the caller is in it. Returns what stands at each masked name.
-pub(super) fn dress(
-    fresh: &[&Mount],
-    copies: &[Option<Copy>],
-    console: Option<&Copy>,
-    bytes: u64,
-    ids: Option<Ids>,
-) -> Result<Vec<Mask>, Failure> {
+pub(super) fn dress(fresh: &[&Mount], copies: &Copies<'_>, bytes: u64, ids: Option<Ids>) -> Result<Vec<Mask>, Failure> {
     let root = open_dir("/")?;
     let root = root.as_fd();
     private_room(bytes)?;
     let mut masks = Vec::new();
-    for (number, (entry, copy)) in fresh.iter().zip(copies).enumerate() {
-        add(root, number, entry, copy.as_ref(), ids)?;
+    for (number, (entry, copy)) in fresh.iter().zip(copies.fresh).enumerate() {
+        let copy = if matches!(entry, Mount::Proc) { copies.proc } else { copy.as_ref() };
+        add(root, number, entry, copy, ids)?;
         if matches!(entry, Mount::Pin { .. } | Mount::Protect { .. } | Mount::Hide { .. }) {
             masks.push((place_of(entry).to_owned(), None));
         }
     }
-    if let Some(console) = console {
+    if let Some(console) = copies.console {
         show(root, Path::new(CONSOLE), console).map_err(|e| Failure::new("show its terminal as /dev/console", &e))?;
     }
     // Its directories are mounts of their own by now, and stay writable.
@@ -95,7 +100,8 @@ fn add(
         }
         (Mount::Link { target, to }, _) => super::link(target, to).map_err(|e| named(target, e)),
         (Mount::File { target, content }, _) => super::file(target, content.as_bytes()).map_err(|e| named(target, e)),
-        (Mount::Proc, _) => mount_proc(Path::new("/proc"), MsFlags::MS_RDONLY),
+        (Mount::Proc, Some(copy)) => show(root, Path::new("/proc"), copy).map_err(|e| named(Path::new("/proc"), e)),
+        (Mount::Proc, None) => mount_proc(Path::new("/proc"), MsFlags::MS_RDONLY),
         (Mount::Terminals, _) => {
             let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
             let options = "newinstance,ptmxmode=0666,mode=0620";
