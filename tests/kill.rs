@@ -224,3 +224,32 @@ fn kill_all_works_when_the_supervisor_hangs() {
     assert_eq!(left, Vec::<i32>::new());
     supervisor.wait();
 }
+
+#[test]
+fn kill_all_beside_a_hung_supervisor_holds_for_who_waits_to_be_restarted() {
+    if !needs_root("kill_all_beside_a_hung_supervisor_holds_for_who_waits_to_be_restarted") {
+        return;
+    }
+    let rig = Rig::new();
+    let text = "ring: 2\nrestart: {policy: always, attempts: 9, backoff: {initial: 4s, max: 4s}}\ncommand: [sh, -c, 'echo >> lives; exit 1']\n";
+    let supervisor = rig.start_waiting(&rig.agent("waiting", text), "backoff");
+    supervisor.signal(Signal::SIGSTOP);
+    let killed = rig.output(["kill", "--all", "--reason", "hangs", "--yes"]);
+    supervisor.signal(Signal::SIGCONT);
+    assert_eq!(killed.code, 0, "{}", killed.stderr);
+    let outcome = supervisor.wait();
+    assert_eq!(outcome.code, 76, "{}", outcome.stderr);
+}
+
+#[test]
+fn a_kill_with_neither_namespace_nor_cgroup_leaves_nothing() {
+    let rig = Rig::new();
+    let mark = unique("loose");
+    let script = format!("(setsid sh -c 'sleep 1000; : {mark}' &); sleep 1000; : {mark}");
+    let text = format!("ring: 2\nenforcement: best-effort\ncommand: [sh, -c, {}]\n", quoted(&script));
+    let supervisor = rig.start(&rig.agent("loose", &text));
+    until("the tree stands", || processes_with(&mark).len() >= 2);
+    let killed = rig.output(["kill", "loose", "--reason", "test", "--yes"]);
+    assert_eq!(processes_with(&mark), Vec::<i32>::new(), "{}", killed.stderr);
+    supervisor.wait();
+}

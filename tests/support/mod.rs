@@ -79,6 +79,11 @@ impl Rig {
 
     /// Starts a supervisor and waits until its agent runs.
     pub fn start(&self, file: &Path) -> Supervisor {
+        self.start_waiting(file, "running")
+    }
+
+    /// Starts a supervisor and waits until its agent is in this state.
+    pub fn start_waiting(&self, file: &Path, state: &str) -> Supervisor {
         let child = self
             .command([OsStr::new("run"), file.as_os_str()])
             .stdout(Stdio::piped())
@@ -88,7 +93,7 @@ impl Rig {
         let supervisor = Supervisor { child: Some(child) };
         until("the agent runs", || {
             let ps = self.output(["ps", "--json"]);
-            ps.code == 0 && ps.stdout.contains("\"state\": \"running\"")
+            ps.code == 0 && ps.stdout.contains(&format!("\"state\": \"{state}\""))
         });
         supervisor
     }

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::TcpListener;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -123,6 +123,15 @@ impl Running {
     /// ESRCH once it has ended.
     pub fn kill_init(&self) -> io::Result<()> {
         process::pidfd_send_signal(self.init.as_fd(), libc::SIGKILL)
+    }
+
+    /// Tells the init that nobody wants its agent any more: it ends all its descendants and then itself. How a tree without a PID
+    /// namespace is ended, whose init is its subreaper.
+    ///
+    /// # Errors
+    /// What shutdown(2) says; an init that has ended is no error.
+    pub fn dismiss(&self) -> io::Result<()> {
+        Ok(nix::sys::socket::shutdown(self.channel.as_raw_fd(), nix::sys::socket::Shutdown::Write)?)
     }
 
     /// Whether the init is one of a PID namespace, so that nothing of the tree outlives it.

@@ -14,6 +14,7 @@ use crate::driver::records::wall_ms;
 use crate::driver::status::AgentStatus;
 use crate::exit;
 use crate::govern::kill_mark::{self, KillMark};
+use crate::store::StateLock;
 
 /// How long a supervisor may take to kill everything before it is taken for hung: a kill takes milliseconds.
 const SUPERVISOR_WITHIN: std::time::Duration = std::time::Duration::from_secs(2);
@@ -135,19 +136,26 @@ fn kill_without_supervisor(dirs: &Dirs, agent: Option<&str>, reason: &str) -> Ou
     );
     let mut agents: Vec<String> = killed.iter().filter_map(|group| agent_of(group)).collect();
     agents.dedup();
-    if agents.is_empty() {
+    // One that hangs may hold agents that run nothing now and wait to be restarted.
+    let everyone = agent.is_none() && StateLock::holder(&dirs.state).is_some();
+    if agents.is_empty() && !everyone {
         return Ok(0);
     }
     // After the kill, which waits for no disk.
     let reason = if reason.is_empty() { "manual" } else { reason };
     let by = nix::unistd::geteuid().as_raw();
-    let mark = KillMark { agents, reason: reason.to_owned(), by, at_ms: wall_ms() };
+    let mark = KillMark { agents, reason: reason.to_owned(), by, at_ms: wall_ms(), everyone };
     kill_mark::leave(&dirs.state, &mark).map_err(|e| {
         let text = format!("they are dead, but not marked so: {}", in_full(&e));
         Failure::new(e.exit_code(), text).help("a next start would start them: make room, and kill once more")
     })?;
+    if everyone {
+        eprintln!("note: whoever waits to be restarted is marked too, once the supervisor answers again");
+    }
     let stay = if mark.agents.len() == 1 { "stays" } else { "stay" };
-    eprintln!("{} {stay} dead until `agt-supervise revive`", mark.agents.join(", "));
+    if !mark.agents.is_empty() {
+        eprintln!("{} {stay} dead until `agt-supervise revive`", mark.agents.join(", "));
+    }
     Ok(0)
 }
 

@@ -31,6 +31,9 @@ pub enum Unverified {
 /// [`Unverified`]; its main process and init are dead or dying all the same.
 pub fn end(group: Option<&Group>, running: Option<&Running>, within: Duration) -> Result<KillSeen, Unverified> {
     let began = Instant::now();
+    if let (None, Some(running)) = (group, running.filter(|running| !running.is_nested())) {
+        return end_loose(running, within, began);
+    }
     let report = group.map(|group| group.kill(within));
     if let Some(running) = running {
         // With a cgroup the init is gone already (ESRCH); without one this is the kill.
@@ -43,15 +46,21 @@ pub fn end(group: Option<&Group>, running: Option<&Running>, within: Duration) -
         }
         (None, Some(running)) => {
             let gone = running.wait_gone(within).map_err(Unverified::Init)?;
-            match (gone, running.is_nested()) {
-                (false, _) => Err(Unverified::Late(within)),
-                (true, false) => Err(Unverified::Loose),
-                // The kernel reports an init's end when everything in its namespace has been reaped; nobody has counted.
-                (true, true) => Ok(seen(None, began.elapsed())),
-            }
+            // The kernel reports an init's end when everything in its namespace has been reaped; nobody has counted.
+            if gone { Ok(seen(None, began.elapsed())) } else { Err(Unverified::Late(within)) }
         }
         (None, None) => Ok(seen(Some(0), began.elapsed())),
     }
+}
+
+/// Neither a cgroup nor a PID namespace: the init, as the subreaper of its tree, ends what descends from it and goes last. Taking it
+/// away first would leave the rest to nobody.
+fn end_loose(running: &Running, within: Duration, began: Instant) -> Result<KillSeen, Unverified> {
+    if running.dismiss().is_ok() && running.wait_gone(within).map_err(Unverified::Init)? {
+        return Ok(seen(None, began.elapsed()));
+    }
+    let _ = running.kill_init();
+    Err(Unverified::Loose)
 }
 
 fn seen(processes: Option<usize>, took: Duration) -> KillSeen {

@@ -26,7 +26,13 @@ impl Supervisor {
             }
         };
         for mark in marks {
-            for name in mark.agents {
+            let mut names = mark.agents.clone();
+            if mark.everyone {
+                names.extend(self.agents.iter().filter(|(_, agent)| !agent.is_dead()).map(|(name, _)| name.clone()));
+                names.sort();
+                names.dedup();
+            }
+            for name in names {
                 eprintln!("warning: {name} was killed by `kill --all` while this supervisor did not answer");
                 self.governor.mark_killed(&name, &mark.reason);
                 let alive = self.agents.get(&name).is_some_and(|agent| !agent.is_dead());
@@ -40,7 +46,7 @@ impl Supervisor {
     /// Whether a mark waits for this agent, which must then not be launched.
     pub(super) fn is_marked(&self, name: &str) -> bool {
         match kill_mark::waiting(&self.dirs.state) {
-            Ok(marks) => marks.iter().any(|(_, mark)| mark.agents.iter().any(|agent| agent == name)),
+            Ok(marks) => marks.iter().any(|(_, mark)| mark.everyone || mark.agents.iter().any(|agent| agent == name)),
             // Unreadable: it may well be about this one.
             Err(_) => true,
         }

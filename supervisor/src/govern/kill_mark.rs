@@ -34,6 +34,9 @@ pub struct KillMark {
     pub by: u32,
     /// When, in milliseconds since the epoch.
     pub at_ms: i64,
+    /// Whether it was for everybody: then also for those who had nothing running just then, because they wait to be restarted.
+    #[serde(default)]
+    pub everyone: bool,
 }
 
 /// A mark that can't be taken up. Until it is, nothing is started.
@@ -189,7 +192,7 @@ mod tests {
     use super::*;
 
     fn mark(agent: &str, at_ms: i64) -> KillMark {
-        KillMark { agents: vec![agent.to_owned()], reason: "test".to_owned(), by: 7, at_ms }
+        KillMark { agents: vec![agent.to_owned()], reason: "test".to_owned(), by: 7, at_ms, everyone: false }
     }
 
     #[test]
