@@ -156,6 +156,7 @@ mod tests {
         let report = |(ring, gaps): (Ring, &[Protection])| Report {
             ring,
             enforced: Vec::new(),
+            launch: Default::default(),
             gaps: gaps
                 .iter()
                 .map(|protection| Gap {
@@ -176,6 +177,7 @@ mod tests {
                 controllers: Controllers::none("test"),
                 capabilities: agt_rings::capability::Capabilities::NONE,
                 own_ids: Support::Yes,
+                launch: Default::default(),
             },
             user_namespaces: Support::Yes,
             cgroup: Groups {
