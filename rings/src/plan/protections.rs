@@ -348,6 +348,7 @@ mod tests {
             controllers: Controllers { memory: yes(), cpu: yes(), tasks: yes(), kill: yes(), layout: "v2".to_owned() },
             capabilities: Capabilities::NONE,
             own_ids: yes(),
+            launch: Default::default(),
         };
         let paths = |list: &[&str]| list.iter().map(Into::into).collect();
         let spec = Spec {
