@@ -66,6 +66,7 @@ pub(super) fn host(privilege: Privilege) -> (Host, SystemTrees) {
         controllers: Controllers::none("not looked at"),
         capabilities: held_capabilities(privilege),
         own_ids: own_ids(),
+        groups: super::groups::opened(privilege, super::groups::Look::EveryRing),
     };
     (host, system_trees())
 }

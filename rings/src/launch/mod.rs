@@ -24,6 +24,7 @@ mod child;
 mod client;
 mod detect;
 mod given;
+mod groups;
 mod held;
 mod init;
 mod payload;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Ids, Landlock, Root};
+use super::{Ids, Landlock, Root, groups};
 use crate::builtin::Definition;
 use crate::capability::Capabilities;
 use crate::host::{Host, Privilege, Support, Tree};
@@ -21,7 +21,7 @@ pub(super) struct Facts<'a> {
     pub(super) filters: bool,
 }
 
-type Judgement = Result<Vec<String>, (String, String)>;
+pub(super) type Judgement = Result<Vec<String>, (String, String)>;
 
 /// Every promise of the ring, kept or not.
 pub(super) fn judge(definition: &Definition, facts: &Facts<'_>) -> (Vec<Enforced>, Vec<Gap>) {
@@ -188,6 +188,7 @@ fn files(facts: &Facts<'_>) -> Judgement {
 fn own_identity(facts: &Facts<'_>) -> Judgement {
     match facts.host.privilege {
         Privilege::User { .. } => {
+            groups::refuse_opened(facts)?;
             namespaced(facts, "user namespace, mount namespace", "the agent would be its user everywhere")
         }
         Privilege::Root => {
@@ -281,6 +282,9 @@ fn privileges(facts: &Facts<'_>) -> Judgement {
             "start the service as root with these capabilities, or take them out of the operator's file".to_owned(),
         ));
     }
+    if facts.spec.ring == Ring::R0 {
+        groups::refuse_opened(facts)?;
+    }
     let kept = capabilities(facts.spec, facts.host);
     if !kept.is_empty() {
         let sets = format!("capability and bounding sets hold {kept} and nothing else, by the operator's file");
@@ -348,6 +352,7 @@ mod tests {
             controllers: Controllers { memory: yes(), cpu: yes(), tasks: yes(), kill: yes(), layout: "v2".to_owned() },
             capabilities: Capabilities::NONE,
             own_ids: yes(),
+            groups: Vec::new(),
         };
         let paths = |list: &[&str]| list.iter().map(Into::into).collect();
         let spec = Spec {
