@@ -11,6 +11,7 @@ mod docs;
 mod examples;
 mod faults;
 mod govern;
+mod groups;
 mod handover;
 mod health;
 mod kill;
