@@ -32,6 +32,7 @@ mod reload;
 mod resources;
 mod run;
 mod saga;
+mod scope;
 mod served;
 mod slow_reader;
 mod strange_ground;

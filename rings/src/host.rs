@@ -76,6 +76,18 @@ impl Controllers {
         Controllers { memory: no(), cpu: no(), tasks: no(), kill: no(), layout: "none".to_owned() }
     }
 
+    /// With what systemd said when it was asked for a better group: where something is missing, that is part of the reason.
+    #[must_use]
+    pub fn with(mut self, asked: &cgroup::scope::Asked) -> Controllers {
+        let Some(words) = asked.in_words() else { return self };
+        for support in [&mut self.memory, &mut self.cpu, &mut self.tasks, &mut self.kill] {
+            if let Support::No { reason } = support {
+                *reason = format!("{reason}; {words}");
+            }
+        }
+        self
+    }
+
     /// What an opened base can keep, each missing controller with the base's reason. Open the base *before* the launcher is
     /// started: the launcher is then born in the group that the base moved this process to.
     #[must_use]

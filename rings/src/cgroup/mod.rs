@@ -53,6 +53,7 @@ pub mod layout;
 mod limits;
 mod mounts;
 pub mod pressure;
+pub mod scope;
 mod subtree;
 mod total;
 pub mod tree;

@@ -42,6 +42,7 @@ pub fn doctor(directory: &Path, total: &Limits, form: Form, out: &mut dyn Write)
 #[must_use]
 pub fn render(survey: &Survey) -> String {
     let mut lines = vec![format!("  {}", offers(survey).join("   ")), directory(survey)];
+    lines.extend(survey.cgroup.asked.iter().map(|words| format!("  systemd: {words}")));
     lines.push(rings(survey));
     let gaps = distinct_gaps(survey);
     // What one thing helps against, in the same rings, is told together.
@@ -183,6 +184,7 @@ mod tests {
                 layout: "cgroup v2".to_owned(),
                 own: None,
                 delegated_by: "systemd --user".to_owned(),
+                asked: None,
                 controllers: ["cpu", "memory", "pids"].map(str::to_owned).to_vec(),
                 gaps: Vec::new(),
             },
