@@ -106,6 +106,13 @@ fn judge_one(protection: Protection, facts: &Facts<'_>) -> Judgement {
 }
 
 fn namespace_help(facts: &Facts<'_>) -> String {
+    // Namespaces can be made and /proc can't: the kernel gives no fresh one where the /proc in sight has something mounted over
+    // it (mount_too_revealing), as container runtimes do to hide parts of it.
+    if why_no_namespaces(facts).contains("fresh /proc") {
+        return "give this container its whole /proc (Docker: --security-opt systempaths=unconfined, Kubernetes: \
+                securityContext.procMount: Unmasked), or take away what is mounted below /proc"
+            .to_owned();
+    }
     match facts.host.privilege {
         Privilege::Root => "run outside a container that filters namespaces, or give it CAP_SYS_ADMIN and an unconfined seccomp profile".to_owned(),
         Privilege::User { .. } => "sysctl kernel.unprivileged_userns_clone=1 (or the host's AppArmor rule for user namespaces), or start the service as root".to_owned(),
@@ -138,7 +145,11 @@ fn hidden(facts: &Facts<'_>) -> Judgement {
             )),
         };
     }
-    namespaced(facts, "mount namespace", "and Landlock is absent")
+    let instead = match facts.host.landlock_abi {
+        None => "and Landlock is absent",
+        Some(_) => "Landlock can't take anything out of a view that is the host's",
+    };
+    namespaced(facts, "mount namespace", instead)
 }
 
 /// The first of `paths` that lies in a declared tree: Landlock's rules only add, so it could not be taken out again.
@@ -408,6 +419,15 @@ mod tests {
         assert!(!missing(&outside).contains(&Protection::FileWrite));
         assert!(!missing(&outside).contains(&Protection::HiddenSupervisor));
         assert_eq!(missing(&plan(Ring::R2, Support::Yes, &["/var/tmp/w/agent.yaml"], &["/var/tmp/w/.state"])), []);
+    }
+
+    #[test]
+    fn the_help_for_a_proc_that_has_masks_is_not_a_sysctl_and_landlock_is_not_called_absent_where_it_is_not() {
+        let masked = || Support::No { reason: "mount a fresh /proc: Operation not permitted (os error 1)".to_owned() };
+        let plan = plan(Ring::R0, masked(), &[], &[]);
+        let gap = plan.report.gaps.iter().find(|gap| gap.protection == Protection::HiddenSupervisor).unwrap();
+        assert!(gap.help.contains("systempaths=unconfined") && !gap.help.contains("sysctl"), "{}", gap.help);
+        assert!(!gap.reason.contains("absent"), "{}", gap.reason);
     }
 
     #[test]
