@@ -53,6 +53,20 @@ impl Support {
     }
 }
 
+/// How the launcher makes processes here. Both ways take the same steps and give the same confinement.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "path")]
+pub enum LaunchPath {
+    /// clone3(2): born in its control group, with a pidfd, in its parent's memory until it executes.
+    #[default]
+    Clone3,
+    /// fork(2) and execve(2): slower, and needs nothing that is new.
+    Fork {
+        /// Why not the other: the call that failed and the kernel's answer, or that it was asked for.
+        because: String,
+    },
+}
+
 /// Which cgroup controllers can limit an agent here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Controllers {
@@ -131,6 +145,8 @@ pub struct Host {
     pub namespaces: Support,
     /// cgroup limits.
     pub controllers: Controllers,
+    /// How processes are made.
+    pub launch: LaunchPath,
     /// What the launcher itself holds on this host, and could therefore leave to an agent.
     pub capabilities: Capabilities,
     /// uids from [`crate::builtin::OWN_ID_BASE`] on exist here (a container may map only some).

@@ -7,6 +7,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::host::LaunchPath;
 use crate::ring::Ring;
 
 /// Something that a ring promises.
@@ -148,6 +149,9 @@ pub struct Report {
     pub ring: Ring,
     /// Promises kept.
     pub enforced: Vec<Enforced>,
+    /// How its processes are made.
+    #[serde(default)]
+    pub launch: LaunchPath,
     /// Promises not kept; only under `enforcement: best-effort`, else the launch is refused.
     pub gaps: Vec<Gap>,
 }

@@ -12,6 +12,7 @@ use super::running::LaunchError;
 use super::streams::Streams;
 use crate::cgroup::Join;
 use crate::plan::Plan;
+use crate::sys::birth::Birth;
 
 /// A plan's policy, its Landlock rules built once.
 #[derive(Debug)]
@@ -39,7 +40,7 @@ impl Alone {
             cgroup: join.into_cgroup,
             tasks: join.tasks,
         };
-        let prepared = Prepared::new(&self.plan, &For::Agent(&wiring), self.landlock.as_ref())?;
+        let prepared = Prepared::new(&self.plan, &For::Agent(&wiring), self.landlock.as_ref(), Birth::Direct)?;
         Ok(child::start(&prepared)?.pidfd)
     }
 }

@@ -23,20 +23,25 @@ use super::child::{self, For, Prepared};
 use super::init::replace_with_nothing;
 use super::protocol::{Ask, CheckEnd, CheckWord, Failure};
 use crate::plan::Plan;
-use crate::sys::fdpass;
-use crate::sys::process::{self, Cloned};
+use crate::sys::birth::{self, Birth, Cloned};
+use crate::sys::{fdpass, process};
 
 /// Rounds of ending what a check has left behind: each ends a whole generation, and the task limit bounds what there can be.
 const ROUNDS_MAX: usize = 1000;
 
 /// Starts the plan's checker and waits until it is confined; the supervisor's end of its socket.
-pub(super) fn start(plan: &Plan, agent: &Prepared, landlock: Option<&OwnedFd>) -> Result<Option<OwnedFd>, Failure> {
+pub(super) fn start(
+    plan: &Plan,
+    agent: &Prepared,
+    landlock: Option<&OwnedFd>,
+    birth: Birth,
+) -> Result<Option<OwnedFd>, Failure> {
     let Some(check) = &plan.check else { return Ok(None) };
     let failed = |step: &'static str| move |e: io::Error| Failure::new(step, &e);
-    let prepared = Prepared::new(plan, &For::Check(check), landlock)?;
+    let prepared = Prepared::new(plan, &For::Check(check), landlock, birth)?;
     let (ours, theirs) = fdpass::pair().map_err(failed("make the checker's socket"))?;
     // SAFETY: an init is single-threaded: it was forked by a single-threaded launcher and starts no thread.
-    let cloned = unsafe { process::fork_into(0, agent.cgroup()) };
+    let cloned = unsafe { birth::fork_into(birth, 0, agent.cgroup()) };
     match cloned.map_err(failed("fork the checker"))? {
         Cloned::Child => {
             drop(ours);

@@ -1,19 +1,22 @@
-//! From the init to the agent's program: a child that shares the init's memory until it executes.
+//! From the init to the agent's program: a child that shares the init's memory until it executes, or is a fork of it.
 //!
 //! CLONE_VM|CLONE_VFORK: no page table is copied, and the parent sleeps until the exec, so the child can say in plain memory
 //! which step failed. It must not allocate, lock or panic: raw system calls over data prepared beforehand. Every step is
-//! commented with why it stands where it stands.
+//! commented with why it stands where it stands. Where that clone can't be had (`Birth::Fork`) a fork takes the same steps by
+//! the same code, and says which one failed over a pipe that the exec closes.
 
 use std::ffi::{CString, OsStr};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 
+use super::fork;
 use super::given::Wiring;
 use super::protocol::Failure;
 use crate::builtin;
 use crate::capability::Capabilities;
 use crate::plan::{Ids, LeftOut, Plan, Start};
 use crate::spec::Terminal;
+use crate::sys::birth::{self, Birth};
 use crate::sys::process;
 
 const STACK_BYTES: usize = 64 * 1024;
@@ -32,6 +35,7 @@ pub(super) struct Prepared {
     landlock: Option<RawFd>,
     filters: Vec<Vec<libc::sock_filter>>,
     start: Start,
+    birth: Birth,
     exec_cookie: u64,
     terminal: Terminal,
     capabilities: Capabilities,
@@ -54,7 +58,12 @@ pub(super) struct Agent {
 }
 
 impl Prepared {
-    pub(super) fn new(plan: &Plan, whom: &For<'_>, landlock: Option<&OwnedFd>) -> Result<Prepared, Failure> {
+    pub(super) fn new(
+        plan: &Plan,
+        whom: &For<'_>,
+        landlock: Option<&OwnedFd>,
+        birth: Birth,
+    ) -> Result<Prepared, Failure> {
         let text = |s: &OsStr| {
             CString::new(s.as_bytes())
                 .map_err(|_| Failure { step: format!("use {s:?}: it holds a NUL byte"), errno: libc::EINVAL })
@@ -88,6 +97,7 @@ impl Prepared {
                 filters.programs().iter().map(|program| program.as_sock_filters().to_vec()).collect()
             }),
             start: plan.start,
+            birth,
             exec_cookie: plan.exec_cookie.secret(),
             terminal: if given.is_some() { plan.terminal } else { Terminal::None },
             capabilities: plan.capabilities,
@@ -106,7 +116,7 @@ impl Prepared {
     }
 }
 
-/// The child's steps, in order. The number of the one that failed comes back through shared memory.
+/// The child's steps, in order. The one that failed comes back through shared memory, its number from a fork.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Step {
@@ -134,6 +144,35 @@ pub(super) enum Step {
 }
 
 impl Step {
+    /// The step with this number.
+    pub(super) fn from_number(number: u8) -> Option<Step> {
+        use Step::*;
+        let all = [
+            Cgroup,
+            Signals,
+            Session,
+            Terminal,
+            Streams,
+            CoreLimit,
+            FileLimit,
+            BoundingSet,
+            NoNewPrivileges,
+            Groups,
+            Gid,
+            Uid,
+            Capabilities,
+            DeathSignal,
+            Workdir,
+            OpenProgram,
+            ProgramNumber,
+            Landlock,
+            Descriptors,
+            Filters,
+            Execute,
+        ];
+        all.get(usize::from(number)).copied()
+    }
+
     pub(super) fn words(self) -> &'static str {
         match self {
             Step::Cgroup => "join a cgroup",
@@ -161,12 +200,16 @@ impl Step {
     }
 }
 
-struct Shared<'a> {
+/// What a child works with, and what it says.
+pub(super) struct Shared<'a> {
     prepared: &'a Prepared,
     argv: Vec<*const libc::c_char>,
     env: Vec<*const libc::c_char>,
-    failed: Option<(Step, i32)>,
+    failed: Failed,
 }
+
+/// The step that failed, and the kernel's answer.
+pub(super) type Failed = Option<(Step, i32)>;
 
 /// Starts the program; returns once it was executed.
 pub(super) fn start(prepared: &Prepared) -> Result<Agent, Failure> {
@@ -176,16 +219,12 @@ pub(super) fn start(prepared: &Prepared) -> Result<Agent, Failure> {
         list
     };
     let mut shared = Shared { prepared, argv: pointers(&prepared.argv), env: pointers(&prepared.env), failed: None };
-    let mut stack = vec![0u8; STACK_BYTES];
-    let cgroup = prepared.cgroup;
-    // SAFETY: the stack outlives the child's use of it, because CLONE_VFORK holds us until the child has executed or ended;
-    // `shared` is touched by the child alone until then; `enter` never returns.
-    let cloned = unsafe { process::vfork_on(&mut stack, cgroup, enter, (&raw mut shared).cast()) };
-    let (pid, pidfd) = cloned.map_err(|e| Failure::new("clone the agent", &e))?;
-    // SAFETY: a volatile read: the child wrote through another pointer to the same memory.
-    let failed = unsafe { std::ptr::read_volatile(&raw const shared.failed) };
+    let (agent, failed) = match prepared.birth {
+        Birth::Direct => start_directly(&mut shared)?,
+        Birth::Fork => fork::start(&shared)?,
+    };
     match failed {
-        None => Ok(Agent { pid, pidfd }),
+        None => Ok(agent),
         Some((step, errno)) => {
             let what = match step {
                 Step::Execute | Step::OpenProgram => format!("{} {}", step.words(), prepared.program.to_string_lossy()),
@@ -195,6 +234,18 @@ pub(super) fn start(prepared: &Prepared) -> Result<Agent, Failure> {
             Err(Failure { step: what, errno })
         }
     }
+}
+
+fn start_directly(shared: &mut Shared<'_>) -> Result<(Agent, Failed), Failure> {
+    let mut stack = vec![0u8; STACK_BYTES];
+    let cgroup = shared.prepared.cgroup;
+    // SAFETY: the stack outlives the child's use of it, because CLONE_VFORK holds us until the child has executed or ended;
+    // `shared` is touched by the child alone until then; `enter` never returns.
+    let cloned = unsafe { birth::vfork_on(&mut stack, cgroup, enter, std::ptr::from_mut(shared).cast()) };
+    let (pid, pidfd) = cloned.map_err(|e| Failure::new("clone the agent", &e))?;
+    // SAFETY: a volatile read: the child wrote through another pointer to the same memory.
+    let failed = unsafe { std::ptr::read_volatile(&raw const shared.failed) };
+    Ok((Agent { pid, pidfd }, failed))
 }
 
 extern "C" fn enter(shared: *mut libc::c_void) -> ! {
@@ -215,8 +266,8 @@ fn ok(ret: libc::c_long, step: Step) -> Result<(), Step> {
 /// Why raw `syscall` and not the wrappers: glibc's setuid family signals every thread of a process, which is the init's here.
 ///
 /// # Safety
-/// To be called in a VM-sharing, vforked child whose `shared` outlives it.
-unsafe fn perform(shared: &Shared<'_>) -> Result<std::convert::Infallible, Step> {
+/// To be called in a child that has one thread: a vforked one that shares its parent's memory, `shared` with it, or a fork.
+pub(super) unsafe fn perform(shared: &Shared<'_>) -> Result<std::convert::Infallible, Step> {
     let p = shared.prepared;
     // SAFETY: each call gets numbers or pointers into `shared`; none of them returns memory.
     unsafe {

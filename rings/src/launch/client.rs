@@ -13,12 +13,12 @@ use super::ahead::{Ahead, Ready};
 use super::groups::{self, Look};
 use super::held::Process;
 use super::payload;
-use super::protocol::{Descriptors, From, LAUNCHER_NAME, Reply, Request, SLOTS};
+use super::protocol::{Descriptors, FORK_WORD, From, LAUNCHER_NAME, Reply, Request, SLOTS};
 use super::running::{Handed, LAUNCH_TIMEOUT, LaunchError, Prepared, Running, await_start, readable, start_prepared};
 use super::streams::Streams;
 use super::talk::Talk;
 use crate::cgroup;
-use crate::host::{Controllers, GroupOpens, Host, Privilege, Tree};
+use crate::host::{Controllers, GroupOpens, Host, LaunchPath, Privilege, Tree};
 use crate::plan::{self, Plan, Refused, Root, SystemTrees};
 use crate::ring::Ring;
 use crate::seccomp::ExecCookie;
@@ -38,6 +38,16 @@ pub struct Launcher {
     kept: Mutex<Kept>,
 }
 
+/// Which way to make processes the launcher takes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum By {
+    /// The fastest that works here, found by trying.
+    #[default]
+    WhatWorks,
+    /// fork(2) and execve(2), as on hosts where nothing else works: for tests that show it to be as tight.
+    Fork,
+}
+
 /// Which plans the launcher has, and what waits for them.
 #[derive(Debug, Default)]
 struct Kept {
@@ -54,11 +64,20 @@ impl Launcher {
     /// # Errors
     /// When the process can't be started or does not answer.
     pub fn start(controllers: Controllers) -> Result<Launcher, LaunchError> {
+        Launcher::start_by(By::WhatWorks, controllers)
+    }
+
+    /// The same, with a say in how processes are made.
+    ///
+    /// # Errors
+    /// As [`Launcher::start`].
+    pub fn start_by(by: By, controllers: Controllers) -> Result<Launcher, LaunchError> {
         let at = |doing| move |source| LaunchError::Launcher { doing, source };
         let (ours, theirs) = fdpass::pair().map_err(at("making its socket"))?;
         let talk = Talk::new(ours, LAUNCH_TIMEOUT).map_err(at("making its socket"))?;
         let child = Command::new("/proc/self/exe")
             .arg0(LAUNCHER_NAME)
+            .args((by == By::Fork).then_some(FORK_WORD))
             .env_clear()
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::null())
@@ -188,11 +207,15 @@ impl Launcher {
             return Err(LaunchError::Unfit { stream, kind });
         }
         let mut fds = vec![streams.stdin.as_raw_fd(), streams.stdout.as_raw_fd(), streams.stderr.as_raw_fd()];
-        fds.extend(join.into_cgroup.iter().map(AsRawFd::as_raw_fd));
-        fds.extend(join.tasks.iter().map(AsRawFd::as_raw_fd));
+        // A child that can't be born in its group joins it as it does those of v1: by its first step.
+        let (born, joined) = match self.host.launch {
+            LaunchPath::Clone3 => (&join.into_cgroup, &None),
+            LaunchPath::Fork { .. } => (&None, &join.procs),
+        };
+        fds.extend(born.iter().chain(&join.tasks).chain(joined).map(AsRawFd::as_raw_fd));
         let descriptors = Descriptors {
-            cgroup: u8::from(join.into_cgroup.is_some()),
-            tasks: u8::try_from(join.tasks.len()).expect("a handful of controllers"),
+            cgroup: u8::from(born.is_some()),
+            tasks: u8::try_from(join.tasks.len() + usize::from(joined.is_some())).expect("a handful of controllers"),
         };
         let handed = Handed { fds, descriptors };
         let (slot, prepared) = {

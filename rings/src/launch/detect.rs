@@ -10,18 +10,31 @@ use nix::fcntl::OFlag;
 use nix::sys::statfs::statfs;
 use nix::unistd::pipe2;
 
+use super::client::By;
 use super::root::Ground;
 use super::server::KnownMaps;
 use crate::builtin;
 use crate::capability::Capabilities;
-use crate::host::{Controllers, Host, Privilege, Support, Tree};
+use crate::host::{Controllers, Host, LaunchPath, Privilege, Support, Tree};
 use crate::plan::{Mount, Root, SystemEntry, SystemTrees};
-use crate::sys::process::{self, Cloned};
+use crate::sys::birth::{self, Birth, Cloned};
 use crate::sys::{self, mount};
 
 /// A small text file of /etc is carried in the plan rather than mounted: writing 4 KiB to a tmpfs costs less than a mount.
 const SMALL_FILE_BYTES_MAX: u64 = 4096;
 const CAP_SYS_ADMIN: u32 = 21;
+
+/// How processes are made here, and how to say so. `asked_for`: the slow way, whatever works.
+pub(super) fn launch_path(asked_for: By) -> (Birth, LaunchPath) {
+    let because = match asked_for {
+        By::Fork => "asked for".to_owned(),
+        By::WhatWorks => match birth::try_direct() {
+            Ok(()) => return (Birth::Direct, LaunchPath::Clone3),
+            Err((what, e)) => format!("{what}: {e}"),
+        },
+    };
+    (Birth::Fork, LaunchPath::Fork { because })
+}
 
 /// Whether we hold the power of root, not just its number: in a container uid 0 may have no capabilities.
 pub(super) fn privilege() -> Privilege {
@@ -50,7 +63,7 @@ fn held_capabilities(privilege: Privilege) -> Capabilities {
 }
 
 /// Collects the facts. The controllers are the supervisor's to find: it owns the cgroups.
-pub(super) fn host(privilege: Privilege) -> (Host, SystemTrees) {
+pub(super) fn host(privilege: Privilege, birth: Birth, launch: LaunchPath) -> (Host, SystemTrees) {
     let kernel = nix::sys::utsname::uname().map(|u| u.release().to_string_lossy().into_owned()).unwrap_or_default();
     let seccomp = if sys::seccomp_filter_available() {
         Support::Yes
@@ -62,8 +75,9 @@ pub(super) fn host(privilege: Privilege) -> (Host, SystemTrees) {
         landlock_abi: sys::landlock_abi(),
         seccomp,
         privilege,
-        namespaces: namespaces(privilege),
+        namespaces: namespaces(privilege, birth),
         controllers: Controllers::none("not looked at"),
+        launch,
         capabilities: held_capabilities(privilege),
         own_ids: own_ids(),
         groups: super::groups::opened(privilege, super::groups::Look::EveryRing),
@@ -88,7 +102,7 @@ fn own_ids() -> Support {
 }
 
 /// Really makes every namespace and a new root in a child, and reports the step that fails.
-fn namespaces(privilege: Privilege) -> Support {
+fn namespaces(privilege: Privilege, birth: Birth) -> Support {
     let no = |step: &str, e: &dyn std::fmt::Display| Support::No { reason: format!("{step}: {e}") };
     let (user, flags) = match privilege {
         Privilege::Root => (None, 0),
@@ -101,8 +115,8 @@ fn namespaces(privilege: Privilege) -> Support {
         Err(e) => return no("pipe2", &e),
     };
     // SAFETY: the launcher is single-threaded.
-    match unsafe { process::fork_into(flags | all, None) } {
-        Err(e) => no("clone3 with user, mount, PID, IPC, UTS and network namespaces", &e),
+    match unsafe { birth::fork_into(birth, flags | all, None) } {
+        Err(e) => no("clone with user, mount, PID, IPC, UTS and network namespaces", &e),
         Ok(Cloned::Child) => {
             drop((gate_write, answer_read));
             let mut go = [0u8; 1];
@@ -216,10 +230,10 @@ fn try_id_map(path: &Path, owner: (u32, u32), maps: &mut KnownMaps) -> io::Resul
 }
 
 /// A user namespace whose map shows the on-disk owner as the agent: nobody lives in it, its map is all that is wanted.
-pub(super) fn user_namespace(on_disk: (u32, u32), agent: (u32, u32)) -> io::Result<OwnedFd> {
+pub(super) fn user_namespace(birth: Birth, on_disk: (u32, u32), agent: (u32, u32)) -> io::Result<OwnedFd> {
     let (gate_read, gate_write) = pipe2(OFlag::O_CLOEXEC)?;
     // SAFETY: the launcher is single-threaded.
-    match unsafe { process::fork_into(libc::CLONE_NEWUSER, None) }? {
+    match unsafe { birth::fork_into(birth, libc::CLONE_NEWUSER, None) }? {
         Cloned::Child => {
             drop(gate_write);
             let mut nothing = [0u8; 1];

@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use super::protocol::{Descriptors, From};
 use super::root::{HostView, Kept};
+use crate::sys::birth::Birth;
 
 /// Everything an init was given.
 pub(super) struct Given {
@@ -16,6 +17,8 @@ pub(super) struct Given {
     pub(super) mounts: Option<File>,
     /// For each on-disk (uid, gid) that is mapped: a user namespace with that map.
     pub(super) maps: Vec<((u32, u32), Rc<OwnedFd>)>,
+    /// How it makes processes.
+    pub(super) birth: Birth,
     /// Readable once the launcher is dead.
     pub(super) launcher: OwnedFd,
     /// Closed by the launcher once the user namespace is mapped.

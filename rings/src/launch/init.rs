@@ -70,9 +70,9 @@ fn live(plan: &Plan, given: &mut Given) -> Result<(), Failure> {
         (None, None) => return Ok(()),
     };
     let Made { listeners, landlock, signals, .. } = made;
-    let prepared = Prepared::new(plan, &For::Agent(&wiring), landlock.as_ref())?;
+    let prepared = Prepared::new(plan, &For::Agent(&wiring), landlock.as_ref(), given.birth)?;
     // Before the agent: so it is confined and sealed by the time anybody could look at it.
-    let checker = checker::start(plan, &prepared, landlock.as_ref())?;
+    let checker = checker::start(plan, &prepared, landlock.as_ref(), given.birth)?;
     let agent = child::start(&prepared)?;
     announce(given, &agent, checker, listeners)?;
     // What was built for the launch (the agent's environment among it) is not kept beside a running agent; which groups the

@@ -10,6 +10,9 @@ use crate::plan::{Plan, SystemTrees};
 /// `argv[0]` of the launcher process.
 pub(super) const LAUNCHER_NAME: &str = "agt-launcher";
 
+/// Its one argument, if it has one: make processes by fork(2).
+pub(super) const FORK_WORD: &str = "fork";
+
 /// Plans that the launcher keeps: a plan travels once and is launched often.
 pub(super) const SLOTS: u8 = 32;
 
@@ -51,7 +54,7 @@ pub(super) struct Go {
 pub(super) struct Descriptors {
     /// The cgroup v2 directory to be born in (0 or 1).
     pub(super) cgroup: u8,
-    /// cgroup v1 `tasks` files, open for writing.
+    /// cgroup v1 `tasks` files, and v2's `cgroup.procs` where nobody is born in a group, open for writing.
     pub(super) tasks: u8,
 }
 

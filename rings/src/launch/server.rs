@@ -15,14 +15,15 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
 use super::ahead::READY_MAX;
+use super::client::By;
 use super::given::{Given, Help, Wiring};
-use super::protocol::{Answer, Descriptors, Failure, From, LAUNCHER_NAME, Reply, Request, Word};
+use super::protocol::{Answer, Descriptors, FORK_WORD, Failure, From, LAUNCHER_NAME, Reply, Request, Word};
 use super::root::{HostView, Kept};
 use super::{detect, init, payload};
 use crate::host::Privilege;
 use crate::plan::{Ids, Plan, Root};
-use crate::sys::process::{self, Cloned};
-use crate::sys::{fdpass, net};
+use crate::sys::birth::{self, Birth, Cloned};
+use crate::sys::{fdpass, net, process};
 
 /// Becomes the launcher when this process was started as one. Must be the first thing in `main`: the process must still be
 /// single-threaded. Returns at once in every other process.
@@ -51,6 +52,9 @@ fn serve() -> io::Result<()> {
     let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::SA_NOCLDWAIT, SigSet::empty());
     // SAFETY: no handler code; ended inits are reaped by the kernel.
     unsafe { sigaction(Signal::SIGCHLD, &ignore) }?;
+    let asked_for =
+        if std::env::args_os().nth(1).is_some_and(|word| word == FORK_WORD) { By::Fork } else { By::WhatWorks };
+    let (birth, path) = detect::launch_path(asked_for);
     let privilege = detect::privilege();
     if privilege == Privilege::Root {
         // An unprivileged launcher must stay dumpable: the kernel lets nobody write the id maps of its children else.
@@ -59,7 +63,7 @@ fn serve() -> io::Result<()> {
     let socket = std::io::stdin();
     let socket = socket.as_fd();
     let ourselves = process::pidfd_open(nix::unistd::getpid().as_raw())?;
-    let mut bench = Bench { ourselves, maps: KnownMaps::default(), host: None };
+    let mut bench = Bench { ourselves, birth, maps: KnownMaps::new(birth), host: None };
     if privilege == Privilege::Root {
         bench.host = Some(HostSide {
             view: Rc::new(HostView::open()?),
@@ -88,7 +92,7 @@ fn serve() -> io::Result<()> {
         let (request, fds) = payload::read(bytes, fds)?;
         match serde_json::from_slice(&request)? {
             Request::Detect { id } => {
-                let (host, system) = detect::host(privilege);
+                let (host, system) = detect::host(privilege, birth, path.clone());
                 payload::send(socket, &Answer { id, reply: Reply::Host(Box::new(host), system) }, &[])?;
             }
             Request::Inspect { id, paths } => {
@@ -126,6 +130,7 @@ const IPC: &str = "/proc/self/ns/ipc";
 /// What each launch needs of the launcher.
 struct Bench {
     ourselves: OwnedFd,
+    birth: Birth,
     maps: KnownMaps,
     /// As root only: otherwise each agent's namespaces belong to a user namespace of its own, and nothing can be shared.
     host: Option<HostSide>,
@@ -238,8 +243,10 @@ impl Slot {
 }
 
 /// Id maps are kept: making one costs a process, and an agent needs the same one at each launch.
-#[derive(Default)]
-pub(super) struct KnownMaps(Vec<(MapKey, Rc<OwnedFd>)>);
+pub(super) struct KnownMaps {
+    birth: Birth,
+    known: Vec<(MapKey, Rc<OwnedFd>)>,
+}
 
 /// The on-disk (uid, gid) and the agent's.
 type MapKey = ((u32, u32), (u32, u32));
@@ -248,15 +255,19 @@ type MapKey = ((u32, u32), (u32, u32));
 const KNOWN_MAPS_MAX: usize = 256;
 
 impl KnownMaps {
+    fn new(birth: Birth) -> KnownMaps {
+        KnownMaps { birth, known: Vec::new() }
+    }
+
     pub(super) fn get(&mut self, on_disk: (u32, u32), agent: (u32, u32)) -> io::Result<Rc<OwnedFd>> {
-        if let Some((_, known)) = self.0.iter().find(|(key, _)| *key == (on_disk, agent)) {
+        if let Some((_, known)) = self.known.iter().find(|(key, _)| *key == (on_disk, agent)) {
             return Ok(Rc::clone(known));
         }
-        if self.0.len() >= KNOWN_MAPS_MAX {
-            self.0.remove(0);
+        if self.known.len() >= KNOWN_MAPS_MAX {
+            self.known.remove(0);
         }
-        let made = Rc::new(detect::user_namespace(on_disk, agent)?);
-        self.0.push(((on_disk, agent), Rc::clone(&made)));
+        let made = Rc::new(detect::user_namespace(self.birth, on_disk, agent)?);
+        self.known.push(((on_disk, agent), Rc::clone(&made)));
         Ok(made)
     }
 }
@@ -276,7 +287,7 @@ impl Given {
 
     fn new(channel: OwnedFd, wiring: Option<Wiring>, mounts: Option<File>, bench: &Bench) -> Option<Given> {
         let launcher = bench.ourselves.try_clone().ok()?;
-        Some(Given { channel, wiring, mounts, maps: Vec::new(), launcher, go: None, help: None })
+        Some(Given { channel, wiring, mounts, maps: Vec::new(), birth: bench.birth, launcher, go: None, help: None })
     }
 }
 
@@ -323,8 +334,8 @@ fn clone_init(plan: &Plan, slot: &mut Slot, from: From, given: &mut Given, bench
         flags &= !(MADE_BY_LAUNCHER | libc::CLONE_NEWNS);
     }
     // SAFETY: this process is single-threaded: it never starts a thread.
-    let cloned = unsafe { process::fork_into(flags, None) };
-    match cloned.map_err(failed("clone3 with the ring's namespaces"))? {
+    let cloned = unsafe { birth::fork_into(bench.birth, flags, None) };
+    match cloned.map_err(failed("clone with the ring's namespaces"))? {
         Cloned::Child => {
             drop((gate, helping));
             init::run(plan, given)

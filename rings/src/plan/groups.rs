@@ -105,6 +105,7 @@ mod tests {
             capabilities: Capabilities::NONE,
             own_ids: yes(),
             groups,
+            launch: Default::default(),
         };
         let spec = Spec {
             name: "test".to_owned(),

@@ -24,6 +24,7 @@ fn plan(user: User, uid: u32, gid: u32, id_map: Support) -> Plan {
         capabilities: Capabilities::NONE,
         own_ids: yes(),
         groups: Vec::new(),
+        launch: Default::default(),
     };
     let spec = Spec {
         name: "test".to_owned(),

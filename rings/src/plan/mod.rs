@@ -295,7 +295,7 @@ pub fn compile(
         check: spec.check.clone(),
         limits: spec.limits,
         left_out: None,
-        report: Report { ring: spec.ring, enforced, gaps },
+        report: Report { ring: spec.ring, enforced, launch: host.launch.clone(), gaps },
     })
 }
 

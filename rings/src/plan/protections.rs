@@ -364,6 +364,7 @@ mod tests {
             capabilities: Capabilities::NONE,
             own_ids: yes(),
             groups: Vec::new(),
+            launch: Default::default(),
         };
         let paths = |list: &[&str]| list.iter().map(Into::into).collect();
         let spec = Spec {

@@ -61,6 +61,7 @@ fn a_host() -> impl Strategy<Value = Host> {
             capabilities: Capabilities::from_mask(if is_root { 0xffff } else { 0 }),
             own_ids: Support::Yes,
             groups: Vec::new(),
+            launch: Default::default(),
         },
     )
 }
@@ -259,6 +260,7 @@ fn full_host(namespaces: Support) -> Host {
         capabilities: Capabilities::from_mask(0xffff),
         own_ids: Support::Yes,
         groups: Vec::new(),
+        launch: Default::default(),
     }
 }
 

@@ -157,6 +157,7 @@ mod tests {
         let report = |(ring, gaps): (Ring, &[Protection])| Report {
             ring,
             enforced: Vec::new(),
+            launch: Default::default(),
             gaps: gaps
                 .iter()
                 .map(|protection| Gap {
@@ -178,6 +179,7 @@ mod tests {
                 capabilities: agt_rings::capability::Capabilities::NONE,
                 own_ids: Support::Yes,
                 groups: Vec::new(),
+                launch: Default::default(),
             },
             user_namespaces: Support::Yes,
             cgroup: Groups {

@@ -1,9 +1,12 @@
 //! Launches of real agents: every way to make one gives the same confinement, and nothing is used twice or out of date.
 //!
-//! Without the test harness, because the launcher is this same executable and becomes it at the start of `main`. As root on a
-//! kernel with namespaces; elsewhere it says that it can't.
+//! Without the test harness, because the launcher is this same executable and becomes it at the start of `main`. What is prepared
+//! ahead needs root; without namespaces it says that it can't.
 
 #![allow(clippy::unwrap_used)]
+
+mod look;
+mod paths;
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -24,39 +27,30 @@ const WITHIN: Duration = Duration::from_secs(20);
 
 fn main() {
     become_launcher_if_asked();
+    look::look_if_asked();
     // As `cargo test` asks a harness.
     if std::env::args().any(|arg| arg == "--list") {
         return;
     }
     let launcher = launcher(Ahead::Nothing);
-    if launcher.host().privilege != agt_rings::host::Privilege::Root || !launcher.host().namespaces.is_yes() {
-        println!("SKIPPED launch tests: they need root and namespaces: {:?}", launcher.host());
-        assert!(std::env::var_os("AGT_NO_SKIP").is_none(), "a skip is forbidden here");
+    if !launcher.host().namespaces.is_yes() {
+        println!("SKIPPED launch tests: they need namespaces: {:?}", launcher.host());
+        assert!(std::env::var_os("AGT_FORBID_SKIPS").is_none(), "a skip is forbidden here");
         return;
     }
+    let is_root = launcher.host().privilege == agt_rings::host::Privilege::Root;
     drop(launcher);
-    let tests: [(&str, fn()); 11] = [
-        ("every_way_to_launch_gives_the_same_confinement", every_way_to_launch_gives_the_same_confinement),
-        ("no_namespace_and_no_private_file_serves_twice", no_namespace_and_no_private_file_serves_twice),
-        ("a_prepared_init_is_used_when_nothing_has_changed", a_prepared_init_is_used_when_nothing_has_changed),
-        (
-            "a_protected_name_that_was_replaced_is_protected_again",
-            a_protected_name_that_was_replaced_is_protected_again,
-        ),
-        ("a_protected_name_that_came_to_be_is_protected", a_protected_name_that_came_to_be_is_protected),
-        ("a_tree_that_was_replaced_is_shown_as_it_is_now", a_tree_that_was_replaced_is_shown_as_it_is_now),
-        (
-            "a_read_only_tree_that_was_replaced_is_shown_as_it_is_now",
-            a_read_only_tree_that_was_replaced_is_shown_as_it_is_now,
-        ),
-        ("a_mount_on_the_host_ends_what_was_prepared", a_mount_on_the_host_ends_what_was_prepared),
-        ("another_plan_of_the_agent_ends_what_was_prepared", another_plan_of_the_agent_ends_what_was_prepared),
-        (
-            "waiting_inits_die_with_the_launcher_and_with_its_owner",
-            waiting_inits_die_with_the_launcher_and_with_its_owner,
-        ),
-        ("a_failed_step_is_named_with_its_errno_in_every_way", a_failed_step_is_named_with_its_errno_in_every_way),
-    ];
+    if is_root {
+        run_tests(&AS_ROOT);
+    } else {
+        println!("SKIPPED tests of what is prepared ahead: they need root");
+    }
+    run_tests(&paths::TESTS);
+}
+
+type Test = (&'static str, fn());
+
+fn run_tests(tests: &[Test]) {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
     for (name, test) in tests {
         if wanted.is_empty() || wanted.iter().any(|part| name.contains(part.as_str())) {
@@ -65,6 +59,23 @@ fn main() {
         }
     }
 }
+
+const AS_ROOT: [Test; 11] = [
+    ("every_way_to_launch_gives_the_same_confinement", every_way_to_launch_gives_the_same_confinement),
+    ("no_namespace_and_no_private_file_serves_twice", no_namespace_and_no_private_file_serves_twice),
+    ("a_prepared_init_is_used_when_nothing_has_changed", a_prepared_init_is_used_when_nothing_has_changed),
+    ("a_protected_name_that_was_replaced_is_protected_again", a_protected_name_that_was_replaced_is_protected_again),
+    ("a_protected_name_that_came_to_be_is_protected", a_protected_name_that_came_to_be_is_protected),
+    ("a_tree_that_was_replaced_is_shown_as_it_is_now", a_tree_that_was_replaced_is_shown_as_it_is_now),
+    (
+        "a_read_only_tree_that_was_replaced_is_shown_as_it_is_now",
+        a_read_only_tree_that_was_replaced_is_shown_as_it_is_now,
+    ),
+    ("a_mount_on_the_host_ends_what_was_prepared", a_mount_on_the_host_ends_what_was_prepared),
+    ("another_plan_of_the_agent_ends_what_was_prepared", another_plan_of_the_agent_ends_what_was_prepared),
+    ("waiting_inits_die_with_the_launcher_and_with_its_owner", waiting_inits_die_with_the_launcher_and_with_its_owner),
+    ("a_failed_step_is_named_with_its_errno_in_every_way", a_failed_step_is_named_with_its_errno_in_every_way),
+];
 
 fn launcher(ahead: Ahead) -> Launcher {
     let launcher = Launcher::start(Controllers::none("not looked at")).expect("the launcher starts");
@@ -134,12 +145,17 @@ fn ready(plan_of: impl Fn(&Launcher) -> Plan) -> (Launcher, Plan) {
     for _ in 0..2 {
         run(&launcher, &plan);
     }
+    ready_in(&launcher);
+    (launcher, plan)
+}
+
+/// Waits until an init waits for a launch.
+fn ready_in(launcher: &Launcher) {
     let deadline = Instant::now() + WITHIN;
     while launcher.ready() == 0 {
         assert!(Instant::now() < deadline, "no init was prepared");
         std::thread::sleep(Duration::from_millis(2));
     }
-    (launcher, plan)
 }
 
 fn children(pid: u32) -> Vec<i32> {
