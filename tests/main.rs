@@ -7,6 +7,7 @@ mod chaos;
 mod chaos_crash;
 mod chaos_faults;
 mod confinement;
+mod containers;
 mod docs;
 mod examples;
 mod faults;

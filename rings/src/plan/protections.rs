@@ -106,9 +106,15 @@ fn judge_one(protection: Protection, facts: &Facts<'_>) -> Judgement {
 }
 
 fn namespace_help(facts: &Facts<'_>) -> String {
+    let why = why_no_namespaces(facts);
+    if why.contains("seccomp filter") {
+        return "let this container make namespaces: docs/containers.md has the lines for Docker (--security-opt \
+                seccomp=unconfined ...) and Kubernetes (seccompProfile: {type: Unconfined} ...)"
+            .to_owned();
+    }
     // Namespaces can be made and /proc can't: the kernel gives no fresh one where the /proc in sight has something mounted over
     // it (mount_too_revealing), as container runtimes do to hide parts of it.
-    if why_no_namespaces(facts).contains("fresh /proc") {
+    if why.contains("fresh /proc") {
         return "give this container its whole /proc (Docker: --security-opt systempaths=unconfined, Kubernetes: \
                 securityContext.procMount: Unmasked), or take away what is mounted below /proc"
             .to_owned();
@@ -314,6 +320,12 @@ fn limit(facts: &Facts<'_>, wanted: Option<()>, support: &Support, controller: &
     }
     match support {
         Support::Yes => Ok(vec![format!("cgroup {} {controller}", facts.host.controllers.layout)]),
+        Support::No { reason } if reason.contains("EROFS") => Err((
+            format!("needs the cgroup controller {controller} ({reason})"),
+            "make /sys/fs/cgroup writable in this container (docs/containers.md), or limit the container itself and ask for \
+             best-effort"
+                .to_owned(),
+        )),
         Support::No { reason } => Err((
             format!("needs the cgroup controller {controller} ({reason})"),
             "systemd-run --user --scope -p Delegate=yes agt-supervise ..., or start the service as root".to_owned(),

@@ -83,6 +83,11 @@ fn word(support: &Support) -> String {
 fn directory(survey: &Survey) -> String {
     let directory = &survey.directory;
     let id_map = match (survey.host.privilege, directory.id_map.reason()) {
+        (Privilege::User { uid: 0, .. }, _) => {
+            "agents run as uid 0, as you do: root without CAP_SYS_ADMIN can give them no uid of \
+             their own"
+                .to_owned()
+        }
         (Privilege::User { uid, .. }, _) => format!("agents run as uid {uid}, as you do; one of their own takes root"),
         (Privilege::Root, None) => "id-mapped mounts yes: agents get uids of their own, files keep theirs".to_owned(),
         (Privilege::Root, Some(reason)) => format!("id-mapped mounts no ({reason})"),
