@@ -340,7 +340,9 @@ fn dies(facts: &Facts<'_>) -> Judgement {
         by.push("parent death signal".to_owned());
     }
     if facts.host.controllers.kill.is_yes() {
-        by.push("cgroup kill".to_owned());
+        by.extend(["cgroup kill", "watchdog", "sweep at the next start"].map(str::to_owned));
+    } else if !by.is_empty() {
+        by.push("nothing else: watchdog and sweep need a cgroup".to_owned());
     }
     if by.is_empty() {
         Err((
@@ -364,9 +366,9 @@ mod tests {
     use crate::seccomp::ExecCookie;
     use crate::spec::{Access, Enforcement, FileRule, Spec, Terminal, User};
 
-    fn plan(ring: Ring, namespaces: Support, protect: &[&str], hide: &[&str]) -> Plan {
+    fn host(namespaces: Support) -> Host {
         let yes = || Support::Yes;
-        let host = Host {
+        Host {
             kernel: "6.18".to_owned(),
             landlock_abi: Some(7),
             seccomp: yes(),
@@ -377,7 +379,14 @@ mod tests {
             own_ids: yes(),
             groups: Vec::new(),
             launch: Default::default(),
-        };
+        }
+    }
+
+    fn plan(ring: Ring, namespaces: Support, protect: &[&str], hide: &[&str]) -> Plan {
+        plan_on(&host(namespaces), ring, protect, hide)
+    }
+
+    fn plan_on(host: &Host, ring: Ring, protect: &[&str], hide: &[&str]) -> Plan {
         let paths = |list: &[&str]| list.iter().map(Into::into).collect();
         let spec = Spec {
             name: "test".to_owned(),
@@ -409,7 +418,7 @@ mod tests {
             id_map: Support::No { reason: "test".to_owned() },
             filesystem: "ext4".to_owned(),
         };
-        let plan = |trees: &[Tree]| compile(&spec, &host, trees, &SystemTrees::default(), ExecCookie::new(1));
+        let plan = |trees: &[Tree]| compile(&spec, host, trees, &SystemTrees::default(), ExecCookie::new(1));
         // Of another tree, or of none: refused, best effort or not.
         let other = Tree { path: "/var/tmp/v".into(), ..tree.clone() };
         for trees in [&[][..], &[other]] {
@@ -432,6 +441,25 @@ mod tests {
         assert!(!missing(&outside).contains(&Protection::FileWrite));
         assert!(!missing(&outside).contains(&Protection::HiddenSupervisor));
         assert_eq!(missing(&plan(Ring::R2, Support::Yes, &["/var/tmp/w/agent.yaml"], &["/var/tmp/w/.state"])), []);
+    }
+
+    #[test]
+    fn a_report_says_by_how_many_means_agents_die_with_their_supervisor() {
+        let by = |kill: Support| {
+            let mut host = host(Support::Yes);
+            host.controllers.kill = kill;
+            plan_on(&host, Ring::R2, &[], &[])
+                .report
+                .enforced
+                .into_iter()
+                .find(|e| e.protection == Protection::DiesWithSupervisor)
+                .unwrap()
+                .by
+        };
+        let three = ["PID namespace", "parent death signal", "cgroup kill", "watchdog", "sweep at the next start"];
+        assert_eq!(by(Support::Yes), three);
+        let one = by(Support::No { reason: "test".to_owned() });
+        assert_eq!(one, ["PID namespace", "parent death signal", "nothing else: watchdog and sweep need a cgroup"]);
     }
 
     #[test]

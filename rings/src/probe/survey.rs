@@ -13,7 +13,7 @@ use super::session::{GONE_WITHIN, OWN_ID, control_groups};
 use super::{Error, decoys, wire};
 use crate::builtin;
 use crate::cgroup::scope::Asked;
-use crate::cgroup::{Base, Controller};
+use crate::cgroup::{Base, Controller, Reserve};
 use crate::host::{Controllers, Host, Privilege, Support};
 use crate::launch::Launcher;
 use crate::plan::Ids;
@@ -48,6 +48,8 @@ pub struct Groups {
     pub delegated_by: String,
     /// What systemd said, where it was asked for a group.
     pub asked: Option<String>,
+    /// What is kept for the supervisor itself; `None` where there are no groups.
+    pub reserve: Option<Reserve>,
     /// Controllers that can keep limits, by the kernel's names.
     pub controllers: Vec<String>,
     /// Controllers that can't.
@@ -175,6 +177,7 @@ fn groups(base: Option<&Base>, controllers: &Controllers, asked: &Asked) -> Grou
             own,
             delegated_by,
             asked,
+            reserve: None,
             controllers: Vec::new(),
             gaps: vec![gap],
         };
@@ -190,6 +193,7 @@ fn groups(base: Option<&Base>, controllers: &Controllers, asked: &Asked) -> Grou
         own,
         delegated_by,
         asked: asked.in_words(),
+        reserve: Some(base.reserve()),
         controllers: kept.map(|controller| controller.to_string()).collect(),
         gaps: gaps.collect(),
     }

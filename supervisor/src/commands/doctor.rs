@@ -43,6 +43,7 @@ pub fn doctor(directory: &Path, total: &Limits, form: Form, out: &mut dyn Write)
 pub fn render(survey: &Survey) -> String {
     let mut lines = vec![format!("  {}", offers(survey).join("   ")), directory(survey)];
     lines.extend(survey.cgroup.asked.iter().map(|words| format!("  systemd: {words}")));
+    lines.extend(supervisors_own(survey));
     lines.push(rings(survey));
     let gaps = distinct_gaps(survey);
     // What one thing helps against, in the same rings, is told together.
@@ -74,6 +75,24 @@ fn offers(survey: &Survey) -> Vec<String> {
     }
     offers.push(groups);
     offers
+}
+
+/// What keeps the supervisor alive under agents that take all there is, and what ends them should it die all the same.
+fn supervisors_own(survey: &Survey) -> Vec<String> {
+    let Some(reserve) = &survey.cgroup.reserve else {
+        return vec!["  if the supervisor is killed, agents end by their init's parent death signal alone: watchdog and sweep need a \
+                     cgroup"
+            .to_owned()];
+    };
+    let weight = reserve.cpu_weight.map_or_else(
+        || "no CPU weight of its own (agents have a fifth of it)".to_owned(),
+        |weight| format!("CPU weight {weight} (all agents together 20)"),
+    );
+    let memory = reserve.memory_bytes.map_or_else(
+        || "no memory reserve (that takes cgroup v2)".to_owned(),
+        |bytes| format!("{} MiB of memory reserved", bytes >> 20),
+    );
+    vec![format!("  the supervisor itself: {weight}, {memory}")]
 }
 
 fn word(support: &Support) -> String {
@@ -152,6 +171,7 @@ fn distinct_gaps(survey: &Survey) -> Vec<(&Gap, Vec<Ring>)> {
 
 #[cfg(test)]
 mod tests {
+    use agt_rings::cgroup::Reserve;
     use agt_rings::host::{Controllers, Host};
     use agt_rings::probe::survey::{Directory, Groups};
     use agt_rings::report::{Protection, Report};
@@ -192,6 +212,7 @@ mod tests {
                 own: None,
                 delegated_by: "systemd --user".to_owned(),
                 asked: None,
+                reserve: None,
                 controllers: ["cpu", "memory", "pids"].map(str::to_owned).to_vec(),
                 gaps: Vec::new(),
             },
@@ -229,6 +250,19 @@ mod tests {
         let memory: &[Protection] = &[Protection::MemoryLimit];
         let text = render(&survey_with([memory; 4]));
         assert!(text.contains("no ring can be enforced in full here"), "{text}");
+    }
+
+    #[test]
+    fn what_the_supervisor_has_for_itself_and_what_is_left_when_it_dies_is_said() {
+        let mut survey = survey_with([&[], &[], &[], &[]]);
+        assert!(render(&survey).contains("by their init's parent death signal alone"));
+        survey.cgroup.reserve = Some(Reserve { cpu_weight: Some(1000), memory_bytes: Some(64 << 20) });
+        let text = render(&survey);
+        assert!(
+            text.contains("the supervisor itself: CPU weight 1000 (all agents together 20), 64 MiB of memory reserved")
+        );
+        survey.cgroup.reserve = Some(Reserve::default());
+        assert!(render(&survey).contains("no memory reserve (that takes cgroup v2)"));
     }
 
     #[test]
