@@ -146,6 +146,8 @@ fn a_hang_acts_and_is_undone() {
     let _supervisor = scene.start();
     let client = scene.begin();
     scene.until_frozen();
+    let shown = scene.rig.output(["ps"]).stdout;
+    assert!(shown.contains("frozen (by an experiment"), "{shown}");
     let outcome = client.wait();
     let report = report(&outcome);
     assert_eq!(outcome.code, 1, "a phase that is all hang fails: {report:#}");

@@ -57,7 +57,7 @@ fn a_refused_second_run_leaves_the_agent_alone_that_it_was_refused_for() {
     let file = sleeper(&rig, "only");
     let supervisor = rig.start(&file);
     let again = rig.output(["run".as_ref(), file.as_os_str()]);
-    assert_eq!(again.code, 1, "{}", again.stderr);
+    assert_eq!(again.code, 75, "{}", again.stderr);
     assert!(again.stderr.contains("only is already running"), "{}", again.stderr);
     let folder = rig.work.join("elsewhere");
     std::fs::create_dir(&folder).unwrap();

@@ -291,3 +291,23 @@ fn a_hangup_does_not_take_over_what_an_agent_may_have_written() {
     assert!(says().contains("writer may write where it stands") && !says().contains("reload: done"), "{}", says());
     drop((first, second));
 }
+
+#[test]
+fn a_check_of_a_served_file_says_who_resolves_it_otherwise() {
+    let rig = Rig::new();
+    let folder = rig.dir.path().join("agents");
+    std::fs::create_dir_all(folder.join("served")).unwrap();
+    let text = format!("version: 1\nname: served\nring: 2\n{}command: [sleep, '1000']\n", effort());
+    std::fs::write(folder.join("served.yaml"), text).unwrap();
+    let file = folder.join("served.yaml");
+    let check = |file: &Path| rig.output([OsStr::new("check"), file.as_os_str()]);
+    assert!(!check(&file).stderr.contains("check --serve"));
+    let supervisor = serve(&rig, &folder);
+    let hinted = check(&file);
+    let help = format!("help: agt-supervise check --serve {}", folder.canonicalize().unwrap().display());
+    assert!(hinted.stderr.contains(&help), "{hinted:?}");
+    let other = rig.agent("other", &format!("ring: 2\n{}command: ['true']\n", effort()));
+    assert!(!check(&other).stderr.contains("check --serve"));
+    supervisor.signal(Signal::SIGTERM);
+    supervisor.wait();
+}

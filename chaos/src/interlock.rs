@@ -200,6 +200,7 @@ pub(crate) mod tests {
             safety_violations: Some(0),
             slis: BTreeMap::from([("availability".into(), Some(1.0))]),
             budgets: BTreeMap::from([("availability".into(), Some(0.8))]),
+            uncounted: std::collections::BTreeSet::new(),
             metrics: BTreeMap::new(),
             happened: Vec::new(),
         }

@@ -321,7 +321,10 @@ impl Report {
         writeln!(f, "  detected    {}", self.detection.map_or("no".into(), |d| seconds(Some(d)).to_string()))?;
         writeln!(f, "  recovered   {}", self.recovery.map_or("no".into(), |d| seconds(Some(d)).to_string()))?;
         for (slo, burned) in &self.budget_burned {
-            writeln!(f, "  budget      {} of {slo} burned", Number(burned.map(|b| b * 100.0), " %"))?;
+            match burned {
+                Some(burned) => writeln!(f, "  budget      {} of {slo} burned", Number(Some(burned * 100.0), " %"))?,
+                None => writeln!(f, "  budget      no data of {slo}")?,
+            }
         }
         let violations = self.safety_violations.map_or("no data".to_owned(), |n| n.to_string());
         writeln!(f, "  safety      {violations} violations")?;

@@ -195,6 +195,8 @@ pub struct Observation {
     pub slis: BTreeMap<String, Option<f64>>,
     /// What is left of each SLO's error budget, 0 to 1.
     pub budgets: BTreeMap<String, Option<f64>>,
+    /// Budgets of which no event has been counted yet: whole, and nobody knows what would burn them.
+    pub uncounted: std::collections::BTreeSet<String>,
     /// Any further readings.
     pub metrics: BTreeMap<String, Option<f64>>,
     /// What the target saw happen since its last observation, in words, for the timeline: who died, what was decided.

@@ -90,6 +90,18 @@ impl Controllers {
         Controllers { memory: no(), cpu: no(), tasks: no(), kill: no(), layout: "none".to_owned() }
     }
 
+    /// With what systemd said when it was asked for a better group: where something is missing, that is part of the reason.
+    #[must_use]
+    pub fn with(mut self, asked: &cgroup::scope::Asked) -> Controllers {
+        let Some(words) = asked.in_words() else { return self };
+        for support in [&mut self.memory, &mut self.cpu, &mut self.tasks, &mut self.kill] {
+            if let Support::No { reason } = support {
+                *reason = format!("{reason}; {words}");
+            }
+        }
+        self
+    }
+
     /// What an opened base can keep, each missing controller with the base's reason. Open the base *before* the launcher is
     /// started: the launcher is then born in the group that the base moved this process to.
     #[must_use]
@@ -139,6 +151,54 @@ pub struct Host {
     pub capabilities: Capabilities,
     /// uids from [`crate::builtin::OWN_ID_BASE`] on exist here (a container may map only some).
     pub own_ids: Support,
+    /// What the launcher's own groups open on this host. Empty for a root launcher, whose agents have no groups of its.
+    #[serde(default)]
+    pub groups: Vec<GroupOpens>,
+}
+
+/// Something that a group of the launcher's opens and that neither its uid nor everybody's bits do. Inside a user namespace no
+/// group can be dropped (user_namespaces(7): setgroups is denied before gid_map is written by an unprivileged process), so an
+/// agent keeps this.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupOpens {
+    /// The group's id.
+    pub gid: u32,
+    /// Its name in /etc/group, where it has one.
+    pub name: Option<String>,
+    /// What it opens.
+    pub path: std::path::PathBuf,
+    /// What that is.
+    pub kind: OpenedKind,
+}
+
+/// What a group opens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OpenedKind {
+    /// A character or block device.
+    Device,
+    /// A unix socket that some process serves.
+    Socket,
+    /// A folder.
+    Folder,
+    /// A file.
+    File,
+    /// A folder that was not looked into, because of a bound: what it holds is not known.
+    Unknown,
+}
+
+impl OpenedKind {
+    /// As messages name it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            OpenedKind::Device => "device",
+            OpenedKind::Socket => "socket",
+            OpenedKind::Folder => "folder",
+            OpenedKind::File => "file",
+            OpenedKind::Unknown => "folder (not looked through)",
+        }
+    }
 }
 
 /// What the launcher found out about one tree of a spec.

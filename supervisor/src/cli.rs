@@ -223,7 +223,7 @@ impl MetricsArgs {
 pub enum StdioChoice {
     /// The agent has our own input and output, untouched
     Raw,
-    /// The agent has a terminal of its own
+    /// The agent has a terminal of its own: Ctrl-C goes to the agent alone; `agt-supervise stop NAME` elsewhere ends it
     Pty,
     /// Each line with the agent's name before it
     Prefixed,

@@ -46,7 +46,10 @@ pub const TABLE: [Row; 14] = [
     Row { code: UNAVAILABLE, meaning: "this host can't enforce it, or no supervisor is there" },
     Row { code: BUG, meaning: "a bug of ours" },
     Row { code: CANT_CREATE, meaning: "can't create or write (state directory, full disk)" },
-    Row { code: TRY_AGAIN, meaning: "try again later (breaker open); a saga that is stuck" },
+    Row {
+        code: TRY_AGAIN,
+        meaning: "try again later (breaker open, `run` of what runs already); a saga that is stuck",
+    },
     Row { code: KILLED, meaning: "ended by the kill switch" },
     Row { code: REFUSED, meaning: "refused by policy, interlock or the operator's file" },
     Row { code: 124, meaning: "`run`: the time limit ended the agent" },

@@ -203,6 +203,8 @@ impl Evidence {
     /// The same for all budgets.
     pub(crate) fn budgets_burned(&self) -> BTreeMap<String, Option<f64>> {
         let slos = self.first.iter().flat_map(|first| first.budgets.keys());
-        slos.map(|slo| (slo.clone(), self.burned(slo))).collect()
+        // Without one event there is nothing that could have burned: that is no data, not nothing burned.
+        let counted = |slo: &str| self.last.as_ref().is_some_and(|last| !last.uncounted.contains(slo));
+        slos.map(|slo| (slo.clone(), self.burned(slo).filter(|_| counted(slo)))).collect()
     }
 }

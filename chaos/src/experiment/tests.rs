@@ -315,6 +315,21 @@ fn budgets_and_the_kill_switch_abort() {
 }
 
 #[test]
+fn a_budget_of_which_no_event_was_counted_is_no_data_in_the_report_and_aborts_nothing() {
+    let mut asked = spec();
+    asked.blast_radius.max_budget_burn = Some(0.1);
+    let untouched = |frozen: bool| {
+        let mut now = frozen_or_not(frozen)?;
+        now.budgets.insert("availability".into(), Some(1.0));
+        now.uncounted.insert("availability".to_owned());
+        Some(now)
+    };
+    let report = run(&asked, &untouched);
+    assert_eq!((report.abort.as_ref(), report.budget_burned["availability"]), (None, None), "{report}");
+    assert!(report.to_string().contains("budget      no data of availability\n"), "{report}");
+}
+
+#[test]
 fn a_withdrawn_opt_in_aborts() {
     let look = |frozen| {
         let opt_in = if frozen { crate::target::OptIn::No } else { crate::target::OptIn::Any };

@@ -18,6 +18,7 @@ use super::grip::{Grip, look_until};
 use super::group::{self, Group};
 use super::layout::{Controller, Gap, GapReason, Layout, Place};
 use super::limits;
+use super::reserve::{self, Reserve};
 use super::subtree::{self, Room};
 use super::tree::{LegacyDir, NESTED_MAX, Tree, Version, read_pids};
 use crate::spec::Limits;
@@ -45,6 +46,7 @@ pub struct Base {
     /// Our v2 group from before, and what we changed in it.
     own: Option<PathBuf>,
     room: Room,
+    reserve: Reserve,
     /// Limits of all agents together.
     pub(super) total: Limits,
 }
@@ -87,6 +89,7 @@ impl Base {
         tree.legacy = make_legacy(layout, &name, tree.unified.as_deref(), &mut gaps)?;
         let mut room = Room::default();
         let mut own = None;
+        let mut kept = Reserve::default();
         if let (Some(unified), Some(dir)) = (&layout.unified, &tree.unified) {
             let mut unified = unified.clone();
             unified.own = leave_own_leaf(&unified.own, &name);
@@ -97,6 +100,9 @@ impl Base {
             ensure(&agents)?;
             subtree::enable(&agents, &passed, &mut gaps)?;
             tree.unified_controllers = subtree::enabled(&agents)?;
+            if let Some(leaf) = &room.leaf {
+                kept = reserve::keep(dir, leaf)?;
+            }
             own = Some(unified.own);
         }
         tree.child(AGENTS).dirs().try_for_each(ensure)?;
@@ -106,13 +112,19 @@ impl Base {
         // What only counts is no limit that is lost.
         gaps.retain(|gap| Controller::LIMITING.contains(&gap.controller));
         gaps.dedup();
-        Ok(Base { tree, agents: Grip::open(agents)?, gaps, ours, own, room, total: Limits::default() })
+        Ok(Base { tree, agents: Grip::open(agents)?, gaps, ours, own, room, reserve: kept, total: Limits::default() })
     }
 
     /// Limits that can't be kept here, each with its reason.
     #[must_use]
     pub fn gaps(&self) -> &[Gap] {
         &self.gaps
+    }
+
+    /// What is kept for ourselves.
+    #[must_use]
+    pub fn reserve(&self) -> Reserve {
+        self.reserve
     }
 
     /// Whether limits of this controller can be kept.

@@ -6,10 +6,11 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use super::ahead::{Ahead, Ready};
+use super::groups::{self, Look};
 use super::held::Process;
 use super::payload;
 use super::protocol::{Descriptors, FORK_WORD, From, LAUNCHER_NAME, Reply, Request, SLOTS};
@@ -17,8 +18,9 @@ use super::running::{Handed, LAUNCH_TIMEOUT, LaunchError, Prepared, Running, awa
 use super::streams::Streams;
 use super::talk::Talk;
 use crate::cgroup;
-use crate::host::{Controllers, Host, LaunchPath, Privilege, Tree};
+use crate::host::{Controllers, GroupOpens, Host, LaunchPath, Privilege, Tree};
 use crate::plan::{self, Plan, Refused, Root, SystemTrees};
+use crate::ring::Ring;
 use crate::seccomp::ExecCookie;
 use crate::spec::{Spec, Terminal};
 use crate::sys::fdpass;
@@ -31,6 +33,8 @@ pub struct Launcher {
     host: Host,
     system: SystemTrees,
     cookie: ExecCookie,
+    /// What our groups open where only R1 looks.
+    seen_by_r1: OnceLock<Vec<GroupOpens>>,
     kept: Mutex<Kept>,
 }
 
@@ -90,7 +94,15 @@ impl Launcher {
         };
         host.controllers = controllers;
         let cookie = ExecCookie::new(random().map_err(at("asking for random bits"))?);
-        Ok(Launcher { talk: Mutex::new(talk), process, host: *host, system, cookie, kept: Mutex::default() })
+        Ok(Launcher {
+            talk: Mutex::new(talk),
+            process,
+            host: *host,
+            system,
+            cookie,
+            seen_by_r1: OnceLock::new(),
+            kept: Mutex::default(),
+        })
     }
 
     /// A descriptor that is readable once the launcher is gone, and with it every agent that it started.
@@ -124,7 +136,14 @@ impl Launcher {
     pub fn compile(&self, spec: &Spec) -> Result<Result<Plan, Refused>, LaunchError> {
         let paths: Vec<PathBuf> = spec.files.iter().map(|rule| rule.path.clone()).collect();
         let trees = self.inspect(&paths)?;
-        Ok(plan::compile(spec, &self.host, &trees, &self.system, self.cookie))
+        if spec.ring != Ring::R1 || self.host.privilege == Privilege::Root {
+            return Ok(plan::compile(spec, &self.host, &trees, &self.system, self.cookie));
+        }
+        // We are the launcher's user, with its groups: the larger look is taken here, and only for the ring that sees so much.
+        let more = self.seen_by_r1.get_or_init(|| groups::opened(self.host.privilege, Look::R1));
+        let mut host = self.host.clone();
+        host.groups.extend(more.iter().cloned());
+        Ok(plan::compile(spec, &host, &trees, &self.system, self.cookie))
     }
 
     /// Who owns these trees, on which file systems, and whether they can be id-mapped; in the order of `paths`.

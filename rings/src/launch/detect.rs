@@ -80,6 +80,7 @@ pub(super) fn host(privilege: Privilege, birth: Birth, launch: LaunchPath) -> (H
         launch,
         capabilities: held_capabilities(privilege),
         own_ids: own_ids(),
+        groups: super::groups::opened(privilege, super::groups::Look::EveryRing),
     };
     (host, system_trees())
 }
@@ -100,6 +101,14 @@ fn own_ids() -> Support {
     }
 }
 
+const ALL_NAMESPACES: &str = "clone with user, mount, PID, IPC, UTS and network namespaces";
+
+/// Whether system calls of ours are filtered, as a container's runtime does it: we load no filter on ourselves.
+fn is_filtered() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    status.lines().any(|line| line.strip_prefix("Seccomp:").is_some_and(|mode| mode.trim() == "2"))
+}
+
 /// Really makes every namespace and a new root in a child, and reports the step that fails.
 fn namespaces(privilege: Privilege, birth: Birth) -> Support {
     let no = |step: &str, e: &dyn std::fmt::Display| Support::No { reason: format!("{step}: {e}") };
@@ -115,7 +124,8 @@ fn namespaces(privilege: Privilege, birth: Birth) -> Support {
     };
     // SAFETY: the launcher is single-threaded.
     match unsafe { birth::fork_into(birth, flags | all, None) } {
-        Err(e) => no("clone with user, mount, PID, IPC, UTS and network namespaces", &e),
+        Err(e) if is_filtered() => no(&format!("{ALL_NAMESPACES}, under a seccomp filter of somebody else's"), &e),
+        Err(e) => no(ALL_NAMESPACES, &e),
         Ok(Cloned::Child) => {
             drop((gate_write, answer_read));
             let mut go = [0u8; 1];

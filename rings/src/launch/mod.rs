@@ -25,6 +25,7 @@ mod client;
 mod detect;
 mod fork;
 mod given;
+mod groups;
 mod held;
 mod init;
 mod payload;

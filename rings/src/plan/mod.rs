@@ -4,6 +4,7 @@
 //! launcher performs it step by step and any step that fails ends the launch.
 
 mod control;
+mod groups;
 #[cfg(test)]
 mod identity_tests;
 mod left_out;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Ids, Landlock, Root};
+use super::{Ids, Landlock, Root, groups};
 use crate::builtin::Definition;
 use crate::capability::Capabilities;
 use crate::host::{Host, Privilege, Support, Tree};
@@ -21,7 +21,7 @@ pub(super) struct Facts<'a> {
     pub(super) filters: bool,
 }
 
-type Judgement = Result<Vec<String>, (String, String)>;
+pub(super) type Judgement = Result<Vec<String>, (String, String)>;
 
 /// Every promise of the ring, kept or not.
 pub(super) fn judge(definition: &Definition, facts: &Facts<'_>) -> (Vec<Enforced>, Vec<Gap>) {
@@ -106,6 +106,19 @@ fn judge_one(protection: Protection, facts: &Facts<'_>) -> Judgement {
 }
 
 fn namespace_help(facts: &Facts<'_>) -> String {
+    let why = why_no_namespaces(facts);
+    if why.contains("seccomp filter") {
+        return "let this container make namespaces: docs/containers.md has the lines for Docker (--security-opt \
+                seccomp=unconfined ...) and Kubernetes (seccompProfile: {type: Unconfined} ...)"
+            .to_owned();
+    }
+    // Namespaces can be made and /proc can't: the kernel gives no fresh one where the /proc in sight has something mounted over
+    // it (mount_too_revealing), as container runtimes do to hide parts of it.
+    if why.contains("fresh /proc") {
+        return "give this container its whole /proc (Docker: --security-opt systempaths=unconfined, Kubernetes: \
+                securityContext.procMount: Unmasked), or take away what is mounted below /proc"
+            .to_owned();
+    }
     match facts.host.privilege {
         Privilege::Root => "run outside a container that filters namespaces, or give it CAP_SYS_ADMIN and an unconfined seccomp profile".to_owned(),
         Privilege::User { .. } => "sysctl kernel.unprivileged_userns_clone=1 (or the host's AppArmor rule for user namespaces), or start the service as root".to_owned(),
@@ -138,7 +151,11 @@ fn hidden(facts: &Facts<'_>) -> Judgement {
             )),
         };
     }
-    namespaced(facts, "mount namespace", "and Landlock is absent")
+    let instead = match facts.host.landlock_abi {
+        None => "and Landlock is absent",
+        Some(_) => "Landlock can't take anything out of a view that is the host's",
+    };
+    namespaced(facts, "mount namespace", instead)
 }
 
 /// The first of `paths` that lies in a declared tree: Landlock's rules only add, so it could not be taken out again.
@@ -188,6 +205,7 @@ fn files(facts: &Facts<'_>) -> Judgement {
 fn own_identity(facts: &Facts<'_>) -> Judgement {
     match facts.host.privilege {
         Privilege::User { .. } => {
+            groups::refuse_opened(facts)?;
             namespaced(facts, "user namespace, mount namespace", "the agent would be its user everywhere")
         }
         Privilege::Root => {
@@ -281,6 +299,9 @@ fn privileges(facts: &Facts<'_>) -> Judgement {
             "start the service as root with these capabilities, or take them out of the operator's file".to_owned(),
         ));
     }
+    if facts.spec.ring == Ring::R0 {
+        groups::refuse_opened(facts)?;
+    }
     let kept = capabilities(facts.spec, facts.host);
     if !kept.is_empty() {
         let sets = format!("capability and bounding sets hold {kept} and nothing else, by the operator's file");
@@ -299,6 +320,12 @@ fn limit(facts: &Facts<'_>, wanted: Option<()>, support: &Support, controller: &
     }
     match support {
         Support::Yes => Ok(vec![format!("cgroup {} {controller}", facts.host.controllers.layout)]),
+        Support::No { reason } if reason.contains("EROFS") => Err((
+            format!("needs the cgroup controller {controller} ({reason})"),
+            "make /sys/fs/cgroup writable in this container (docs/containers.md), or limit the container itself and ask for \
+             best-effort"
+                .to_owned(),
+        )),
         Support::No { reason } => Err((
             format!("needs the cgroup controller {controller} ({reason})"),
             "systemd-run --user --scope -p Delegate=yes agt-supervise ..., or start the service as root".to_owned(),
@@ -313,7 +340,9 @@ fn dies(facts: &Facts<'_>) -> Judgement {
         by.push("parent death signal".to_owned());
     }
     if facts.host.controllers.kill.is_yes() {
-        by.push("cgroup kill".to_owned());
+        by.extend(["cgroup kill", "watchdog", "sweep at the next start"].map(str::to_owned));
+    } else if !by.is_empty() {
+        by.push("nothing else: watchdog and sweep need a cgroup".to_owned());
     }
     if by.is_empty() {
         Err((
@@ -337,9 +366,9 @@ mod tests {
     use crate::seccomp::ExecCookie;
     use crate::spec::{Access, Enforcement, FileRule, Spec, Terminal, User};
 
-    fn plan(ring: Ring, namespaces: Support, protect: &[&str], hide: &[&str]) -> Plan {
+    fn host(namespaces: Support) -> Host {
         let yes = || Support::Yes;
-        let host = Host {
+        Host {
             kernel: "6.18".to_owned(),
             landlock_abi: Some(7),
             seccomp: yes(),
@@ -348,8 +377,16 @@ mod tests {
             controllers: Controllers { memory: yes(), cpu: yes(), tasks: yes(), kill: yes(), layout: "v2".to_owned() },
             capabilities: Capabilities::NONE,
             own_ids: yes(),
+            groups: Vec::new(),
             launch: Default::default(),
-        };
+        }
+    }
+
+    fn plan(ring: Ring, namespaces: Support, protect: &[&str], hide: &[&str]) -> Plan {
+        plan_on(&host(namespaces), ring, protect, hide)
+    }
+
+    fn plan_on(host: &Host, ring: Ring, protect: &[&str], hide: &[&str]) -> Plan {
         let paths = |list: &[&str]| list.iter().map(Into::into).collect();
         let spec = Spec {
             name: "test".to_owned(),
@@ -381,7 +418,7 @@ mod tests {
             id_map: Support::No { reason: "test".to_owned() },
             filesystem: "ext4".to_owned(),
         };
-        let plan = |trees: &[Tree]| compile(&spec, &host, trees, &SystemTrees::default(), ExecCookie::new(1));
+        let plan = |trees: &[Tree]| compile(&spec, host, trees, &SystemTrees::default(), ExecCookie::new(1));
         // Of another tree, or of none: refused, best effort or not.
         let other = Tree { path: "/var/tmp/v".into(), ..tree.clone() };
         for trees in [&[][..], &[other]] {
@@ -404,6 +441,34 @@ mod tests {
         assert!(!missing(&outside).contains(&Protection::FileWrite));
         assert!(!missing(&outside).contains(&Protection::HiddenSupervisor));
         assert_eq!(missing(&plan(Ring::R2, Support::Yes, &["/var/tmp/w/agent.yaml"], &["/var/tmp/w/.state"])), []);
+    }
+
+    #[test]
+    fn a_report_says_by_how_many_means_agents_die_with_their_supervisor() {
+        let by = |kill: Support| {
+            let mut host = host(Support::Yes);
+            host.controllers.kill = kill;
+            plan_on(&host, Ring::R2, &[], &[])
+                .report
+                .enforced
+                .into_iter()
+                .find(|e| e.protection == Protection::DiesWithSupervisor)
+                .unwrap()
+                .by
+        };
+        let three = ["PID namespace", "parent death signal", "cgroup kill", "watchdog", "sweep at the next start"];
+        assert_eq!(by(Support::Yes), three);
+        let one = by(Support::No { reason: "test".to_owned() });
+        assert_eq!(one, ["PID namespace", "parent death signal", "nothing else: watchdog and sweep need a cgroup"]);
+    }
+
+    #[test]
+    fn the_help_for_a_proc_that_has_masks_is_not_a_sysctl_and_landlock_is_not_called_absent_where_it_is_not() {
+        let masked = || Support::No { reason: "mount a fresh /proc: Operation not permitted (os error 1)".to_owned() };
+        let plan = plan(Ring::R0, masked(), &[], &[]);
+        let gap = plan.report.gaps.iter().find(|gap| gap.protection == Protection::HiddenSupervisor).unwrap();
+        assert!(gap.help.contains("systempaths=unconfined") && !gap.help.contains("sysctl"), "{}", gap.help);
+        assert!(!gap.reason.contains("absent"), "{}", gap.reason);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::spec::Spec;
 /// # Errors
 /// [`Error`] when the launcher can't be started or a file of a spec can't be looked at.
 pub fn outlook(specs: &[Spec]) -> Result<Vec<Result<Plan, Refused>>, Error> {
-    let (base, controllers) = control_groups()?;
+    let (base, controllers, _) = control_groups()?;
     let judged = judge(specs, controllers);
     if let Some(base) = base {
         base.agents().kill(GONE_WITHIN).map(drop)?;

@@ -16,7 +16,8 @@ use super::scene::Scene;
 use super::tree::Tree;
 use super::{ATTACK_NAME, Error, Finding, Layer, Options, Probed, Verdict};
 use crate::builtin;
-use crate::cgroup::{Base, Layout};
+use crate::cgroup::Base;
+use crate::cgroup::scope::{self, Asked, Claimed};
 use crate::host::{Controllers, Privilege};
 use crate::launch::Launcher;
 use crate::plan::Ids;
@@ -64,7 +65,7 @@ impl Session {
         let directory = Directory::make(options.directory.as_deref())?;
         let standing = Standing::raise(&directory.path)?;
         let program = std::env::current_exe().map_err(Error::decoy("find our own executable"))?;
-        let (base, controllers) = control_groups()?;
+        let (base, controllers, _) = control_groups()?;
         // After the base: the launcher is born in the group that we moved to.
         let launcher = Launcher::start_by(options.by, controllers)?;
         let protocols = fs::read_to_string("/proc/net/protocols").map_err(Error::decoy("read /proc/net/protocols"))?;
@@ -342,15 +343,17 @@ impl Session {
 }
 
 /// A group of our own below which the agents live, where there can be one.
-pub(super) fn control_groups() -> Result<(Option<Base>, Controllers), Error> {
-    let layout = match Layout::detect() {
-        Ok(layout) => layout,
-        Err(e @ crate::cgroup::Error::Unusable(_)) => return Ok((None, Controllers::none(&e.to_string()))),
-        Err(e) => return Err(e.into()),
-    };
-    let base = Base::open(&layout, &format!("probe-{}", std::process::id()), &[])?;
-    let controllers = Controllers::from_base(&layout, &base);
-    Ok((Some(base), controllers))
+pub(super) fn control_groups() -> Result<(Option<Base>, Controllers, Asked), Error> {
+    match scope::claim(&format!("probe-{}", std::process::id())) {
+        Ok(Claimed { layout, base, asked }) => {
+            let controllers = Controllers::from_base(&layout, &base).with(&asked);
+            Ok((Some(base), controllers, asked))
+        }
+        Err((e @ crate::cgroup::Error::Unusable(_), asked)) => {
+            Ok((None, Controllers::none(&e.to_string()).with(&asked), asked))
+        }
+        Err((e, _)) => Err(e.into()),
+    }
 }
 
 /// Stands in the root of each v1 hierarchy, and nowhere on v2.

@@ -12,7 +12,8 @@ use super::attack::stand;
 use super::session::{GONE_WITHIN, OWN_ID, control_groups};
 use super::{Error, decoys, wire};
 use crate::builtin;
-use crate::cgroup::{Base, Controller};
+use crate::cgroup::scope::Asked;
+use crate::cgroup::{Base, Controller, Reserve};
 use crate::host::{Controllers, Host, Privilege, Support};
 use crate::launch::Launcher;
 use crate::plan::Ids;
@@ -45,6 +46,10 @@ pub struct Groups {
     pub own: Option<PathBuf>,
     /// Who gave us that group.
     pub delegated_by: String,
+    /// What systemd said, where it was asked for a group.
+    pub asked: Option<String>,
+    /// What is kept for the supervisor itself; `None` where there are no groups.
+    pub reserve: Option<Reserve>,
     /// Controllers that can keep limits, by the kernel's names.
     pub controllers: Vec<String>,
     /// Controllers that can't.
@@ -87,8 +92,8 @@ impl Survey {
 /// [`Error`] when the launcher can't be started or the directory isn't there.
 pub fn survey(directory: &Path) -> Result<Survey, Error> {
     let directory = directory.canonicalize().map_err(Error::decoy(format!("find {}", directory.display())))?;
-    let (base, controllers) = control_groups()?;
-    let groups = groups(base.as_ref(), &controllers);
+    let (base, controllers, asked) = control_groups()?;
+    let groups = groups(base.as_ref(), &controllers, &asked);
     let surveyed = look(&directory, controllers, groups);
     if let Some(base) = base {
         base.agents().kill(GONE_WITHIN).map(drop)?;
@@ -153,7 +158,7 @@ fn user_namespaces(host: &Host) -> Result<Support, Error> {
     })
 }
 
-fn groups(base: Option<&Base>, controllers: &Controllers) -> Groups {
+fn groups(base: Option<&Base>, controllers: &Controllers, asked: &Asked) -> Groups {
     let text = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let own = own_group(&text);
     let in_container = ["/.dockerenv", "/run/.containerenv"].iter().any(|path| Path::new(path).exists());
@@ -166,7 +171,16 @@ fn groups(base: Option<&Base>, controllers: &Controllers) -> Groups {
             help: "start as root, or in a delegated group: systemd-run --user --scope -p Delegate=yes COMMAND"
                 .to_owned(),
         };
-        return Groups { layout: "none".to_owned(), own, delegated_by, controllers: Vec::new(), gaps: vec![gap] };
+        let asked = asked.in_words();
+        return Groups {
+            layout: "none".to_owned(),
+            own,
+            delegated_by,
+            asked,
+            reserve: None,
+            controllers: Vec::new(),
+            gaps: vec![gap],
+        };
     };
     let kept = Controller::LIMITING.into_iter().filter(|controller| base.keeps(*controller));
     let gaps = base.gaps().iter().map(|gap| GroupGap {
@@ -178,6 +192,8 @@ fn groups(base: Option<&Base>, controllers: &Controllers) -> Groups {
         layout: format!("cgroup {}", controllers.layout),
         own,
         delegated_by,
+        asked: asked.in_words(),
+        reserve: Some(base.reserve()),
         controllers: kept.map(|controller| controller.to_string()).collect(),
         gaps: gaps.collect(),
     }

@@ -101,8 +101,12 @@ pub(super) fn incident(governed: &SceneGoverned) -> bool {
 
 /// What is left of a budget. One of which no event has been counted is whole: that is known, not guessed.
 pub(super) fn budget_left(slo: &SloStatus) -> Option<f64> {
-    let untouched = slo.events.good == 0 && slo.events.bad == 0;
-    if untouched { Some(1.0) } else { slo.budget_left() }
+    if is_uncounted(slo) { Some(1.0) } else { slo.budget_left() }
+}
+
+/// Whether no event has been counted in its window.
+pub(super) fn is_uncounted(slo: &SloStatus) -> bool {
+    slo.events.good == 0 && slo.events.bad == 0
 }
 
 pub(super) fn totals(slos: &[SloStatus]) -> BTreeMap<&'static str, (u64, u64)> {

@@ -241,6 +241,8 @@ impl Target for AgentTarget {
             now.metrics.insert("ring".to_owned(), governed.ring.map(|ring| f64::from(ring.number())));
             let budget = |slo: &agt_sre::engine::SloStatus| (slo.slo.as_str().to_owned(), seeing::budget_left(slo));
             now.budgets = governed.slos.iter().map(budget).collect();
+            let uncounted = governed.slos.iter().filter(|slo| seeing::is_uncounted(slo));
+            now.uncounted = uncounted.map(|slo| slo.slo.as_str().to_owned()).collect();
         }
         now.oom_kills = self.own_kills(now.oom_kills, &scene);
         now.happened = lock(&self.happenings).since_last(self.moment(&scene, &now));

@@ -13,11 +13,13 @@ use agt_rings::spec::{Spec, User};
 use serde_json::{Value, json};
 
 use super::run::files;
-use super::{Failure, Outcome, dirs, print};
+use super::{Failure, Outcome, client_runtime, dirs, print};
 use crate::cli::Global;
 use crate::config::{
     self, AgentPlan, Color, ConfigError, Overrides, OwnFolders, Problem, RingDefaults, RingTable, Surroundings,
 };
+use crate::control::client;
+use crate::control::protocol::{About, SUPERVISOR};
 use crate::dirs::Dirs;
 use crate::driver::launching::in_full;
 use crate::exit;
@@ -103,7 +105,11 @@ fn problems_json(error: &ConfigError) -> Vec<Value> {
 /// # Errors
 /// Everything that is wrong with the files.
 pub fn check(global: &Global, args: &CheckArgs) -> Outcome {
-    let around = surroundings(&dirs(global)?)?;
+    let dirs = dirs(global)?;
+    let around = surroundings(&dirs)?;
+    if args.serve.is_none() {
+        say_who_serves(&dirs, &args.files);
+    }
     let (named, overrides) = match &args.serve {
         Some(folder) => (files(std::slice::from_ref(folder))?, Served::new(folder, None, &around).overrides()),
         None => (args.files.clone(), Overrides { workdir: args.workdir.clone(), ..Overrides::default() }),
@@ -141,6 +147,23 @@ pub fn check(global: &Global, args: &CheckArgs) -> Outcome {
         .filter_map(|(plan, prospect)| prospect.warning(plan))
         .for_each(|text| eprint!("{text}"));
     Ok(worst)
+}
+
+/// A served file is resolved differently (its workdir, what it may write): said where a supervisor that is here serves it.
+fn say_who_serves(dirs: &Dirs, files: &[PathBuf]) {
+    let Ok(runtime) = client_runtime() else { return };
+    // Nobody there, or nobody who answers us: then there is nothing to say.
+    let Ok(about) = runtime.block_on(client::get::<About>(&dirs.operator_socket(), SUPERVISOR)) else { return };
+    let Some(folder) = about.served else { return };
+    let is_served = |file: &PathBuf| file.canonicalize().is_ok_and(|real| real.parent() == Some(&folder));
+    if let Some(file) = files.iter().find(|file| is_served(file)) {
+        eprintln!(
+            "note: this is how `run` would resolve {}; pid {} serves it\nhelp: agt-supervise check --serve {}",
+            file.display(),
+            about.pid,
+            folder.display()
+        );
+    }
 }
 
 /// What this host would make of a plan. A file is checked on other hosts than it runs on, so it decides over no exit code.

@@ -42,6 +42,8 @@ pub fn doctor(directory: &Path, total: &Limits, form: Form, out: &mut dyn Write)
 #[must_use]
 pub fn render(survey: &Survey) -> String {
     let mut lines = vec![format!("  {}", offers(survey).join("   ")), directory(survey)];
+    lines.extend(survey.cgroup.asked.iter().map(|words| format!("  systemd: {words}")));
+    lines.extend(supervisors_own(survey));
     lines.push(rings(survey));
     let gaps = distinct_gaps(survey);
     // What one thing helps against, in the same rings, is told together.
@@ -78,6 +80,24 @@ fn offers(survey: &Survey) -> Vec<String> {
     offers
 }
 
+/// What keeps the supervisor alive under agents that take all there is, and what ends them should it die all the same.
+fn supervisors_own(survey: &Survey) -> Vec<String> {
+    let Some(reserve) = &survey.cgroup.reserve else {
+        return vec!["  if the supervisor is killed, agents end by their init's parent death signal alone: watchdog and sweep need a \
+                     cgroup"
+            .to_owned()];
+    };
+    let weight = reserve.cpu_weight.map_or_else(
+        || "no CPU weight of its own (agents have a fifth of it)".to_owned(),
+        |weight| format!("CPU weight {weight} (all agents together 20)"),
+    );
+    let memory = reserve.memory_bytes.map_or_else(
+        || "no memory reserve (that takes cgroup v2)".to_owned(),
+        |bytes| format!("{} MiB of memory reserved", bytes >> 20),
+    );
+    vec![format!("  the supervisor itself: {weight}, {memory}")]
+}
+
 fn word(support: &Support) -> String {
     support.reason().map_or_else(|| "yes".to_owned(), |reason| format!("no ({reason})"))
 }
@@ -85,6 +105,11 @@ fn word(support: &Support) -> String {
 fn directory(survey: &Survey) -> String {
     let directory = &survey.directory;
     let id_map = match (survey.host.privilege, directory.id_map.reason()) {
+        (Privilege::User { uid: 0, .. }, _) => {
+            "agents run as uid 0, as you do: root without CAP_SYS_ADMIN can give them no uid of \
+             their own"
+                .to_owned()
+        }
         (Privilege::User { uid, .. }, _) => format!("agents run as uid {uid}, as you do; one of their own takes root"),
         (Privilege::Root, None) => "id-mapped mounts yes: agents get uids of their own, files keep theirs".to_owned(),
         (Privilege::Root, Some(reason)) => format!("id-mapped mounts no ({reason})"),
@@ -149,6 +174,7 @@ fn distinct_gaps(survey: &Survey) -> Vec<(&Gap, Vec<Ring>)> {
 
 #[cfg(test)]
 mod tests {
+    use agt_rings::cgroup::Reserve;
     use agt_rings::host::{Controllers, Host};
     use agt_rings::probe::survey::{Directory, Groups};
     use agt_rings::report::{Protection, Report};
@@ -180,6 +206,7 @@ mod tests {
                 controllers: Controllers::none("test"),
                 capabilities: agt_rings::capability::Capabilities::NONE,
                 own_ids: Support::Yes,
+                groups: Vec::new(),
                 launch: Default::default(),
             },
             user_namespaces: Support::Yes,
@@ -187,6 +214,8 @@ mod tests {
                 layout: "cgroup v2".to_owned(),
                 own: None,
                 delegated_by: "systemd --user".to_owned(),
+                asked: None,
+                reserve: None,
                 controllers: ["cpu", "memory", "pids"].map(str::to_owned).to_vec(),
                 gaps: Vec::new(),
             },
@@ -236,6 +265,19 @@ mod tests {
         let memory: &[Protection] = &[Protection::MemoryLimit];
         let text = render(&survey_with([memory; 4]));
         assert!(text.contains("no ring can be enforced in full here"), "{text}");
+    }
+
+    #[test]
+    fn what_the_supervisor_has_for_itself_and_what_is_left_when_it_dies_is_said() {
+        let mut survey = survey_with([&[], &[], &[], &[]]);
+        assert!(render(&survey).contains("by their init's parent death signal alone"));
+        survey.cgroup.reserve = Some(Reserve { cpu_weight: Some(1000), memory_bytes: Some(64 << 20) });
+        let text = render(&survey);
+        assert!(
+            text.contains("the supervisor itself: CPU weight 1000 (all agents together 20), 64 MiB of memory reserved")
+        );
+        survey.cgroup.reserve = Some(Reserve::default());
+        assert!(render(&survey).contains("no memory reserve (that takes cgroup v2)"));
     }
 
     #[test]

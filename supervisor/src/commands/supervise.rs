@@ -172,11 +172,13 @@ async fn live(
     drop(ground);
     let supervisor = supervisor.counting_into(telemetry.clone()).hosting(sagas.guests(), Arc::clone(sagas.steps()));
     let chaos = Chaos::new(handle.clone(), store.clone());
+    let folder = served.as_ref().and_then(|served| served.overrides().served);
     let reloader = Reloader::new(dirs.clone(), handle.clone(), store.clone(), served);
     let url = endpoint.as_ref().map(Endpoint::url);
     let scraper = Scraper::new(telemetry, handle.clone(), store.clone());
     let scraped = endpoint.map(|endpoint| tokio::spawn(endpoint.serve(scraper)));
-    let about = About { pid: std::process::id(), version: env!("CARGO_PKG_VERSION").to_owned(), metrics: url };
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    let about = About { pid: std::process::id(), version, metrics: url, served: folder };
     let door = Door::open(&dirs.handoff_socket(), handle.clone(), sagas.clone());
     let door = door.map_err(|e| Failure::of(exit::CANT_CREATE, &e))?;
     let answers = Answers {

@@ -246,7 +246,7 @@ pub fn refusal_code(refusal: &Refusal) -> u8 {
         Refusal::NameTaken { .. } | Refusal::Policy(_) => exit::REFUSED,
         Refusal::NotNow(_) => exit::NO,
         Refusal::Killed { .. } => exit::KILLED,
-        Refusal::BreakerOpen { .. } => exit::TRY_AGAIN,
+        Refusal::BreakerOpen { .. } | Refusal::AlreadyRuns(_) => exit::TRY_AGAIN,
         Refusal::BadState(_) => exit::DATA,
         Refusal::NotRecorded(_) => exit::CANT_CREATE,
         Refusal::Unknown(_) | Refusal::HostCant(_) | Refusal::Ending => exit::UNAVAILABLE,

@@ -79,6 +79,9 @@ pub struct About {
     pub version: String,
     /// Where Prometheus finds it, when it serves metrics.
     pub metrics: Option<String>,
+    /// The folder that it serves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub served: Option<std::path::PathBuf>,
 }
 
 /// An answer that is a refusal.

@@ -172,7 +172,7 @@ fn refused(refusal: &Refusal) -> Response {
         Refusal::NameTaken { .. } => (StatusCode::CONFLICT, exit::REFUSED),
         Refusal::NotNow(_) => (StatusCode::CONFLICT, exit::NO),
         Refusal::Killed { .. } => (StatusCode::CONFLICT, exit::KILLED),
-        Refusal::BreakerOpen { .. } => (StatusCode::CONFLICT, exit::TRY_AGAIN),
+        Refusal::BreakerOpen { .. } | Refusal::AlreadyRuns(_) => (StatusCode::CONFLICT, exit::TRY_AGAIN),
         Refusal::Policy(_) => (StatusCode::FORBIDDEN, exit::REFUSED),
         Refusal::BadState(_) => (StatusCode::INTERNAL_SERVER_ERROR, exit::DATA),
         Refusal::HostCant(_) => (StatusCode::CONFLICT, exit::UNAVAILABLE),

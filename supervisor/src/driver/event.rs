@@ -228,6 +228,9 @@ pub enum Refusal {
     /// It can't be done in this state.
     #[error("{0}")]
     NotNow(String),
+    /// It was to be started and runs.
+    #[error("{0} is already running\nhelp: agt-supervise restart {0}, or wait for its end")]
+    AlreadyRuns(String),
 
     /// What gives power could not be recorded, so it was not given.
     #[error("the audit log can't be written, so nothing was started: {0}")]

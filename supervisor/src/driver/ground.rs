@@ -8,7 +8,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use agt_rings::cgroup::{self, Base, Controller, Group, Layout};
+use agt_rings::cgroup::scope::{self, Claimed};
+use agt_rings::cgroup::{self, Base, Controller, Group};
 use agt_rings::host::{Controllers, Support};
 use agt_rings::launch::{LaunchError, Launcher};
 use agt_rings::spec::Limits;
@@ -88,9 +89,8 @@ impl Ground {
             Err(e) => return Err(of_record(e)),
         }
         let id = id_of(state);
-        let opened = Layout::detect().and_then(|layout| Base::open(&layout, &id, &[]));
-        let (base, controllers, swept) = match opened {
-            Ok(mut base) => {
+        let (base, controllers, swept) = match scope::claim(&id) {
+            Ok(Claimed { mut base, asked, .. }) => {
                 let swept = base.sweep(SWEEP_WITHIN).map_err(GroundError::Sweep)?;
                 let bytes = serde_json::to_vec(base.tree()).map_err(|e| of_record(e.into()))?;
                 write_whole(record, &bytes).map_err(of_record)?;
@@ -99,11 +99,11 @@ impl Ground {
                     let _ = base.close();
                     return Err(GroundError::Total(e));
                 }
-                let controllers = controllers(&base);
+                let controllers = controllers(&base).with(&asked);
                 (Some(base), controllers, Some(swept))
             }
-            Err(e) if *total != Limits::default() => return Err(GroundError::NoTotal(chain(&e))),
-            Err(e) => (None, Controllers::none(&chain(&e)), None),
+            Err((e, _)) if *total != Limits::default() => return Err(GroundError::NoTotal(chain(&e))),
+            Err((e, asked)) => (None, Controllers::none(&chain(&e)).with(&asked), None),
         };
         let launcher = Launcher::start(controllers).map_err(GroundError::Launcher)?;
         let watchdog = base.as_ref().map(Watchdog::start).transpose().map_err(GroundError::Watchdog)?;

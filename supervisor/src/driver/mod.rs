@@ -311,7 +311,7 @@ impl Supervisor {
                 let other = known.definition.plan.identity.source.display().to_string();
                 Some(Refusal::NameTaken { name: name.clone(), other })
             } else if !known.is_dead() {
-                Some(Refusal::NotNow(format!("{name} is already running")))
+                Some(Refusal::AlreadyRuns(name.clone()))
             } else {
                 None
             };

@@ -7,7 +7,7 @@ use agt_sre::breaker::BreakerState;
 use agt_sre::engine::SloStatus;
 
 use super::Supervisor;
-use super::status::AgentStatus;
+use super::status::{AgentStatus, Frozen};
 
 /// All agents, now.
 #[derive(Debug, Clone, Default)]
@@ -45,6 +45,9 @@ impl Seen {
         if let Some(group) = &self.group {
             self.status.usage = group.usage().ok();
             self.status.limits.in_force = group.tree().limits_in_force().ok();
+            if self.status.frozen.is_none() && group.is_frozen().unwrap_or(false) {
+                self.status.frozen = Some(Frozen::Other);
+            }
         }
         self.status
     }

@@ -71,6 +71,8 @@ pub enum Frozen {
     Operator,
     /// A quarantine, by the remedy of an SLO.
     Quarantine,
+    /// The kernel says that they stand still, and no order of ours did it: an experiment, or somebody at the freezer.
+    Other,
 }
 
 impl Frozen {
@@ -80,6 +82,7 @@ impl Frozen {
         match self {
             Frozen::Operator => "operator",
             Frozen::Quarantine => "quarantine",
+            Frozen::Other => "an experiment or another hand",
         }
     }
 }
