@@ -25,6 +25,7 @@ fn plan(user: User, uid: u32, gid: u32, id_map: Support) -> Plan {
         own_ids: yes(),
         groups: Vec::new(),
         launch: Default::default(),
+        notify: yes(),
     };
     let spec = Spec {
         name: "test".to_owned(),

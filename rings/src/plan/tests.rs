@@ -62,6 +62,7 @@ fn a_host() -> impl Strategy<Value = Host> {
             own_ids: Support::Yes,
             groups: Vec::new(),
             launch: Default::default(),
+            notify: Support::Yes,
         },
     )
 }
@@ -261,6 +262,7 @@ fn full_host(namespaces: Support) -> Host {
         own_ids: Support::Yes,
         groups: Vec::new(),
         launch: Default::default(),
+        notify: Support::Yes,
     }
 }
 

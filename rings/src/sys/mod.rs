@@ -7,6 +7,7 @@ pub(crate) mod birth;
 pub mod fdpass;
 pub(crate) mod mount;
 pub(crate) mod net;
+pub(crate) mod notify;
 pub mod peer;
 pub(crate) mod process;
 

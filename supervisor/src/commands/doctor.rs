@@ -208,6 +208,7 @@ mod tests {
                 own_ids: Support::Yes,
                 groups: Vec::new(),
                 launch: Default::default(),
+                notify: Support::Yes,
             },
             user_namespaces: Support::Yes,
             cgroup: Groups {
