@@ -177,6 +177,7 @@ impl Step {
             Landlock,
             Descriptors,
             Filters,
+            Listener,
             Execute,
         ];
         all.get(usize::from(number)).copied()

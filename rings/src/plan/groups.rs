@@ -106,6 +106,7 @@ mod tests {
             own_ids: yes(),
             groups,
             launch: Default::default(),
+            notify: Support::Yes,
         };
         let spec = Spec {
             name: "test".to_owned(),

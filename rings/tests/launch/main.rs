@@ -179,7 +179,7 @@ const LOOK: &str = "
     for d in / /dev /etc /run /tmp /home /home/agent /dev/pts /dev/shm /var; do stat -c '%A %u %g %N' $d $d/* $d/.[a-z]*; done 2>&1
     cat /proc/net/dev /proc/sys/kernel/hostname /etc/passwd /etc/group /etc/hosts
     ls -l /proc/self/fd | sed 's/.* \\([0-9]* ->\\)/\\1/;s/\\[[0-9]*\\]//'
-    cat /proc/1/comm; ls /proc | grep -c '^[0-9]'; pwd; env | sort
+    cat /proc/1/comm; cat /proc/[0-9]*/comm 2>/dev/null | grep -v '^agt-attendant$' | sort -u; pwd; env | sort
     for f in /x /etc/x /dev/x /usr/x /.private/x /proc/x; do (echo x > $f) 2>&1; done
     ls /.private 2>&1; cat /proc/cmdline; readlink /proc/1/root 2>&1; head -c 3 /dev/zero | wc -c
 ";
@@ -188,6 +188,8 @@ const LOOK: &str = "
 fn without_accidents(text: &str) -> String {
     text.lines()
         .map(|line| if line.contains("-> /tmp/") { "a file" } else { line })
+        // The attendant may come before or after what the agent starts.
+        .map(|line| if line.starts_with("NSpid:") { "NSpid" } else { line })
         .map(|line| line.trim_end().to_owned() + "\n")
         .collect()
 }
