@@ -179,7 +179,7 @@ const LOOK: &str = "
     for d in / /dev /etc /run /tmp /home /home/agent /dev/pts /dev/shm /var; do stat -c '%A %u %g %N' $d $d/* $d/.[a-z]*; done 2>&1
     cat /proc/net/dev /proc/sys/kernel/hostname /etc/passwd /etc/group /etc/hosts
     ls -l /proc/self/fd | sed 's/.* \\([0-9]* ->\\)/\\1/;s/\\[[0-9]*\\]//'
-    cat /proc/1/comm; cat /proc/[0-9]*/comm 2>/dev/null | grep -v '^agt-attendant$' | sort -u; pwd; env | sort
+    cat /proc/1/comm; names=$(cat /proc/[0-9]*/comm); echo \"$names\" | grep -v '^agt-attendant$' | sort -u; pwd; env | sort
     for f in /x /etc/x /dev/x /usr/x /.private/x /proc/x; do (echo x > $f) 2>&1; done
     ls /.private 2>&1; cat /proc/cmdline; readlink /proc/1/root 2>&1; head -c 3 /dev/zero | wc -c
 ";
