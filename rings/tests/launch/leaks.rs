@@ -102,8 +102,8 @@ fn a_layer_that_is_untrue_by_now_is_made_anew_once() {
         fs::rename(around.path().join("new"), &file).unwrap();
     };
     replace("old\n");
-    // The file system of a layer is its own: by its number it is known again.
-    let mut spec = shell(work.path(), &format!("stat -c %d /; cat {}", file.display()));
+    // A layer is known again by when it was made.
+    let mut spec = shell(work.path(), &format!("stat -c %z /; cat {}", file.display()));
     spec.files.push(FileRule { path: file.clone(), access: Access::Read });
     let launcher = launcher(Ahead::Layers);
     let plan = compile(&launcher, &spec);
