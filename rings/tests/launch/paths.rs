@@ -6,6 +6,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use agt_rings::cgroup::{Base, Group, Join, Layout};
 use agt_rings::host::{Controllers, LaunchPath, Privilege};
@@ -86,6 +87,12 @@ fn launch_and_look(ground: &Ground, launcher: &Launcher, plan: &Plan) -> Seen {
     assert!(inside.len() > 100, "{inside:#?}");
     let agent = running.pid();
     let init = parent_of(agent);
+    // It gives up what is left while its agent is at work already.
+    let deadline = Instant::now() + WITHIN;
+    while !shown(init).contains(&"NoNewPrivs:\t1".to_owned()) {
+        assert!(Instant::now() < deadline, "the init keeps what it had");
+        std::thread::sleep(Duration::from_millis(2));
+    }
     let mut outside = Vec::new();
     for (whose, pid) in [("agent", agent), ("init", init)] {
         outside.extend(shown(pid).into_iter().map(|line| format!("{whose} {line}")));
@@ -119,7 +126,7 @@ fn shown(pid: i32) -> Vec<String> {
         let read = fs::File::open(format!("/proc/{pid}/{file}")).and_then(|mut file| file.read_to_end(&mut bytes));
         read.map_or_else(|e| e.to_string(), |_| String::from_utf8_lossy(&bytes).replace('\0', " "))
     };
-    const VARY: [&str; 9] = ["Pid", "PPid", "Tgid", "Ngid", "NStgid", "NSpid", "NSpgid", "NSsid", "State"];
+    const VARY: [&str; 10] = ["FDSize", "Pid", "PPid", "Tgid", "Ngid", "NStgid", "NSpid", "NSpgid", "NSsid", "State"];
     const USED: [&str; 4] = ["Vm", "Rss", "Huge", "voluntary"];
     let mut lines: Vec<String> = read("status")
         .lines()
