@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Ids, Landlock, Root, groups};
+use super::{Ids, Landlock, Root, groups, nested};
 use crate::builtin::Definition;
 use crate::capability::Capabilities;
 use crate::host::{Host, Privilege, Support, Tree};
@@ -278,7 +278,7 @@ fn network(facts: &Facts<'_>, mechanism: &str) -> Judgement {
 
 fn syscalls(facts: &Facts<'_>) -> Judgement {
     if facts.filters {
-        Ok(vec!["seccomp".into()])
+        Ok(std::iter::once("seccomp".to_owned()).chain(nested::in_words(facts)).collect())
     } else {
         let reason = facts.host.seccomp.reason().unwrap_or("the filter could not be built").to_owned();
         Err((format!("needs seccomp filters ({reason})"), "boot a kernel with CONFIG_SECCOMP_FILTER".to_owned()))
@@ -406,6 +406,7 @@ mod tests {
             limits: builtin::definition(ring).limits,
             user: User::Own,
             own_id: builtin::OWN_ID_BASE,
+            nested: Default::default(),
             capabilities: Capabilities::NONE,
             open_files: None,
             terminal: Terminal::None,

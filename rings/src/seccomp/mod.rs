@@ -39,7 +39,7 @@ use serde::{Deserialize, Serialize};
 pub use describe::{Description, describe};
 pub use error::Error;
 pub use interpret::Verdict;
-pub use options::{EXEC_FD, ExecCookie, Memfd, Options, Sockets};
+pub use options::{EXEC_FD, ExecCookie, Memfd, Nested, Options, Sockets};
 pub use policy::Call;
 pub use program::Program;
 pub use syscalls::Arch;

@@ -52,6 +52,18 @@ pub enum Memfd {
     SealedByNamespace,
 }
 
+/// Whether an agent may build sandboxes of its own (bwrap and the like), in R1 and R2.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Nested {
+    /// No namespace, no mount.
+    #[default]
+    Refused,
+    /// The calls of [`super::groups::NESTED`], and clone's namespace flags: an operator's decision, because they open much of the
+    /// kernel. R3 and R0 know nothing of it.
+    Allowed,
+}
+
 /// The secret that the launcher puts into the sixth argument register of its one `execveat`.
 ///
 /// The kernel ignores that register and clears all of them on exec; the filter compares all 64 bits. Whoever can't read
@@ -95,6 +107,9 @@ pub struct Options {
     pub sockets: Sockets,
     /// Which memory files R2 can make.
     pub memfd: Memfd,
+    /// Whether it may build sandboxes of its own.
+    #[serde(default)]
+    pub nested: Nested,
 }
 
 impl Options {
@@ -109,6 +124,7 @@ impl Options {
             exec_cookie,
             sockets: Sockets::for_ring(ring),
             memfd: Memfd::default(),
+            nested: Nested::default(),
         })
     }
 }

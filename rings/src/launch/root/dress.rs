@@ -38,7 +38,7 @@ pub(super) fn dress(fresh: &[&Mount], copies: &Copies<'_>, bytes: u64, ids: Opti
     private_room(bytes)?;
     let mut masks = Vec::new();
     for (number, (entry, copy)) in fresh.iter().zip(copies.fresh).enumerate() {
-        let copy = if matches!(entry, Mount::Proc) { copies.proc } else { copy.as_ref() };
+        let copy = if matches!(entry, Mount::Proc { .. }) { copies.proc } else { copy.as_ref() };
         add(root, number, entry, copy, ids)?;
         if matches!(entry, Mount::Pin { .. } | Mount::Protect { .. } | Mount::Hide { .. }) {
             masks.push((place_of(entry).to_owned(), None));
@@ -100,8 +100,10 @@ fn add(
         }
         (Mount::Link { target, to }, _) => super::link(target, to).map_err(|e| named(target, e)),
         (Mount::File { target, content }, _) => super::file(target, content.as_bytes()).map_err(|e| named(target, e)),
-        (Mount::Proc, Some(copy)) => show(root, Path::new("/proc"), copy).map_err(|e| named(Path::new("/proc"), e)),
-        (Mount::Proc, None) => mount_proc(Path::new("/proc"), MsFlags::MS_RDONLY),
+        (Mount::Proc { .. }, Some(copy)) => {
+            show(root, Path::new("/proc"), copy).map_err(|e| named(Path::new("/proc"), e))
+        }
+        (Mount::Proc { view }, None) => mount_proc(Path::new("/proc"), *view),
         (Mount::Terminals, _) => {
             let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
             let options = "newinstance,ptmxmode=0666,mode=0620";

@@ -17,7 +17,9 @@ fn all_options(ring: Ring) -> Vec<Options> {
     for arch in Arch::ALL {
         for &sockets in sockets {
             for memfd in [Memfd::MustBeSealed, Memfd::SealedByNamespace] {
-                all.push(Options { arch, exec_fd: EXEC_FD, exec_cookie: COOKIE, sockets, memfd });
+                for nested in [Nested::Refused, Nested::Allowed] {
+                    all.push(Options { arch, exec_fd: EXEC_FD, exec_cookie: COOKIE, sockets, memfd, nested });
+                }
             }
         }
     }
