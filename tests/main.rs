@@ -21,6 +21,7 @@ mod lifecycle;
 mod limits;
 mod messages;
 mod metrics;
+mod nested;
 mod operators;
 mod output;
 mod overruled;

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::capability::Capabilities;
 use crate::report::Gap;
 use crate::ring::Ring;
+use crate::seccomp::Nested;
 
 /// What happens when this host can't enforce a protection of the ring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -114,6 +115,9 @@ pub struct Spec {
     pub user: User,
     /// The uid and gid for [`User::Own`] when the supervisor is root: nobody else's, the same for this agent at each launch.
     pub own_id: u32,
+    /// Whether it may build sandboxes of its own: an operator's decision, ignored in R0 and R3.
+    #[serde(default)]
+    pub nested: Nested,
     /// What an operator leaves to it in R0; ignored in every other ring.
     pub capabilities: Capabilities,
     /// The standard streams' terminal becomes the agent's controlling terminal.

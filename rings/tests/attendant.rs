@@ -96,6 +96,7 @@ fn spec(ring: Ring, workdir: &Path, script: &str) -> Spec {
         capabilities: agt_rings::capability::Capabilities::NONE,
         open_files: None,
         terminal: Terminal::None,
+        nested: Default::default(),
         check: None,
     }
 }

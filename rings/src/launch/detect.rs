@@ -200,7 +200,7 @@ fn rehearse() -> Result<(), String> {
     sys::net::loopback_up().map_err(|e| format!("bring up loopback in a network namespace: {e}"))?;
     let mounts = vec![
         Mount::Device { path: PathBuf::from("/dev/null") },
-        Mount::Proc,
+        Mount::Proc { view: crate::plan::ProcView::ReadOnly },
         Mount::Terminals,
         Mount::Private { target: PathBuf::from("/tmp"), mode: 0o1777, execute: crate::plan::Execute::Allowed },
     ];

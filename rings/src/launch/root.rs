@@ -23,7 +23,7 @@ use copies::{Copy, Seen};
 use dress::Mask;
 
 use super::protocol::Failure;
-use crate::plan::{Ids, Mount, Plan, Root};
+use crate::plan::{Ids, Mount, Plan, ProcView, Root};
 use crate::sys::mount::{self, ATTR_RDONLY};
 use crate::sys::process;
 
@@ -96,7 +96,7 @@ pub(super) fn enter(
         Root::Unchanged => Ok(Basis::default()),
         Root::Host { hide, show } => {
             own_namespace(ground)?;
-            mount_proc(Path::new("/proc"), MsFlags::empty())?;
+            mount_proc(Path::new("/proc"), ProcView::Whole)?;
             let root = open_dir("/")?;
             for path in KERNEL_FILES.iter().map(Path::new) {
                 make_read_only(root.as_fd(), path)
@@ -193,10 +193,9 @@ fn built(
 /// A fresh /proc, not attached anywhere. In a user namespace the kernel mounts one only where another can be seen in full, so it is
 /// made while the old root is there.
 fn own_proc(root: BorrowedFd<'_>, fresh: &[&Mount]) -> Result<Option<Copy>, Failure> {
-    if !fresh.iter().any(|mount| matches!(mount, Mount::Proc)) {
-        return Ok(None);
-    }
-    mount_proc(Path::new("/proc"), MsFlags::MS_RDONLY)?;
+    let wanted = fresh.iter().find_map(|mount| if let Mount::Proc { view } = mount { Some(*view) } else { None });
+    let Some(view) = wanted else { return Ok(None) };
+    mount_proc(Path::new("/proc"), view)?;
     let copied = mount::open_in_root(root, Path::new("/proc")).and_then(|at| mount::clone_tree(at.as_fd()));
     let mount = copied.map_err(|e| Failure::new("copy the fresh /proc", &e))?;
     Ok(Some(Copy { mount, is_dir: true }))
@@ -242,7 +241,8 @@ fn cover(root: BorrowedFd<'_>, path: &Path) -> Result<(), Failure> {
     }
 }
 
-fn mount_proc(at: &Path, more: MsFlags) -> Result<(), Failure> {
+fn mount_proc(at: &Path, view: ProcView) -> Result<(), Failure> {
+    let more = if view == ProcView::ReadOnly { MsFlags::MS_RDONLY } else { MsFlags::empty() };
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | more;
     nix::mount::mount(Some("proc"), at, Some("proc"), flags, None::<&str>)
         .map_err(|e| Failure::new("mount a fresh /proc", &e.into()))

@@ -126,6 +126,7 @@ mod tests {
             limits: builtin::definition(ring).limits,
             user: User::Own,
             own_id: builtin::OWN_ID_BASE,
+            nested: Default::default(),
             capabilities: Capabilities::NONE,
             open_files: None,
             terminal: Terminal::None,

@@ -45,6 +45,7 @@ fn plan(user: User, uid: u32, gid: u32, id_map: Support) -> Plan {
         limits: builtin::definition(Ring::R2).limits,
         user,
         own_id: OWN,
+        nested: Default::default(),
         capabilities: Capabilities::NONE,
         open_files: None,
         terminal: Terminal::None,

@@ -9,6 +9,7 @@ mod groups;
 mod identity_tests;
 mod left_out;
 mod mounts;
+mod nested;
 mod protections;
 
 use std::ffi::OsString;
@@ -21,12 +22,12 @@ use crate::capability::Capabilities;
 use crate::host::{Host, Privilege, Tree};
 use crate::report::{Enforced, Gap, Report, in_words};
 use crate::ring::Ring;
-use crate::seccomp::{self, ExecCookie};
+use crate::seccomp::{self, ExecCookie, Nested};
 use crate::spec::{Enforcement, Listen, Spec, Terminal, User};
 
 pub use self::control::CONTROL;
 pub use self::left_out::LeftOut;
-pub use self::mounts::Execute;
+pub use self::mounts::{Execute, ProcView};
 use self::protections::capabilities;
 
 /// How the agent's file system view comes to be.
@@ -94,8 +95,11 @@ pub enum Mount {
         /// Its text.
         content: String,
     },
-    /// A fresh /proc of the PID namespace, read-only.
-    Proc,
+    /// A fresh /proc of the PID namespace.
+    Proc {
+        /// As what it is shown.
+        view: ProcView,
+    },
     /// A fresh /dev/pts.
     Terminals,
     /// A directory mounted onto itself: a mount point can't be renamed away, and what is protected below it with it.
@@ -255,7 +259,7 @@ pub fn compile(
         (true, View::Built) => Root::Built {
             mounts: mounts::built(
                 spec,
-                definition,
+                (definition, nested::given(spec, host)),
                 ids,
                 ids.or(user_namespace).unwrap_or(Ids { uid: 0, gid: 0 }),
                 trees,
@@ -265,7 +269,7 @@ pub fn compile(
         },
     };
     let landlock = landlock(spec, host, definition, &root, system);
-    let filter_options = host.seccomp.is_yes().then(|| filter_options(spec.ring, host, cookie)).flatten();
+    let filter_options = host.seccomp.is_yes().then(|| filter_options(spec, host, cookie)).flatten();
     let filters = filter_options.and_then(|options| seccomp::Filters::for_ring(spec.ring, &options).ok());
     let facts = protections::Facts {
         spec,
@@ -378,8 +382,10 @@ fn group(uid: u32, gid: u32, spec: &Spec) -> u32 {
     if uid != 0 && gid == 0 { spec.own_id } else { gid }
 }
 
-fn filter_options(ring: Ring, host: &Host, cookie: ExecCookie) -> Option<seccomp::Options> {
+fn filter_options(spec: &Spec, host: &Host, cookie: ExecCookie) -> Option<seccomp::Options> {
+    let ring = spec.ring;
     let mut options = seccomp::Options::new(ring, cookie).ok()?;
+    options.nested = nested::given(spec, host);
     options.exec_fd = builtin::EXEC_FD;
     if ring == Ring::R0 {
         return Some(options);
@@ -404,7 +410,8 @@ fn landlock(
     system: &SystemTrees,
 ) -> Option<Landlock> {
     let abi = host.landlock_abi?;
-    if definition.view == View::Host {
+    // Who has Landlock's file rules can't mount: landlock(7).
+    if definition.view == View::Host || nested::given(spec, host) == Nested::Allowed {
         return None;
     }
     let mut rules: Vec<(PathBuf, crate::spec::Access)> = Vec::new();

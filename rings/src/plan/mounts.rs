@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{Ids, Mount, Plan, Root, SystemEntry, SystemTrees};
 use crate::builtin::{self, Definition};
 use crate::host::Tree;
+use crate::seccomp::Nested;
 use crate::spec::{Access, FileRule, Spec};
 
 /// Whether files of a private directory can be executed, and mapped as code (what the dynamic linker does for `ld.so PROGRAM`).
@@ -17,6 +18,17 @@ pub enum Execute {
     Allowed,
     /// A noexec mount.
     Refused,
+}
+
+/// What of a fresh /proc an agent gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProcView {
+    /// Nothing can be written.
+    ReadOnly,
+    /// As the kernel has it, so that a user namespace inside may have a fresh one too: the kernel gives that only to who sees one
+    /// without a mask and without a mount flag that the new one would lack (mount_too_revealing).
+    Whole,
 }
 
 /// Whether a system path is part of this ring's view: every ring sees the runtime, R1 sees more.
@@ -48,7 +60,7 @@ impl Plan {
 /// Lists the mounts, parents before children.
 pub(super) fn built(
     spec: &Spec,
-    definition: &Definition,
+    (definition, nested): (&Definition, Nested),
     ids: Option<Ids>,
     account: Ids,
     trees: &[Tree],
@@ -90,7 +102,8 @@ pub(super) fn built(
             add(&target, Mount::Link { target: target.clone(), to: PathBuf::from(to) });
         }
     }
-    add(Path::new("/proc"), Mount::Proc);
+    let view = if nested == Nested::Allowed { ProcView::Whole } else { ProcView::ReadOnly };
+    add(Path::new("/proc"), Mount::Proc { view });
     add(Path::new("/dev/pts"), Mount::Terminals);
     // Nothing is started from shared memory or /run in any ring. R3 is one program that was there before, so that what it writes
     // need not run at all.
@@ -131,7 +144,9 @@ pub(super) fn built(
     listed.extend(spec.protect.iter().map(|target| Mount::Protect { target: target.clone() }));
     listed.extend(spec.hide.iter().chain(&spec.sockets).map(|target| Mount::Hide { target: target.clone() }));
     // The kernel's command line is the host's: it can hold addresses, disks and keys.
-    listed.push(Mount::Hide { target: PathBuf::from("/proc/cmdline") });
+    if view == ProcView::ReadOnly {
+        listed.push(Mount::Hide { target: PathBuf::from("/proc/cmdline") });
+    }
     listed
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Ids, Landlock, Root, groups};
+use super::{Ids, Landlock, Root, groups, nested};
 use crate::builtin::Definition;
 use crate::capability::Capabilities;
 use crate::host::{Host, Privilege, Support, Tree};
@@ -286,7 +286,7 @@ fn syscalls(facts: &Facts<'_>) -> Judgement {
             }
             _ => None,
         };
-        Ok(["seccomp".to_owned()].into_iter().chain(told).collect())
+        Ok(["seccomp".to_owned()].into_iter().chain(told).chain(nested::in_words(facts)).collect())
     } else {
         let reason = facts.host.seccomp.reason().unwrap_or("the filter could not be built").to_owned();
         Err((format!("needs seccomp filters ({reason})"), "boot a kernel with CONFIG_SECCOMP_FILTER".to_owned()))
@@ -415,6 +415,7 @@ mod tests {
             limits: builtin::definition(ring).limits,
             user: User::Own,
             own_id: builtin::OWN_ID_BASE,
+            nested: Default::default(),
             capabilities: Capabilities::NONE,
             open_files: None,
             terminal: Terminal::None,

@@ -100,6 +100,7 @@ fn a_spec() -> impl Strategy<Value = Spec> {
         limits: builtin::definition(Ring::R0).limits,
         user: if own { User::Own } else { User::Fixed { uid: 7, gid: 7 } },
         own_id: builtin::OWN_ID_BASE,
+        nested: Default::default(),
         capabilities: Capabilities::from_mask(mask & 0xffff),
         open_files,
         terminal: Terminal::None,

@@ -94,6 +94,7 @@ impl Session {
             limits: builtin::definition(ring).limits,
             user: User::Own,
             own_id: OWN_ID,
+            nested: Default::default(),
             capabilities: crate::capability::Capabilities::NONE,
             open_files: None,
             terminal: Terminal::None,

@@ -138,6 +138,7 @@ fn sample(ring: Ring, directory: &Path) -> Spec {
         limits: builtin::definition(ring).limits,
         user: User::Own,
         own_id: OWN_ID,
+        nested: Default::default(),
         capabilities: crate::capability::Capabilities::NONE,
         open_files: None,
         terminal: Terminal::None,

@@ -48,6 +48,9 @@ fn rule(name: &str, ring: Ring, options: &Options) -> Rule {
         // A test holds that there is no such call; if one slips through it is refused, not allowed.
         return refused(Refusal::NotPermitted);
     };
+    if groups::opened_for_nested(name, ring, options.nested) {
+        return Rule::Always(Decision::Allow);
+    }
     if let Some(how) = group.refused.in_ring(ring) {
         return refused(how);
     }

@@ -4,7 +4,7 @@
 //! modes, families, request codes); where it hides behind a pointer the whole call answers ENOSYS (clone3, openat2),
 //! and where the number tells nothing (a path, a pid) mounts, Landlock and namespaces have to hold instead.
 
-use super::options::{Memfd, Options, Sockets};
+use super::options::{Memfd, Nested, Options, Sockets};
 use super::policy::{Check, Clause, Condition, Test};
 use crate::ring::Ring;
 
@@ -167,9 +167,12 @@ pub const ARGUMENT_RULES: &[ArgumentRule] = &[
         calls: &["clone"],
         from: Ring::R1,
         until: Ring::R2,
-        refuses: "CLONE_NEW*, CLONE_PARENT",
+        refuses: "CLONE_NEW* (where nested sandboxes are not allowed), CLONE_PARENT",
         why: "new namespaces (a user namespace gives all capabilities within), children that count as the launcher's",
-        check: |_| refuse_when([vec![arg(0, Test::AnyBit(CLONE_NEW | CLONE_PARENT))]]),
+        check: |options| {
+            let namespaces = if options.nested == Nested::Allowed { 0 } else { CLONE_NEW };
+            refuse_when([vec![arg(0, Test::AnyBit(namespaces | CLONE_PARENT))]])
+        },
     },
     ArgumentRule {
         calls: &["clone"],

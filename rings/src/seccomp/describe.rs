@@ -59,7 +59,13 @@ pub fn describe(ring: Ring, options: &Options) -> Description {
     let policy = builtin::policy(ring, options);
     let (mut allowed, mut refused) = (Vec::new(), Vec::new());
     for group in groups::GROUPS {
-        let calls = group.names().filter(|call| options.arch.number(call).is_some()).collect::<Vec<_>>();
+        let known = group.names().filter(|call| options.arch.number(call).is_some());
+        let (opened, calls): (Vec<_>, Vec<_>) =
+            known.partition(|call| groups::opened_for_nested(call, ring, options.nested));
+        if !opened.is_empty() {
+            let why = "sandboxes of its own, which an operator allowed";
+            allowed.push(GroupLine { name: group.name, why, errno: None, calls: opened });
+        }
         if calls.is_empty() {
             continue;
         }

@@ -41,7 +41,7 @@ use serde::{Deserialize, Serialize};
 pub use describe::{Description, describe};
 pub use error::Error;
 pub use interpret::Verdict;
-pub use options::{EXEC_FD, ExecCookie, Memfd, Names, Notify, Options, Sockets};
+pub use options::{EXEC_FD, ExecCookie, Memfd, Names, Nested, Notify, Options, Sockets};
 pub use policy::Call;
 pub use program::Program;
 pub use syscalls::Arch;

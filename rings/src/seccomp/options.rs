@@ -77,6 +77,18 @@ pub enum Names {
     Asked,
 }
 
+/// Whether an agent may build sandboxes of its own (bwrap and the like), in R1 and R2.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Nested {
+    /// No namespace, no mount.
+    #[default]
+    Refused,
+    /// The calls of [`super::groups::NESTED`], and clone's namespace flags: an operator's decision, because they open much of the
+    /// kernel. R3 and R0 know nothing of it.
+    Allowed,
+}
+
 /// The secret that the launcher puts into the sixth argument register of its one `execveat`.
 ///
 /// The kernel ignores that register and clears all of them on exec; the filter compares all 64 bits. Whoever can't read
@@ -126,6 +138,9 @@ pub struct Options {
     /// Who makes new names.
     #[serde(default)]
     pub names: Names,
+    /// Whether it may build sandboxes of its own.
+    #[serde(default)]
+    pub nested: Nested,
 }
 
 impl Options {
@@ -142,6 +157,7 @@ impl Options {
             memfd: Memfd::default(),
             notify: Notify::Off,
             names: Names::Free,
+            nested: Nested::default(),
         })
     }
 

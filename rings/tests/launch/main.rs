@@ -106,6 +106,7 @@ fn spec(ring: Ring, workdir: &Path, program: &str, argv: &[&str]) -> Spec {
         limits: agt_rings::builtin::definition(ring).limits,
         user: User::Own,
         own_id: agt_rings::builtin::OWN_ID_BASE + 11,
+        nested: Default::default(),
         capabilities: agt_rings::capability::Capabilities::NONE,
         open_files: None,
         terminal: Terminal::None,

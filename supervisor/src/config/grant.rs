@@ -30,6 +30,8 @@ pub enum Right {
     Env(String),
     /// Run as this user.
     User(String),
+    /// Build sandboxes of its own.
+    NestedSandbox,
     /// This much memory.
     Memory(ByteSize),
     /// This much CPU.
@@ -75,6 +77,7 @@ impl Right {
             Right::Secret(_) => "secrets",
             Right::Env(_) => "env",
             Right::User(_) => "user",
+            Right::NestedSandbox => "nested_sandbox",
             Right::Memory(_) => "memory",
             Right::Cpu(_) => "cpu",
             Right::Tasks(_) => "tasks",
@@ -88,6 +91,7 @@ impl Right {
             Right::Read(path) | Right::Write(path) | Right::Writable(path) | Right::Secret(path) => scalar_path(path),
             Right::Network(destination) => format!("{{tcp: {}}}", scalar(destination)),
             Right::Env(name) | Right::User(name) => scalar(name),
+            Right::NestedSandbox => "on".to_owned(),
             Right::Memory(size) => size.to_string(),
             Right::Cpu(cpu) => scalar(&cpu.to_string()),
             Right::Tasks(number) | Right::OpenFiles(number) => number.to_string(),
@@ -103,7 +107,7 @@ impl Right {
     }
 
     fn is_list(&self) -> bool {
-        !self.is_limit() && !matches!(self, Right::User(_) | Right::Chaos(_))
+        !self.is_limit() && !matches!(self, Right::User(_) | Right::NestedSandbox | Right::Chaos(_))
     }
 }
 

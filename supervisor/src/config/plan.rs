@@ -19,13 +19,16 @@ use std::path::PathBuf;
 use agt_rings::Ring;
 use agt_rings::capability::Capabilities;
 use agt_rings::report::Gap;
+use agt_rings::seccomp::Nested;
 use agt_rings::spec::{Access, Check, Enforcement, FileRule, Limits, Listen, Spec, Terminal, User};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::grant::Refusal;
 use super::source::regular;
-use super::spec::{ChaosSpec, Environment, HostPort, LogSpec, RestartSpec, SloSpec, Stdio, Switch, TimeoutsSpec};
+use super::spec::{
+    ChaosSpec, Environment, HostPort, LogSpec, NestedSpec, RestartSpec, SloSpec, Stdio, Switch, TimeoutsSpec,
+};
 use super::units::Span;
 
 pub use super::resolve::look::Opened;
@@ -76,6 +79,11 @@ impl HealthPlan {
     }
 }
 
+/// What an earlier version's plans have: left out of the text that is hashed, so that their attestations stay true.
+fn is_off(nested: &NestedSpec) -> bool {
+    *nested == NestedSpec::Off
+}
+
 /// A resolved agent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AgentPlan {
@@ -121,6 +129,9 @@ pub struct AgentPlan {
     pub ring_open_files: [Option<u32>; 4],
     /// Whose uid it has.
     pub user: User,
+    /// Whether it may build sandboxes of its own, in R1 and R2.
+    #[serde(default, skip_serializing_if = "is_off")]
+    pub nested_sandbox: NestedSpec,
     /// Capabilities that it keeps in R0.
     pub capabilities: Vec<String>,
     /// When it is started again.
@@ -286,6 +297,10 @@ impl AgentPlan {
             limits: self.limits_at(ring),
             user: self.user,
             own_id: 0,
+            nested: match self.nested_sandbox {
+                NestedSpec::Off => Nested::Refused,
+                NestedSpec::On => Nested::Allowed,
+            },
             // Every name was checked when the operator's file was read.
             capabilities: Capabilities::named(self.capabilities.iter().map(String::as_str)).unwrap_or_default(),
             open_files: self.open_files_at(ring),

@@ -31,7 +31,7 @@ use super::document::Document;
 use super::grant::{Grant, Refusal, Right};
 use super::plan::{self, AgentPlan, Forward, HealthPlan, Identity};
 use super::rights::{Operator, Rights};
-use super::spec::{AgentName, AgentSpec, EnforcementSpec, HostPort, Target};
+use super::spec::{AgentName, AgentSpec, EnforcementSpec, HostPort, NestedSpec, Target};
 use super::surroundings::Surroundings;
 use super::tree::KeyPath;
 use super::units::{ByteSize, Cpu};
@@ -177,6 +177,7 @@ impl Context<'_> {
         let workdir = workdir::resolve(self);
         let forwards = self.forwards();
         let user = self.user();
+        let nested_sandbox = self.nested_sandbox();
         let rules::RingRows { limits: ring_limits, most: ring_limits_most, open_files: ring_open_files } =
             rules::limits(self);
         let workdir = workdir?;
@@ -229,6 +230,7 @@ impl Context<'_> {
             ring_limits_most,
             ring_open_files,
             user,
+            nested_sandbox,
             capabilities: if self.ceiling == Ring::R0 { self.rights.capabilities.clone() } else { Vec::new() },
             restart: spec.restart.clone(),
             health: health.map(|(health, _)| health),
@@ -294,6 +296,32 @@ impl Context<'_> {
             forwards.push(Forward { listen, target: HostPort(Target::Address(listen)) });
         }
         if self.ceiling == Ring::R3 { Vec::new() } else { forwards }
+    }
+
+    /// In R0 too, because a demotion would give it: R3 alone is one program, in which it could have no effect.
+    fn nested_sandbox(&mut self) -> NestedSpec {
+        let path = KeyPath::of("nested_sandbox");
+        match (self.spec.nested_sandbox, self.spec.ring.unwrap_or(Ring::R3)) {
+            (NestedSpec::Off, _) => return NestedSpec::Off,
+            (NestedSpec::On, Ring::R3) => {
+                let problem = Problem::config("R3 is one program: it builds no sandboxes")
+                    .label("not in R3")
+                    .help("`ring: 2`, or leave this line out");
+                self.problem(&path, problem);
+                return NestedSpec::Off;
+            }
+            (NestedSpec::On, _) => {}
+        }
+        if self.rights.nested_sandbox == NestedSpec::Off {
+            let message =
+                "sandboxes of its own need an operator's line: they open user namespaces and mounts to the agent";
+            self.needs_operator(&path, message.to_owned(), Right::NestedSandbox);
+        }
+        self.notes.push(
+            "it may build sandboxes of its own: namespaces and mounts are open to it in R1 and R2, and Landlock is off there"
+                .to_owned(),
+        );
+        NestedSpec::On
     }
 
     fn user(&mut self) -> User {

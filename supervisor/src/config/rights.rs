@@ -15,7 +15,9 @@ use agt_rings::spec::Limits;
 use super::diagnostic::{Class, ConfigError, Problem, Report};
 use super::document::{Document, Kind, Loaded, parse_partial};
 use super::source;
-use super::spec::{AgentGrant, ChaosSpec, Environment, HostPort, LimitsSpec, OperatorSpec, Operators, Switch};
+use super::spec::{
+    AgentGrant, ChaosSpec, Environment, HostPort, LimitsSpec, NestedSpec, OperatorSpec, Operators, Switch,
+};
 use super::surroundings::{RingDefaults, Surroundings};
 use super::tree::KeyPath;
 use super::zones::settled;
@@ -170,6 +172,7 @@ pub(super) struct Rights {
     pub(super) secrets: Vec<PathBuf>,
     pub(super) env: Vec<String>,
     pub(super) user: Option<String>,
+    pub(super) nested_sandbox: NestedSpec,
     pub(super) limits: LimitsSpec,
     pub(super) chaos: ChaosSpec,
     pub(super) vouch: Switch,
@@ -216,6 +219,7 @@ impl Rights {
         self.network = grant.network.iter().map(|entry| entry.tcp.clone()).collect();
         self.env.clone_from(&grant.env);
         self.user.clone_from(&grant.user);
+        self.nested_sandbox = grant.nested_sandbox;
         self.limits = grant.limits.clone();
         self.chaos = grant.chaos.clone();
         self.vouch = grant.vouch.unwrap_or(self.vouch);

@@ -16,7 +16,7 @@ use serde::Deserialize;
 
 pub use operator::{AgentGrant, Environment, OperatorSpec, Operators, RingLimits, Switch};
 pub use parts::{
-    Backoff, ChaosSpec, EnforcementSpec, EnvSpec, FilesSpec, HealthSpec, LimitsSpec, LogSpec, NetworkSpec,
+    Backoff, ChaosSpec, EnforcementSpec, EnvSpec, FilesSpec, HealthSpec, LimitsSpec, LogSpec, NestedSpec, NetworkSpec,
     RestartPolicy, RestartSpec, SecretSpec, Stdio, TimeoutsSpec,
 };
 pub(super) use texts::check_text;
@@ -58,6 +58,9 @@ pub struct AgentSpec {
     #[serde(default)]
     #[schemars(with = "String")]
     pub user: Option<String>,
+    /// Whether it may build sandboxes of its own (bwrap and the like) in R1 or R2: `on` needs the operator's line.
+    #[serde(default)]
+    pub nested_sandbox: NestedSpec,
     /// Files outside the workdir.
     #[serde(default)]
     pub files: FilesSpec,
@@ -110,6 +113,7 @@ impl AgentSpec {
             ring: None,
             enforcement: EnforcementSpec::default(),
             user: None,
+            nested_sandbox: NestedSpec::default(),
             files: FilesSpec::default(),
             network: Vec::new(),
             limits: LimitsSpec::default(),

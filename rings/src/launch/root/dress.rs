@@ -48,7 +48,7 @@ pub(super) fn dress(fresh: &[&Mount], copies: &Copies<'_>, bytes: u64, ids: Opti
                 errno: libc::EROFS,
             });
         }
-        let copy = if matches!(entry, Mount::Proc) { copies.proc } else { copy.as_ref() };
+        let copy = if matches!(entry, Mount::Proc { .. }) { copies.proc } else { copy.as_ref() };
         add(root, number, entry, copy, ids)?;
         if matches!(entry, Mount::Pin { .. } | Mount::Protect { .. } | Mount::Hide { .. }) {
             masks.push((place_of(entry).to_owned(), None));
@@ -111,8 +111,10 @@ fn add(
         }
         (Mount::Link { target, to }, _) => super::link(target, to).map_err(|e| named(target, e)),
         (Mount::File { target, content }, _) => super::file(target, content.as_bytes()).map_err(|e| named(target, e)),
-        (Mount::Proc, Some(copy)) => show(root, Path::new("/proc"), copy).map_err(|e| named(Path::new("/proc"), e)),
-        (Mount::Proc, None) => mount_proc(Path::new("/proc"), MsFlags::MS_RDONLY),
+        (Mount::Proc { .. }, Some(copy)) => {
+            show(root, Path::new("/proc"), copy).map_err(|e| named(Path::new("/proc"), e))
+        }
+        (Mount::Proc { view }, None) => mount_proc(Path::new("/proc"), *view),
         (Mount::Terminals, _) => {
             let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
             let options = "newinstance,ptmxmode=0666,mode=0620";

@@ -36,7 +36,7 @@ fn can_be_kept(mount: &Mount) -> bool {
         Mount::Bind { access, id_map, .. } => *access == Access::Read && id_map.is_none(),
         Mount::Device { .. } | Mount::Link { .. } | Mount::File { .. } => true,
         Mount::Private { .. }
-        | Mount::Proc
+        | Mount::Proc { .. }
         | Mount::Terminals
         | Mount::Pin { .. }
         | Mount::Protect { .. }
@@ -55,7 +55,7 @@ pub(super) fn place_of(mount: &Mount) -> &Path {
         | Mount::Protect { target }
         | Mount::Hide { target } => target,
         Mount::Device { path } => path,
-        Mount::Proc => Path::new("/proc"),
+        Mount::Proc { .. } => Path::new("/proc"),
         Mount::Terminals => Path::new("/dev/pts"),
     }
 }
@@ -72,7 +72,7 @@ impl Layers<'_> {
     /// The fresh entries whose mount points the kept layer has to have, because nothing fresh lies above them; by number.
     pub(super) fn on_the_kept(&self) -> impl Iterator<Item = (usize, PathBuf)> + '_ {
         let placed = |mount: &Mount| {
-            matches!(mount, Mount::Bind { .. } | Mount::Private { .. } | Mount::Proc | Mount::Terminals)
+            matches!(mount, Mount::Bind { .. } | Mount::Private { .. } | Mount::Proc { .. } | Mount::Terminals)
         };
         self.fresh.iter().enumerate().filter(move |(_, mount)| placed(mount)).filter_map(move |(number, mount)| {
             let target = place_of(mount);
@@ -85,6 +85,7 @@ impl Layers<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::ProcView;
 
     fn bind(path: &str, access: Access) -> Mount {
         Mount::Bind { source: path.into(), target: path.into(), access, id_map: None }
@@ -107,7 +108,7 @@ mod tests {
             bind("/work", Access::Write),
             owned,
             private("/tmp"),
-            Mount::Proc,
+            Mount::Proc { view: ProcView::ReadOnly },
             Mount::Terminals,
             Mount::Pin { target: "/usr/a".into() },
             Mount::Protect { target: "/usr/b".into() },

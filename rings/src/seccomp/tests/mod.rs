@@ -19,7 +19,16 @@ fn all_options(ring: Ring) -> Vec<Options> {
             for memfd in [Memfd::MustBeSealed, Memfd::SealedByNamespace] {
                 let notify = if ring == Ring::R0 { &[Notify::Off][..] } else { &NOTIFY };
                 for (notify, names) in notify.iter().flat_map(|notify| NAMES.map(|names| (*notify, names))) {
-                    all.push(Options { arch, exec_fd: EXEC_FD, exec_cookie: COOKIE, sockets, memfd, notify, names });
+                    all.extend([Nested::Refused, Nested::Allowed].map(|nested| Options {
+                        arch,
+                        exec_fd: EXEC_FD,
+                        exec_cookie: COOKIE,
+                        sockets,
+                        memfd,
+                        notify,
+                        names,
+                        nested,
+                    }));
                 }
             }
         }

@@ -47,6 +47,32 @@ fn filters_of_rings_two_and_three_have_at_most_150_instructions() {
 }
 
 #[test]
+fn nested_sandboxes_open_their_calls_in_rings_one_and_two_and_nothing_else() {
+    for ring in Ring::ALL {
+        let allowed = Options { nested: Nested::Allowed, ..options(ring) };
+        let (wide, narrow) = (builtin::policy(ring, &allowed), builtin::policy(ring, &options(ring)));
+        let differ: BTreeSet<&str> = allowed
+            .arch
+            .calls()
+            .filter(|(number, _)| wide.rules[number] != narrow.rules[number])
+            .map(|(_, name)| name)
+            .collect();
+        let expected: BTreeSet<&str> = match ring {
+            Ring::R1 | Ring::R2 => groups::NESTED.iter().copied().chain(["clone"]).collect(),
+            Ring::R0 | Ring::R3 => BTreeSet::new(),
+        };
+        assert_eq!(differ, expected, "{ring}");
+        if ring == Ring::R2 {
+            let clone = |flags: u64| ask(ring, &allowed, "clone", [flags, 0, 0, 0, 0, 0]);
+            assert_eq!((clone(0x7e02_0000 | 17), clone(0x8000)), (OK, EPERM));
+            for call in ["setns", "chroot", "move_mount", "fsopen", "ptrace", "keyctl", "bpf"] {
+                assert_eq!(ask(ring, &allowed, call, NONE), EPERM, "{call}");
+            }
+        }
+    }
+}
+
+#[test]
 fn no_number_takes_more_than_25_steps() {
     for ring in [Ring::R2, Ring::R3] {
         for notify in NOTIFY {

@@ -10,7 +10,7 @@ use agt_sre::spec::{Limit, SloSpec};
 
 use super::{AgentPlan, EnvValue, HIDDEN_VALUE, joined};
 use crate::config::diagnostic::harmless;
-use crate::config::spec::{Environment, RestartPolicy, Stdio};
+use crate::config::spec::{Environment, NestedSpec, RestartPolicy, Stdio};
 use crate::config::units::{ByteSize, Cpu, Span};
 
 impl AgentPlan {
@@ -79,6 +79,12 @@ impl AgentPlan {
         }
         let files = self.open_files_at(self.ceiling);
         page.row("open files", files.map_or_else(|| "the host's limit".to_owned(), |files| files.to_string()));
+        if self.nested_sandbox == NestedSpec::On {
+            page.row(
+                "sandboxes",
+                "of its own: user, mount, PID and network namespaces and mounts inside them; no Landlock",
+            );
+        }
         if !self.capabilities.is_empty() {
             page.row("capabilities", joined(&self.capabilities));
         }

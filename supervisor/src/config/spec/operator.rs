@@ -10,7 +10,7 @@ use agt_rings::spec::Limits;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use super::parts::{ChaosSpec, LimitsSpec, NetworkSpec};
+use super::parts::{ChaosSpec, LimitsSpec, NestedSpec, NetworkSpec};
 use super::{Version, ring_schema};
 use crate::config::units::{ByteSize, Cpu};
 
@@ -155,6 +155,9 @@ pub struct AgentGrant {
     #[serde(default)]
     #[schemars(with = "String")]
     pub user: Option<String>,
+    /// `on`: it may build sandboxes of its own. This opens user namespaces and mounts, much of the kernel, to it.
+    #[serde(default)]
+    pub nested_sandbox: NestedSpec,
     /// The most of each resource that it may ask for.
     #[serde(default)]
     pub limits: LimitsSpec,

@@ -258,6 +258,17 @@ pub struct ChaosSpec {
     pub faults: Vec<String>,
 }
 
+/// Whether an agent may build sandboxes of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum NestedSpec {
+    /// No namespaces, no mounts.
+    #[default]
+    Off,
+    /// User, mount, PID and network namespaces inside its own.
+    On,
+}
+
 /// What happens when this host can't enforce the ring in full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]

@@ -37,6 +37,7 @@ fn requests(world: &World) -> Vec<String> {
         "network: [{tcp: 127.0.0.1:8099}]".to_owned(),
         "user: root".to_owned(),
         "user: bob".to_owned(),
+        "nested_sandbox: on".to_owned(),
         "limits: {memory: 2GiB}".to_owned(),
         "limits: {cpu: 1.5}".to_owned(),
         "limits: {tasks: 257}".to_owned(),
