@@ -140,7 +140,9 @@ fn main() {
     println!("RATIO seccomp_load_us={slower}");
     match refused::costs() {
         Ok([bare, heard]) => {
-            println!("a refused call: {bare:.2} us by the filter alone, {heard:.2} us with an attendant that tells of it");
+            println!(
+                "a refused call: {bare:.2} us by the filter alone, {heard:.2} us with an attendant that tells of it"
+            );
             println!("RATIO seccomp_refused_bare_us={bare:.2}");
             println!("RATIO seccomp_refused_heard_us={heard:.2}");
         }
@@ -196,7 +198,8 @@ mod refused {
         fs::remove_file(&path)?;
         let null = || -> std::io::Result<OwnedFd> { Ok(File::open("/dev/null")?.into()) };
         let streams = Streams { stdin: null()?, stdout: out.try_clone()?.into(), stderr: null()? };
-        let mut running = launcher.launch(plan, &streams, &Join { into_cgroup: None, tasks: Vec::new(), procs: None })?;
+        let mut running =
+            launcher.launch(plan, &streams, &Join { into_cgroup: None, tasks: Vec::new(), procs: None })?;
         let notices = running.take_notices();
         let _ = running.read_exit()?;
         drop(notices);

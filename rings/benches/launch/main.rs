@@ -86,7 +86,7 @@ impl Bench {
             launcher.prepare(ahead);
             Ok(launcher)
         };
-        let (plain, layers, pool) = (start(Ahead::Nothing)?, start(Ahead::Layers)?, start(Ahead::Inits(2))?);
+        let (plain, layers, pool) = (start(Ahead::Nothing)?, start(Ahead::Layers)?, start(Ahead::Inits(3))?);
         let ours: Vec<i32> = [&plain, &layers, &pool].iter().map(|launcher| launcher.pid().cast_signed()).collect();
         let base = Base::open(&Layout::detect()?, &format!("bench-{}", std::process::id()), &ours)?;
         let left = std::env::args().any(|arg| arg == "ungrouped");
