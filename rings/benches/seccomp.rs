@@ -163,7 +163,7 @@ mod refused {
     use agt_rings::host::Controllers;
     use agt_rings::launch::{Launcher, Streams};
     use agt_rings::plan::Plan;
-    use agt_rings::spec::{Enforcement, Spec, Terminal, User};
+    use agt_rings::spec::{Access, Enforcement, FileRule, Spec, Terminal, User};
 
     /// Refused calls in one launch.
     const CALLS: u32 = 20_000;
@@ -225,7 +225,7 @@ mod refused {
             argv: ["perl", "-e", &script].map(OsString::from).to_vec(),
             env: Vec::new(),
             workdir: folder.canonicalize()?,
-            files: Vec::new(),
+            files: vec![FileRule { path: folder.canonicalize()?, access: Access::Write }],
             as_owner: Vec::new(),
             protect: Vec::new(),
             gaps: Vec::new(),
