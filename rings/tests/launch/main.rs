@@ -192,7 +192,7 @@ const LOOK: &str = "
 fn without_accidents(text: &str) -> String {
     text.lines()
         .map(|line| if line.contains("-> /tmp/") { "a file" } else { line })
-        // The attendant may come before or after what the agent starts.
+        // An attendant that was forked ahead has a smaller number than the agent's processes, any other comes when it comes.
         .map(|line| if line.starts_with("NSpid:") { "NSpid" } else { line })
         .map(|line| line.trim_end().to_owned() + "\n")
         .collect()
