@@ -10,6 +10,7 @@ pub mod cli;
 pub mod commands;
 pub mod config;
 pub mod control;
+pub mod denials;
 pub mod dirs;
 pub mod driver;
 pub mod exit;

@@ -43,6 +43,7 @@ impl Supervisor {
         agent.kill = None;
         agent.strikes = 0;
         agent.gone = None;
+        agent.denied.begin();
         streams::give_way(std::mem::take(&mut agent.pumps), &agent.wiring).await;
         let wired = match streams::wire(name, &agent.wiring, agent.log.clone(), agent.definition.log_limits()) {
             Ok(wired) => wired,

@@ -75,6 +75,13 @@ impl Governed {
         }
     }
 
+    /// It was denied something grave: the supervisor's own evidence, for whoever tells of it can only cost the agent.
+    pub fn observe_denial(&mut self, class: ClassId, severity: Severity, now: Timestamp) -> Weight {
+        self.news = News::Some;
+        let _ = self.trust.violation(severity, now);
+        self.record(&Sample::safety(Outcome::Bad, class, severity), now)
+    }
+
     /// It died. Failures cost availability; limits that it ran into and kills cost trust.
     pub fn died(&mut self, death: &Death, counts: ExitCounts, now: Timestamp, jitter: Jitter) -> Option<Timestamp> {
         self.life.tasks.clear();
