@@ -39,3 +39,4 @@ mod terminal;
 mod tidy;
 mod walls;
 mod watchdog;
+mod why;

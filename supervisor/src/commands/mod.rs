@@ -1,6 +1,7 @@
 //! The verbs, one file a subject.
 
 pub mod act;
+mod asking;
 pub mod audit;
 pub mod chaos;
 pub mod check;
@@ -21,6 +22,7 @@ mod supervise;
 pub mod top;
 pub mod trust;
 mod used;
+pub mod why;
 
 use std::path::PathBuf;
 

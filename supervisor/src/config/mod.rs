@@ -20,6 +20,7 @@ mod surroundings;
 pub mod tree;
 pub mod units;
 mod validate;
+mod wish;
 pub mod yaml;
 mod zones;
 
@@ -40,6 +41,9 @@ pub use schema::{SchemaKind, schema, schema_of};
 pub use spec::{AgentName, AgentSpec, Command, OperatorSpec};
 pub use surroundings::{Account, OwnFolders, RingDefaults, RingTable, Surroundings};
 
+pub use wish::{Wish, quoted};
+pub use zones::settled;
+
 use resolve::Origin;
 use tree::KeyPath;
 
@@ -55,9 +59,24 @@ pub fn load_agent(
     operator: Option<&Path>,
     overrides: &Overrides,
 ) -> Result<AgentPlan, ConfigError> {
+    load_agent_with(path, around, operator, overrides, &[])
+}
+
+/// [`load_agent`] of the file as it would be with these lines more: what `why` asks, so that its answer is the resolver's own.
+///
+/// # Errors
+/// As [`load_agent`]; what the wishes lack is among the problems, with the operator's line that would allow it.
+pub fn load_agent_with(
+    path: &Path,
+    around: &Surroundings,
+    operator: Option<&Path>,
+    overrides: &Overrides,
+    wishes: &[Wish],
+) -> Result<AgentPlan, ConfigError> {
     let mut partial =
         load_partial::<AgentSpec>(&around.cwd.join(path), Kind::Agent).map_err(|error| error.shown_as(path))?;
     partial.loaded.document.shown = path.to_path_buf();
+    wishes.iter().for_each(|wish| wish.add_to(&mut partial.loaded.value));
     let operator = match find_operator(operator, around) {
         Err(_) if partial.has_problems() => return Err(partial.error_with(Vec::new())),
         other => other?,

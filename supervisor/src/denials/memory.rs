@@ -422,6 +422,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(12))]
         #[test]
         fn an_agent_that_tries_ever_new_things_fills_no_memory_and_nothing_goes_uncounted(
             tries in prop::collection::vec((0u64..2_000, 1u64..5), 1..900),

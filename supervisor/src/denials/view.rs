@@ -15,6 +15,9 @@ use agt_rings::spec::Access;
 use crate::config::AgentPlan;
 use crate::config::spec::HostPort;
 
+/// The rule that keeps never-writable names.
+pub const PROTECTED: &str = "files.protected";
+
 /// Links of the view that are followed for one path.
 const LINKS_MAX: usize = 16;
 
@@ -65,7 +68,7 @@ pub struct Mode {
 /// `own` the uid and gid of an agent that has no other ones than the supervisor.
 pub fn path(plan: &Plan, path: &Path, access: Access, mode: Option<Mode>, own: (u32, u32)) -> Verdict {
     let seen = match &plan.root {
-        Root::Built { mounts, .. } => built(mounts, path, access),
+        Root::Built { mounts, .. } => built(mounts, path, access, mode),
         Root::Host { hide, show } => host(hide, show.as_deref(), path),
         Root::Unchanged => Seen { verdict: Verdict::allowed("the host's own tree"), owns: false },
     };
@@ -156,7 +159,7 @@ fn innermost<'m>(mounts: &'m [Mount], path: &Path) -> Option<&'m Mount> {
     over.max_by_key(|mount| target(mount).components().count())
 }
 
-fn built(mounts: &[Mount], path: &Path, access: Access) -> Seen {
+fn built(mounts: &[Mount], path: &Path, access: Access, on_host: Option<Mode>) -> Seen {
     let mut path = path.to_owned();
     for _ in 0..LINKS_MAX {
         let Some(Mount::Link { target, to }) = innermost(mounts, &path) else { break };
@@ -184,10 +187,10 @@ fn built(mounts: &[Mount], path: &Path, access: Access) -> Seen {
             let why = format!("{} is covered: a socket of another program, or the supervisor's own", target.display());
             Verdict::denied("mounts", "files.hidden", libc::ENOENT, why)
         }
-        Some(Mount::Protect { target }) if is_write => read_only(format!(
-            "{} is one of the never-writable names: it could change the agent's own rules, or run as its user later",
-            target.display()
-        )),
+        Some(Mount::Protect { target }) if is_write => {
+            let why = "a never-writable name: it could change the agent's own rules, or run as its user later";
+            Verdict::denied("mounts", PROTECTED, libc::EROFS, format!("{} is {why}", target.display()))
+        }
         Some(Mount::Bind { target, access: granted, id_map, .. }) => {
             owns = id_map.is_some();
             match granted {
@@ -197,6 +200,13 @@ fn built(mounts: &[Mount], path: &Path, access: Access) -> Seen {
             }
         }
         Some(Mount::Protect { target }) => Verdict::allowed(format!("{} is in its view, read-only", target.display())),
+        Some(Mount::Private { target, .. }) if !is_write && on_host.is_some() && path != *target => {
+            let why = format!(
+                "its {} is private and begins empty: what stands there on the host is not in it",
+                target.display()
+            );
+            Verdict::denied("mounts", "files.read", libc::ENOENT, why)
+        }
         Some(Mount::Private { target, .. }) => {
             owns = true;
             Verdict::allowed(format!("{} is private: it begins empty and ends with the agent", target.display()))
@@ -278,6 +288,8 @@ mod tests {
         Mount::Bind { source: path.into(), target: path.into(), access, id_map: None }
     }
 
+    const THERE: Mode = Mode { bits: 0o100_644, uid: 0, gid: 0 };
+
     fn mounts() -> Vec<Mount> {
         vec![
             Mount::Link { target: "/bin".into(), to: "usr/bin".into() },
@@ -291,7 +303,7 @@ mod tests {
     }
 
     fn told(path: &str, access: Access) -> Result<String, (&'static str, i32)> {
-        match built(&mounts(), Path::new(path), access).verdict {
+        match built(&mounts(), Path::new(path), access, Some(THERE)).verdict {
             Verdict::Allowed { by } => Ok(by),
             Verdict::Denied { layer, errno, .. } => Err((layer, errno)),
         }
@@ -307,6 +319,8 @@ mod tests {
         assert_eq!(told("/w/s.sock", Access::Read), Err(("mounts", libc::ENOENT)));
         assert_eq!(told("/srv/data", Access::Read), Err(("mounts", libc::ENOENT)));
         assert_eq!(told("/wide", Access::Read), Err(("mounts", libc::ENOENT)), "no prefix of a name");
+        assert_eq!(told("/tmp/of-the-host", Access::Read), Err(("mounts", libc::ENOENT)));
+        assert!(told("/tmp/x", Access::Write).is_ok() && told("/tmp", Access::Read).is_ok());
         assert!(told("/", Access::Read).unwrap().contains("only what the ring shows"));
     }
 

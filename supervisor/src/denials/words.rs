@@ -155,6 +155,7 @@ pub fn errno(number: i32) -> String {
         libc::EACCES => "EACCES".to_owned(),
         libc::EROFS => "EROFS".to_owned(),
         libc::ENOSYS => "ENOSYS".to_owned(),
+        libc::ECONNREFUSED => "ECONNREFUSED".to_owned(),
         other => format!("errno {other}"),
     }
 }
