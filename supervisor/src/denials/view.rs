@@ -141,6 +141,7 @@ fn host(hide: &[PathBuf], show: Option<&Path>, path: &Path) -> Seen {
 fn target(mount: &Mount) -> &Path {
     match mount {
         Mount::Bind { target, .. }
+        | Mount::Overlay { target, .. }
         | Mount::Private { target, .. }
         | Mount::Link { target, .. }
         | Mount::File { target, .. }
@@ -198,6 +199,10 @@ fn built(mounts: &[Mount], path: &Path, access: Access, on_host: Option<Mode>) -
                 Access::Read => Verdict::allowed(format!("{} is in its view, read-only", target.display())),
                 Access::Write => Verdict::allowed(format!("{} is its to write", target.display())),
             }
+        }
+        Some(Mount::Overlay { target, id_map, .. }) => {
+            owns = id_map.is_some();
+            Verdict::allowed(format!("{} is its to change, and stays as it is", target.display()))
         }
         Some(Mount::Protect { target }) => Verdict::allowed(format!("{} is in its view, read-only", target.display())),
         Some(Mount::Private { target, .. }) if !is_write && on_host.is_some() && path != *target => {
