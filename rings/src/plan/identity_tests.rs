@@ -23,6 +23,7 @@ fn plan(user: User, uid: u32, gid: u32, id_map: Support) -> Plan {
         controllers: Controllers { memory: yes(), cpu: yes(), tasks: yes(), kill: yes(), layout: "v2".to_owned() },
         capabilities: Capabilities::NONE,
         own_ids: yes(),
+        notify: yes(),
     };
     let spec = Spec {
         name: "test".to_owned(),

@@ -19,6 +19,7 @@ pub(super) struct Facts<'a> {
     pub(super) root: &'a Root,
     pub(super) landlock: Option<&'a Landlock>,
     pub(super) filters: bool,
+    pub(super) heard: bool,
 }
 
 type Judgement = Result<Vec<String>, (String, String)>;
@@ -260,7 +261,14 @@ fn network(facts: &Facts<'_>, mechanism: &str) -> Judgement {
 
 fn syscalls(facts: &Facts<'_>) -> Judgement {
     if facts.filters {
-        Ok(vec!["seccomp".into()])
+        let told = match (&facts.host.notify, facts.heard) {
+            (_, true) => Some("refusals told by seccomp notification".to_owned()),
+            (Support::No { reason }, _) if facts.spec.ring != Ring::R0 => {
+                Some(format!("refusals untold, no seccomp notification: {reason}"))
+            }
+            _ => None,
+        };
+        Ok(["seccomp".to_owned()].into_iter().chain(told).collect())
     } else {
         let reason = facts.host.seccomp.reason().unwrap_or("the filter could not be built").to_owned();
         Err((format!("needs seccomp filters ({reason})"), "boot a kernel with CONFIG_SECCOMP_FILTER".to_owned()))
@@ -348,6 +356,7 @@ mod tests {
             controllers: Controllers { memory: yes(), cpu: yes(), tasks: yes(), kill: yes(), layout: "v2".to_owned() },
             capabilities: Capabilities::NONE,
             own_ids: yes(),
+            notify: yes(),
         };
         let paths = |list: &[&str]| list.iter().map(Into::into).collect();
         let spec = Spec {

@@ -60,6 +60,7 @@ fn a_host() -> impl Strategy<Value = Host> {
             controllers: Controllers::none("test"),
             capabilities: Capabilities::from_mask(if is_root { 0xffff } else { 0 }),
             own_ids: Support::Yes,
+            notify: Support::Yes,
         },
     )
 }
@@ -258,6 +259,7 @@ fn full_host(namespaces: Support) -> Host {
         controllers: Controllers::none("test"),
         capabilities: Capabilities::from_mask(0xffff),
         own_ids: Support::Yes,
+        notify: Support::Yes,
     }
 }
 

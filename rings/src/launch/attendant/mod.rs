@@ -1,0 +1,258 @@
+//! The attendant: the process beside an agent that answers for its filter.
+//!
+//! A filter can leave a call to a listener ([`crate::seccomp::Options`]); the attendant holds it. It is forked by the init and confined
+//! with the agent's own steps (uid, groups, capabilities, cgroup), but for two things. It has no Landlock domain, because from
+//! within one nobody may look into a process of another, and it must read the paths that calls point to. And where Yama lets
+//! only parents look into their children, it keeps CAP_SYS_PTRACE, which reaches no further than its PID and user namespace.
+//! It is not dumpable, so the agent, whose uid it has, can't look into it. The agent can stop or end it: then its refused and
+//! creating calls wait, or answer ENOSYS for ever. Nothing is allowed by that, and the supervisor sees the socket close.
+//!
+//! It is forked after the program was executed: so it costs the launch nothing, and the first call that needs it waits for a
+//! moment. The listener is made where the filter is loaded, in the agent's child (and in those of its checks), and sent from
+//! there over a socket that the exec closes; nobody else ever has it.
+
+mod answer;
+mod hearer;
+mod memory;
+mod pending;
+mod seen;
+mod teller;
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::rc::Rc;
+use std::time::Instant;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{Shutdown, shutdown};
+
+use self::answer::Answer;
+use self::hearer::Hearer;
+use self::pending::Pending;
+use self::teller::{OF_LEARNING, OF_REFUSALS, Teller};
+use super::child::{self, Prepared};
+use super::init::replace_with_nothing;
+use super::protocol::Failure;
+use crate::capability::Capabilities;
+use crate::plan::Plan;
+use crate::seccomp::{Notify, Options};
+use crate::sys::fdpass;
+use crate::sys::notify::Listener;
+use crate::sys::process::{self, Cloned};
+
+/// Listeners at once: the agent's, and those of its checks, which run one at a time but may leave something behind for a moment.
+const LISTENERS_MAX: usize = 16;
+/// How long an agent's end waits for the last notices.
+const LAST_NOTICES_MS: u16 = 100;
+/// The same after a run to learn from, whose notices are all that it is for.
+const LAST_LEARNT_MS: u16 = 5000;
+/// Attempts to fork it into a group whose task limit an agent has just reached.
+const FORKS_MAX: usize = 3;
+
+/// What `ps` shows of it.
+const NAME: &std::ffi::CStr = c"agt-attendant";
+
+/// What is made for an attendant before its agent: the socket that listeners come over, and the one that notices leave by.
+pub(super) struct Door {
+    /// Where the agent's child sends its listener to.
+    outside: OwnedFd,
+    inside: OwnedFd,
+    /// The supervisor's end of the notices.
+    notices: OwnedFd,
+    notify: OwnedFd,
+    pending: Pending,
+    options: Options,
+}
+
+/// A running attendant, from the init's side.
+pub(super) struct Attendant {
+    pidfd: OwnedFd,
+    outside: OwnedFd,
+    pending: Pending,
+    learns: bool,
+}
+
+impl Door {
+    /// `None` for a plan whose filter asks nobody.
+    pub(super) fn open(plan: &Plan) -> Result<Option<Door>, Failure> {
+        let failed = |e: io::Error| Failure::new("make the attendant's sockets", &e);
+        let Some(options) = plan.listens() else { return Ok(None) };
+        let (outside, inside) = fdpass::pair().map_err(failed)?;
+        let (notices, notify) = fdpass::pair().map_err(failed)?;
+        let pending = Pending::new().map_err(failed)?;
+        Ok(Some(Door { outside, inside, notices, notify, pending, options: *options }))
+    }
+
+    pub(super) fn outside(&self) -> RawFd {
+        self.outside.as_raw_fd()
+    }
+
+    pub(super) fn notices(&self) -> RawFd {
+        self.notices.as_raw_fd()
+    }
+
+    /// Starts the attendant of an agent that was started with this door.
+    pub(super) fn attend(
+        self,
+        plan: &Plan,
+        agent: &Prepared,
+        landlock: Option<&OwnedFd>,
+    ) -> Result<Attendant, Failure> {
+        let failed = |e: io::Error| Failure::new("fork the attendant", &e);
+        let mut left = FORKS_MAX;
+        let cloned = loop {
+            // SAFETY: an init is single-threaded: it was forked by a single-threaded launcher and starts no thread.
+            match unsafe { process::fork_into(0, agent.cgroup()) } {
+                // The agent may have filled its group already.
+                Err(e) if e.raw_os_error() == Some(libc::EAGAIN) && left > 0 => left -= 1,
+                cloned => break cloned.map_err(failed)?,
+            }
+        };
+        match cloned {
+            Cloned::Child => live(self, plan, agent, landlock),
+            Cloned::Parent { pidfd, .. } => {
+                let learns = plan.notify == Notify::Learn;
+                Ok(Attendant { pidfd, outside: self.outside, pending: self.pending, learns })
+            }
+        }
+    }
+}
+
+impl Attendant {
+    /// What the init keeps open for it.
+    pub(super) fn descriptors(&self) -> [RawFd; 2] {
+        [self.pidfd.as_raw_fd(), self.outside.as_raw_fd()]
+    }
+
+    /// The agent has ended: lets the attendant tell what it still has to tell, and waits for that, not for long.
+    pub(super) fn finish(&self) {
+        if !self.learns && !self.pending.get() {
+            return;
+        }
+        // Of the socket itself, whoever else has a descriptor for it: the attendant sees its end, tells the rest, and ends.
+        if shutdown(self.outside.as_raw_fd(), Shutdown::Write).is_err() {
+            return;
+        }
+        let wait = if self.learns { LAST_LEARNT_MS } else { LAST_NOTICES_MS };
+        let mut fds = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
+        // Interrupted or over: what was not told by now is not told.
+        let _ = poll(&mut fds, PollTimeout::from(wait));
+    }
+}
+
+/// The attendant's whole life.
+fn live(door: Door, plan: &Plan, agent: &Prepared, landlock: Option<&OwnedFd>) -> ! {
+    if let Ok(names) = confine(&door, plan, agent, landlock) {
+        serve(door, plan, names);
+    }
+    // SAFETY: ends the process without running the exit handlers of the launcher, whose copy it is.
+    unsafe { libc::_exit(0) }
+}
+
+/// Gives up what the agent does not have, and what it must not share.
+fn confine(
+    door: &Door,
+    plan: &Plan,
+    agent: &Prepared,
+    landlock: Option<&OwnedFd>,
+) -> io::Result<Option<Box<dyn Answer>>> {
+    // First: the agent runs already, and has this uid in a moment.
+    process::set_non_dumpable()?;
+    process::set_name(NAME)?;
+    let keep = if yama_wants_a_capability() {
+        Capabilities::from_mask(1 << process::CAP_SYS_PTRACE)
+    } else {
+        Capabilities::NONE
+    };
+    // SAFETY: this process has one thread, which alone has its memory.
+    let shed = unsafe { child::join_groups(agent).and_then(|()| child::shed_all_but(agent, keep)) };
+    shed.map_err(|_| io::Error::last_os_error())?;
+    // Again: a change of uid sets it anew.
+    process::set_non_dumpable()?;
+    for number in 0..3 {
+        replace_with_nothing(number)?;
+    }
+    let mut kept = vec![door.inside.as_raw_fd(), door.notify.as_raw_fd()];
+    kept.extend(landlock.map(AsRawFd::as_raw_fd));
+    process::close_all_but(&mut kept)?;
+    names(plan, landlock.map(AsFd::as_fd))
+}
+
+/// Who answers calls that can make a name; `None` for a plan that leaves them to the kernel.
+fn names(_plan: &Plan, _landlock: Option<BorrowedFd<'_>>) -> io::Result<Option<Box<dyn Answer>>> {
+    Ok(None)
+}
+
+/// Whether looking into a process that is no child of ours takes a capability here.
+fn yama_wants_a_capability() -> bool {
+    std::fs::read("/proc/sys/kernel/yama/ptrace_scope").is_ok_and(|scope| !scope.starts_with(b"0"))
+}
+
+/// Answers until nobody is left who could ask, or the agent's end is told.
+fn serve(door: Door, plan: &Plan, names: Option<Box<dyn Answer>>) {
+    let Door { inside, notify, pending, options, outside, notices } = door;
+    // Closed already, by number.
+    std::mem::forget((outside, notices));
+    let bounds = if plan.notify == Notify::Learn { OF_LEARNING } else { OF_REFUSALS };
+    let mut teller = Teller::new(notify, bounds, pending, Instant::now());
+    let mut hearer = Hearer::new(plan.ring, options, names);
+    let mut listeners: Vec<Rc<Listener>> = Vec::new();
+    loop {
+        let events = wait(&inside, &listeners, &teller);
+        for (listener, event) in listeners.iter().zip(&events.listeners) {
+            if event.contains(PollFlags::POLLIN)
+                && let Ok(Some(waiting)) = listener.receive()
+            {
+                hearer.hear(listener, &waiting, &mut teller);
+            }
+        }
+        // No task is left under that filter.
+        let mut gone = events.listeners.iter().map(|event| event.intersects(PollFlags::POLLHUP | PollFlags::POLLERR));
+        listeners.retain(|_| !gone.next().unwrap_or(false));
+        if events.room {
+            teller.drain();
+        }
+        teller.turn(Instant::now());
+        if events.door {
+            match take(&inside) {
+                Some(listener) if listeners.len() < LISTENERS_MAX => listeners.push(Rc::new(listener)),
+                Some(_) => {}
+                None => break,
+            }
+        }
+    }
+    teller.finish();
+}
+
+/// What a wait has ended with.
+struct Events {
+    door: bool,
+    room: bool,
+    listeners: Vec<PollFlags>,
+}
+
+fn wait(inside: &OwnedFd, listeners: &[Rc<Listener>], teller: &Teller) -> Events {
+    let room = if teller.is_stuck() { PollFlags::POLLOUT } else { PollFlags::empty() };
+    let mut fds = vec![PollFd::new(inside.as_fd(), PollFlags::POLLIN), PollFd::new(teller.socket(), room)];
+    // A socket without a reader is always ready with that news, which changes nothing here.
+    let from = if room.is_empty() { fds.pop().map_or(1, |_| 1) } else { 2 };
+    fds.extend(listeners.iter().map(|listener| PollFd::new(listener.as_fd(), PollFlags::POLLIN)));
+    let timeout = teller.due().map_or(PollTimeout::NONE, |due| {
+        let left = due.saturating_duration_since(Instant::now()) + std::time::Duration::from_millis(1);
+        PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
+    });
+    while poll(&mut fds, timeout) == Err(Errno::EINTR) {}
+    let happened = |fd: &PollFd<'_>| fd.revents().unwrap_or(PollFlags::empty());
+    Events {
+        door: !happened(&fds[0]).is_empty(),
+        room: from == 2 && !happened(&fds[1]).is_empty(),
+        listeners: fds[from..].iter().map(happened).collect(),
+    }
+}
+
+/// The next listener; `None` once there will be none.
+fn take(inside: &OwnedFd) -> Option<Listener> {
+    let (_, fds) = fdpass::receive(inside.as_fd()).ok()??;
+    fds.into_iter().next().map(Listener::new)
+}
