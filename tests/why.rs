@@ -118,3 +118,144 @@ fn a_file_for_its_owner_alone_is_denied_to_an_agent_with_a_uid_of_its_own() {
     let (outcome, answer) = asked(&rig, &file, &["--path", "/etc/shadow"]);
     assert_eq!((outcome.code, answer["layer"].as_str()), (1, Some("file mode")), "{answer}");
 }
+
+/// Makes system calls by number, as x86-64 and aarch64 have them.
+fn calling(lines: &str) -> String {
+    let head = "import ctypes, os, socket, time\n\
+        libc = ctypes.CDLL(None, use_errno=True)\n\
+        def call(x86, arm):\n    \
+            result = libc.syscall(x86 if os.uname().machine == 'x86_64' else arm, 0, 0, 0, 0, 0, 0)\n    \
+            return ctypes.get_errno() if result < 0 else 0\n";
+    format!("{head}{lines}")
+}
+
+const MOUNT: &str = "call(165, 40)";
+const INIT_MODULE: &str = "call(175, 105)";
+
+fn python(rig: &Rig, name: &str, lines: &str) -> std::path::PathBuf {
+    std::fs::write(rig.work.join(format!("{name}.py")), calling(lines)).unwrap();
+    rig.agent(name, &format!("ring: 2\n{}stdio: prefixed\ncommand: [python3, {name}.py]\n", effort()))
+}
+
+fn denials(rig: &Rig, who: &str) -> Vec<Value> {
+    let outcome = rig.output(["why", who, "--json"]);
+    assert_eq!(outcome.code, 0, "{}", outcome.stderr);
+    let value: Value = serde_json::from_str(&outcome.stdout).unwrap();
+    value["agents"].as_array().unwrap().iter().flat_map(|agent| agent["denials"].as_array().unwrap().clone()).collect()
+}
+
+#[test]
+fn what_an_agent_is_denied_is_told_once_counted_recorded_and_explained_after_its_end() {
+    let rig = Rig::new();
+    let lines =
+        format!("for _ in range(40): print({MOUNT})\ntry: socket.socket(40, 1)\nexcept OSError as e: print(e.errno)\n");
+    let file = python(&rig, "tries", &lines);
+    let outcome = rig.output(["run".as_ref(), file.as_os_str()]);
+    assert_eq!(outcome.code, 0, "{}", outcome.stderr);
+    assert_eq!(outcome.stdout.matches(" 1\n").count(), 41, "EPERM each time: {}", outcome.stdout);
+    let said: Vec<&str> = outcome.stderr.lines().filter(|line| line.starts_with("denied: ")).collect();
+    assert!(said.len() == 2 && said[0].starts_with("denied: mount   tries (pid "), "{}", outcome.stderr);
+    assert!(said[1].contains("socket(AF_VSOCK, SOCK_STREAM)"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("exited 0   41 denials (agt-supervise why tries)"), "{}", outcome.stderr);
+    // The supervisor has ended.
+    let found = denials(&rig, "tries");
+    let mount = found.iter().find(|denial| denial["words"] == "mount").unwrap_or_else(|| panic!("{found:?}"));
+    assert_eq!((mount["count"].as_u64(), mount["class"].as_str()), (Some(40), Some("mounts")), "{mount}");
+    assert_eq!((mount["allow"]["ring"].as_u64(), mount["retry"].as_bool()), (Some(0), Some(false)), "{mount}");
+    assert!(mount["comm"].as_str().unwrap().starts_with("python3"), "{mount}");
+    let id = mount["id"].as_str().unwrap();
+    assert!(outcome.stderr.contains(&format!("help: agt-supervise why {id}")), "{}", outcome.stderr);
+    let by_id = rig.output(["why", id]);
+    assert!(by_id.code == 0 && by_id.stdout.contains("40 times") && !by_id.stdout.contains("VSOCK"), "{by_id:?}");
+    // The first whole, the rest counted.
+    let audit = rig.output(["audit", "show", "--agent", "tries"]).stdout;
+    let of_mounts: Vec<&str> = audit.lines().filter(|line| line.contains("rule=\"seccomp.mounts\"")).collect();
+    assert!((1..=4).contains(&of_mounts.len()) && of_mounts[0].contains("tried=\"mount\""), "{audit}");
+    // The same in the next run, counted on.
+    assert_eq!(rig.output(["run".as_ref(), file.as_os_str()]).code, 0);
+    let again = denials(&rig, id);
+    assert_eq!((again.len(), again[0]["count"].as_u64()), (1, Some(80)), "{again:?}");
+    assert_eq!(again[0]["first_ms"], mount["first_ms"]);
+}
+
+#[test]
+fn a_quiet_run_says_nothing_of_denials_and_knows_them() {
+    let rig = Rig::new();
+    let file = python(&rig, "quiet", &format!("{MOUNT}\n"));
+    let outcome = rig.output(["run".as_ref(), "--quiet".as_ref(), file.as_os_str()]);
+    assert!(outcome.code == 0 && !outcome.stderr.contains("denied"), "{}", outcome.stderr);
+    assert_eq!(denials(&rig, "quiet").len(), 1);
+    let json = rig.output(["run".as_ref(), "--json".as_ref(), file.as_os_str()]);
+    assert!(json.stderr.lines().any(|line| line.starts_with("{\"level\":\"denied\"")), "{}", json.stderr);
+}
+
+#[test]
+fn a_flood_of_denials_is_a_few_lines_and_a_count_and_the_agent_is_not_held_up() {
+    let rig = Rig::new();
+    let lines = "for family in range(17, 3000):\n  try: socket.socket(family, 1)\n  except OSError: pass\n\
+        for number in range(200, 450):\n  \
+          if number not in (202, 219, 230, 231, 234, 247, 281, 435): libc.syscall(number, 0, 0, 0, 0, 0, 0)\nprint('done')\n";
+    let file = python(&rig, "flood", lines);
+    let outcome = rig.output(["run".as_ref(), file.as_os_str()]);
+    let said = outcome.stderr.lines().filter(|line| line.starts_with("denied: ")).count();
+    assert!((1..=5).contains(&said), "{}", outcome.stderr);
+    let listed = rig.output(["why", "flood", "--last", "1000", "--json"]);
+    let value: Value = serde_json::from_str(&listed.stdout).unwrap();
+    let agent = &value["agents"][0];
+    let kept = agent["denials"].as_array().unwrap();
+    let known: u64 = kept.iter().map(|denial| denial["count"].as_u64().unwrap()).sum();
+    assert!(kept.len() <= 64 && known + agent["lost"].as_u64().unwrap() >= 2983, "{agent}");
+}
+
+#[test]
+fn an_escape_attempt_trips_the_safety_slo_at_once() {
+    let rig = Rig::new();
+    let file = python(&rig, "escapes", &format!("{INIT_MODULE}\ntime.sleep(1000)\n"));
+    let outcome = rig.output(["run".as_ref(), file.as_os_str()]);
+    assert_eq!(outcome.code, 76, "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("safety") && outcome.stderr.contains("denied: init_module"), "{}", outcome.stderr);
+}
+
+/// The process that answers for an agent's filter: its sibling.
+fn attendant(agent: i32) -> Option<i32> {
+    let parent = |pid: i32| -> Option<i32> {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        stat.rsplit(") ").next()?.split_whitespace().nth(1)?.parse().ok()
+    };
+    let init = parent(agent)?;
+    let pids = std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let is_it = |pid: &i32| {
+        std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == "agt-attendant")
+            && parent(*pid) == Some(init)
+    };
+    pids.into_iter().find(is_it)
+}
+
+#[test]
+fn an_attendant_that_is_ended_is_said_and_what_it_would_answer_fails() {
+    let rig = Rig::new();
+    let lines =
+        format!("print({MOUNT}, flush=True)\nwhile not os.path.exists('go'): time.sleep(0.05)\nprint({MOUNT})\n");
+    let file = python(&rig, "deaf", &lines);
+    let supervisor = rig.start(&file);
+    // Its first refused call has it started for sure.
+    crate::support::until("the first denial is known", || {
+        let listed = rig.output(["why", "deaf"]);
+        listed.code == 0 && listed.stdout.contains("mount")
+    });
+    let pid = i32::try_from(rig.ps()["agents"][0]["pid"].as_i64().unwrap()).unwrap();
+    let attendant = attendant(pid).expect("an attendant beside the agent");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(attendant), nix::sys::signal::Signal::SIGKILL).unwrap();
+    crate::support::until("it is recorded", || {
+        rig.output(["audit", "show", "--agent", "deaf"]).stdout.contains("attendant.gone")
+    });
+    std::fs::write(rig.work.join("go"), "").unwrap();
+    let outcome = supervisor.wait();
+    assert_eq!(outcome.code, 0, "{}", outcome.stderr);
+    assert!(
+        outcome.stdout.contains(" 1\n") && outcome.stdout.contains(" 38\n"),
+        "EPERM, then ENOSYS: {}",
+        outcome.stdout
+    );
+    assert!(outcome.stderr.contains("answers for its system call filter was ended"), "{}", outcome.stderr);
+}

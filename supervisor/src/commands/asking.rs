@@ -166,6 +166,9 @@ impl Subject<'_> {
         if path == file {
             return Remedy { text: Some("no line opens an agent's own file to it".to_owned()), ..Remedy::default() };
         }
+        // The mask stands at the name itself or at the folder that it is in: that is what has to be opened.
+        let masked = self.compiled.protected().filter(|masked| path.starts_with(masked));
+        let path = masked.max_by_key(|masked| masked.components().count()).map_or(path.clone(), Path::to_path_buf);
         let operator_file = self.operator.map_or_else(|| self.around.operator_file.clone(), Path::to_path_buf);
         let agent = self.plan.name().to_owned();
         let grant = grant::Grant { agent, file, operator_file, right: grant::Right::Writable(path) };

@@ -75,10 +75,13 @@ impl Governed {
         }
     }
 
-    /// It was denied something grave: the supervisor's own evidence, for whoever tells of it can only cost the agent.
+    /// It was denied something grave: the supervisor's own evidence, for whoever tells of it can only cost the agent. Trust it
+    /// costs for an attempt to escape alone: one refused mount would take most agents out of their ring at the next start.
     pub fn observe_denial(&mut self, class: ClassId, severity: Severity, now: Timestamp) -> Weight {
-        self.news = News::Some;
-        let _ = self.trust.violation(severity, now);
+        if severity == Severity::Critical {
+            self.news = News::Some;
+            let _ = self.trust.violation(severity, now);
+        }
         self.record(&Sample::safety(Outcome::Bad, class, severity), now)
     }
 
