@@ -15,6 +15,7 @@ pub mod dirs;
 pub mod driver;
 pub mod exit;
 pub mod govern;
+pub mod learning;
 pub mod machine;
 pub mod reloading;
 pub mod sagas;

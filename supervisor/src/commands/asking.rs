@@ -126,7 +126,7 @@ fn compiled(plan: &AgentPlan) -> Result<Plan, Failure> {
 }
 
 /// Who may read and write what is there; `None` where nothing is, or nobody can tell.
-fn mode(path: &Path) -> Option<Mode> {
+pub(super) fn mode(path: &Path) -> Option<Mode> {
     let found = path.metadata().ok()?;
     Some(Mode { bits: found.mode(), uid: found.uid(), gid: found.gid() })
 }

@@ -9,6 +9,8 @@ pub mod doctor;
 pub mod failure;
 mod handover;
 pub mod host;
+pub mod learn;
+mod learn_world;
 pub mod limits;
 pub mod man;
 mod namesakes;

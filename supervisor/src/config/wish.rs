@@ -26,7 +26,7 @@ impl Wish {
         }
     }
 
-    pub(super) fn add_to(&self, spec: &mut AgentSpec) {
+    pub(crate) fn add_to(&self, spec: &mut AgentSpec) {
         let text = |path: &Path| literal(path);
         match self {
             Wish::File(path, Access::Read) => spec.files.read.push(text(path)),

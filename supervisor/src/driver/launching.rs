@@ -99,6 +99,10 @@ pub(crate) fn perform(
         }
         Err(e) => return Err(not(in_full(&e), exit::UNAVAILABLE)),
     };
+    if spec.scratch.is_some() {
+        let nobody = || not("nobody can listen to its system calls on this host".to_owned(), exit::UNAVAILABLE);
+        plan = plan.learning().ok_or_else(nobody)?;
+    }
     if let Some(shown) = control.and_then(|folder| plan.show_control(folder)) {
         plan.env.push((governing::SOCKET_VARIABLE.into(), shown.join(socket::NAME).into()));
     }

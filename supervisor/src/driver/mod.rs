@@ -418,7 +418,7 @@ impl Supervisor {
                         eprintln!("error: {}: the forward to {} can't be served: {e}", whose.agent, forward.target);
                     }
                 }
-                let ear = noticing::listen(whose, launched.running.take_notices(), &self.events, &mut agent.served);
+                let ear = noticing::listen(whose, agent, launched.running.take_notices(), &self.events);
                 let running = Arc::new(launched.running);
                 self.reach.enter(&whose.agent, &running, launched.group.as_ref());
                 agent.running = Some(Arc::clone(&running));

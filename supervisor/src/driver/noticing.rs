@@ -15,9 +15,9 @@ use agt_rings::notice::{Notice, Notices};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
 
 use super::Supervisor;
+use super::agent::Agent;
 use super::audience::Line;
 use super::event::{Event, Whose};
 use super::records::wall_ms;
@@ -35,12 +35,19 @@ const ATTENDANT_GONE: Action = Action::new("attendant.gone");
 /// The kind of state in which the memory lies in the store.
 pub const DENIALS: &str = "denials";
 
-/// Notices taken at once.
-const BATCH: usize = 64;
-/// The pause after them: no agent has more than some hundred notices a second heard.
-const PAUSE: Duration = Duration::from_millis(200);
+/// Notices taken at once, and the pause after them.
+#[derive(Debug, Clone, Copy)]
+struct Pace {
+    batch: usize,
+    pause: Duration,
+}
+
+/// No agent has more than some hundred denials a second heard.
+const OF_DENIALS: Pace = Pace { batch: 64, pause: Duration::from_millis(200) };
+/// A run to learn from opens thousands of files in its first second, and somebody wants to know them all.
+const OF_LEARNING: Pace = Pace { batch: 512, pause: Duration::from_millis(5) };
 /// Notices that are still heard when the tree is gone: more than its socket holds.
-const LAST_MAX: usize = 4096;
+const LAST_MAX: usize = 16 * 1024;
 /// How long an agent may outlive the process that answers for its filter without that being news: they end together.
 const DEAF_AFTER: Duration = Duration::from_secs(1);
 /// The shortest time between two writes of a memory to the store.
@@ -97,6 +104,7 @@ pub(super) struct Ear {
     whose: Whose,
     /// Whoever reads also sends, under one lock: what was heard first is handled first.
     notices: Mutex<Notices>,
+    pace: Pace,
     events: mpsc::UnboundedSender<Event>,
 }
 
@@ -109,10 +117,10 @@ enum Left {
 }
 
 impl Ear {
-    fn hear(&self, most: usize) -> Left {
+    fn hear(&self) -> Left {
         let notices = self.notices.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut heard, mut left) = (Vec::new(), Left::Perhaps);
-        for _ in 0..most {
+        for _ in 0..self.pace.batch {
             match notices.next() {
                 Ok(Some(notice)) => heard.push(notice),
                 Ok(None) => left = Left::Nothing,
@@ -134,8 +142,8 @@ impl Ear {
     /// Hears what is left when the tree is gone.
     pub(super) fn drain(&self) {
         let mut rest = LAST_MAX;
-        while rest > 0 && self.hear(BATCH) == Left::Perhaps {
-            rest = rest.saturating_sub(BATCH);
+        while rest > 0 && self.hear() == Left::Perhaps {
+            rest = rest.saturating_sub(self.pace.batch);
         }
     }
 }
@@ -143,17 +151,18 @@ impl Ear {
 /// Listens to the notices of a life that has begun; `None` where there are none.
 pub(super) fn listen(
     whose: &Whose,
+    agent: &mut Agent,
     notices: Option<Notices>,
     events: &mpsc::UnboundedSender<Event>,
-    tasks: &mut JoinSet<()>,
 ) -> Option<Arc<Ear>> {
     let notices = notices?;
     // Registered as a stream: readiness is all that is asked of it.
     let socket = notices.as_fd().try_clone_to_owned().map(Socket::from);
     let ready = socket.and_then(|socket| socket.set_nonblocking(true).and_then(|()| UnixStream::from_std(socket)));
-    let ear = Arc::new(Ear { whose: whose.clone(), notices: Mutex::new(notices), events: events.clone() });
+    let pace = if agent.definition.learning.is_some() { OF_LEARNING } else { OF_DENIALS };
+    let ear = Arc::new(Ear { whose: whose.clone(), notices: Mutex::new(notices), pace, events: events.clone() });
     match ready {
-        Ok(ready) => drop(tasks.spawn(hear_all(ready, Arc::clone(&ear)))),
+        Ok(ready) => drop(agent.served.spawn(hear_all(ready, Arc::clone(&ear)))),
         Err(e) => eprintln!("warning: {}: what it is denied is told at its end: {e}", whose.agent),
     }
     Some(ear)
@@ -166,13 +175,13 @@ async fn hear_all(ready: UnixStream, ear: Arc<Ear>) {
         }
         let mut left = Left::Nothing;
         let _ = ready.try_io(Interest::READABLE, || {
-            left = ear.hear(BATCH);
+            left = ear.hear();
             // Only an empty socket is to be waited for.
             if left == Left::Nothing { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
         });
         match left {
             Left::Nothing => {}
-            Left::Perhaps => tokio::time::sleep(PAUSE).await,
+            Left::Perhaps => tokio::time::sleep(ear.pace.pause).await,
             Left::Closed => break,
         }
     }
@@ -219,6 +228,7 @@ impl Supervisor {
     fn denied(&mut self, name: &str, ring: Ring, notice: &Notice) -> Weight {
         let now = wall_ms();
         let Some(agent) = self.agents.get_mut(name) else { return Weight::Light };
+        agent.definition.learning.iter().for_each(|learning| learning.take(notice));
         let Some(Taken { denial, news, weighs }) = agent.denied.memory.take(notice, ring, now) else {
             return Weight::Light;
         };
@@ -338,9 +348,9 @@ mod tests {
         .unwrap();
         let (events, mut inbox) = mpsc::unbounded_channel();
         let whose = Whose { agent: "a".to_owned(), life: 1 };
-        let ear = Ear { whose, notices: Mutex::new(Notices::new(here)), events };
+        let ear = Ear { whose, notices: Mutex::new(Notices::new(here)), pace: OF_DENIALS, events };
         let notice = Notice { pid: 1, comm: "x".to_owned(), what: What::Lost { count: 2 }, count: 1 };
-        let sent = BATCH + 3;
+        let sent = OF_DENIALS.batch + 3;
         for _ in 0..sent {
             nix::unistd::write(&there, &notice.to_packet().unwrap()).unwrap();
         }
@@ -350,7 +360,7 @@ mod tests {
         drop(ear);
         let mut heard = 0;
         while let Ok(Event::Noticed(_, Heard::Notices(notices))) = inbox.try_recv() {
-            assert!(notices.len() <= BATCH);
+            assert!(notices.len() <= OF_DENIALS.batch);
             heard += notices.len();
         }
         assert_eq!(heard, sent + 1);
