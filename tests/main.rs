@@ -15,6 +15,7 @@ mod handover;
 mod health;
 mod kill;
 mod launcher;
+mod learn;
 mod lifecycle;
 mod limits;
 mod messages;

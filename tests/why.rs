@@ -193,7 +193,7 @@ fn a_quiet_run_says_nothing_of_denials_and_knows_them() {
 fn a_flood_of_denials_is_a_few_lines_and_a_count_and_the_agent_is_not_held_up() {
     let rig = Rig::new();
     let lines = "for family in range(17, 3000):\n  try: socket.socket(family, 1)\n  except OSError: pass\n\
-for number in range(237, 246): libc.syscall(number, 0, 0, 0, 0, 0, 0)\\nprint('done')\n";
+for number in range(237, 246): libc.syscall(number, 0, 0, 0, 0, 0, 0)\nprint('done')\n";
     let file = python(&rig, "flood", lines);
     let outcome = rig.output(["run".as_ref(), file.as_os_str()]);
     let said = outcome.stderr.lines().filter(|line| line.starts_with("denied: ")).count();

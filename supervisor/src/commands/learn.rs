@@ -91,6 +91,8 @@ struct Subject {
     plan: AgentPlan,
     /// The same, compiled as it will be launched.
     compiled: Plan,
+    /// What this host can't enforce of the ring: the proposed file has to say that it goes without.
+    missing: Vec<String>,
     /// The proposed file without its lines, and where it will stand.
     spec: AgentSpec,
     file: PathBuf,
@@ -125,7 +127,8 @@ pub fn learn(global: &Global, args: LearnArgs) -> Outcome {
         .map_err(|e| Failure::new(exit::CANT_CREATE, format!("{} can't be made: {e}", scratch.display())))?;
     let learning = Arc::new(Learning::new(scratch.clone()));
     let ended = watched(&dirs, lock, &args, &subject, &learning);
-    let observed = learning.observed().clone();
+    let mut observed = learning.observed().clone();
+    observed.programs.retain(|program| program.exists());
     let result = ended.and_then(|code| {
         settle_scratch(&args, &scratch)?;
         conclude(&args, &subject, &observed, code)
@@ -143,8 +146,15 @@ fn subject(args: &LearnArgs, around: Surroundings, scratch: &Path) -> Result<Sub
     let operator = args.operator.as_deref();
     let mut plan = config::agent_from_command(args.command.clone(), &around, operator, &overrides)
         .map_err(|e| config_failure(&e))?;
-    plan.enforcement = Enforcement::BestEffort;
-    let compiled = compiled(&plan, Some(scratch))?.map_err(|refused| unavailable(&refused.to_string()))?;
+    // What the ring lacks here is no reason not to learn; the proposal says it.
+    let (missing, compiled) = match compiled(&plan, Some(scratch))? {
+        Ok(compiled) => (Vec::new(), compiled),
+        Err(refused) => {
+            plan.enforcement = Enforcement::BestEffort;
+            let compiled = compiled(&plan, Some(scratch))?.map_err(|refused| unavailable(&refused.to_string()))?;
+            (in_words(&refused.gaps), compiled)
+        }
+    };
     let covers = matches!(&compiled.root, Root::Built { .. });
     if !covers || compiled.clone().learning().is_none() {
         let text = "nobody can watch a program on this host: it takes namespaces and seccomp notifications";
@@ -156,7 +166,7 @@ fn subject(args: &LearnArgs, around: Surroundings, scratch: &Path) -> Result<Sub
     let mut spec = AgentSpec::new(name, command);
     spec.ring = ring;
     let file = place(args.output.as_deref(), &plan.workdir, &around)?;
-    let mut subject = Subject { around, plan, compiled, spec, file, pass: Vec::new() };
+    let mut subject = Subject { around, plan, compiled, missing, spec, file, pass: Vec::new() };
     // The same program without the user's own PATH: then the file needs no word on it.
     let same = subject.here(operator).resolve(&[]).is_ok_and(|plan| plan.program == subject.plan.program);
     if !same && subject.around.env.contains_key("PATH") {
@@ -301,13 +311,12 @@ fn discard(scratch: &Path) -> std::io::Result<()> {
 fn conclude(args: &LearnArgs, subject: &Subject, observed: &Observed, code: u8) -> Outcome {
     let here = subject.here(args.operator.as_deref());
     let proposal = propose(observed, &here);
-    let missing = missing(subject)?;
     let frame = Frame {
         name: subject.spec.name.to_string(),
         command: args.command.clone(),
         ring: subject.plan.ceiling,
         pass: subject.pass.clone(),
-        missing,
+        missing: subject.missing.clone(),
     };
     let text = yaml(&frame, observed, &proposal);
     match &args.output {
@@ -350,14 +359,4 @@ fn operators_lines(here: &Here<'_>, proposal: &Proposal) {
     if let Some(block) = grant::yaml_block(problems.iter().filter_map(|problem| problem.grant.as_ref())) {
         eprintln!("{block}");
     }
-}
-
-/// What this host can't enforce of the ring, so that the proposed file has to say that it goes without.
-fn missing(subject: &Subject) -> Result<Vec<String>, Failure> {
-    let mut required = subject.plan.clone();
-    required.enforcement = Enforcement::Required;
-    Ok(match compiled(&required, None)? {
-        Ok(_) => Vec::new(),
-        Err(refused) => in_words(&refused.gaps),
-    })
 }

@@ -1,6 +1,6 @@
 //! What a run to learn from was seen doing: each path, program and address once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
 use agt_rings::notice::{Notice, What};
@@ -22,8 +22,8 @@ pub struct Observed {
     pub addresses: BTreeMap<String, u64>,
     /// Refused calls in words, and how often.
     pub refused: BTreeMap<String, u64>,
-    /// Programs that were started.
-    pub programs: u64,
+    /// Programs that were started, or looked for: a shell tries each folder of PATH.
+    pub programs: BTreeSet<PathBuf>,
     /// Opens for reading.
     pub reads: u64,
     /// Opens for writing.
@@ -83,7 +83,9 @@ impl Observed {
                 self.path(path, wanted);
             }
             What::Executed { path } => {
-                self.programs = self.programs.saturating_add(count);
+                if let Some(program) = folded(path).filter(|_| self.programs.len() < OTHERS_MAX) {
+                    self.programs.insert(program);
+                }
                 self.path(path, Wanted::Read);
             }
             What::Connected { address } => Self::count(&mut self.addresses, &mut self.lost, address, count),

@@ -41,7 +41,7 @@ pub fn numbers(observed: &Observed) -> String {
         "{}, {}, {}, {}, {}",
         counted(observed.reads, "read", "reads"),
         counted(observed.writes, "write", "writes"),
-        counted(observed.programs, "program", "programs"),
+        counted(observed.programs.len() as u64, "program", "programs"),
         counted(observed.addresses.len() as u64, "address", "addresses"),
         counted(observed.refused.values().sum(), "refused call", "refused calls"),
     )
