@@ -341,8 +341,9 @@ impl Plan {
         self.heard(|options| options.notify = seccomp::Notify::Learn)
     }
 
-    /// The same agent with nobody who listens: refused calls answer by themselves.
-    pub(crate) fn unheard(self) -> Plan {
+    /// The same agent with nobody who listens: refused calls answer by themselves, and names are for the mounts alone to keep.
+    #[must_use]
+    pub fn unheard(self) -> Plan {
         let unheard = |options: &mut seccomp::Options| {
             (options.notify, options.names) = (seccomp::Notify::Off, seccomp::Names::Free);
         };

@@ -35,7 +35,7 @@ use super::child::{self, Prepared};
 use super::init::replace_with_nothing;
 use super::protocol::Failure;
 use crate::capability::Capabilities;
-use crate::plan::Plan;
+use crate::plan::{LeftOut, Plan};
 use crate::seccomp::{Notify, Options};
 use crate::sys::fdpass;
 use crate::sys::notify::Listener;
@@ -169,7 +169,7 @@ fn confine(
     let shed = unsafe { child::join_groups(agent).and_then(|()| child::shed_all_but(agent, keep)) };
     shed.map_err(|_| io::Error::last_os_error())?;
     // Again: a change of uid sets it anew.
-    process::set_non_dumpable()?;
+    if plan.leaves_out(LeftOut::NonDumpable) { process::set_dumpable() } else { process::set_non_dumpable() }?;
     for number in 0..3 {
         replace_with_nothing(number)?;
     }
