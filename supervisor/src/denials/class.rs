@@ -145,7 +145,8 @@ pub fn severity(call: &str) -> Severity {
 /// Whether programs make such a call at their start just to see whether it is there: known and counted, but no news.
 #[must_use]
 pub fn is_probing(call: &str) -> bool {
-    Class::of_call(call) == Class::IoUring || groups::of(call).is_some_and(|group| group.name == "rare-memory")
+    Class::of_call(call) == Class::IoUring
+        || groups::of(call).is_some_and(|group| matches!(group.name, "rare-memory" | "memory-policy"))
 }
 
 #[cfg(test)]
@@ -180,8 +181,16 @@ mod tests {
 
     #[test]
     fn every_call_that_a_ring_refuses_as_a_whole_has_a_class() {
-        let known =
-            ["gone", "rare-memory", "scheduling", "page-gifts", "self-restriction", "system-facts", "behind-pointers"];
+        let known = [
+            "gone",
+            "rare-memory",
+            "memory-policy",
+            "scheduling",
+            "page-gifts",
+            "self-restriction",
+            "system-facts",
+            "behind-pointers",
+        ];
         for group in groups::GROUPS.iter().filter(|group| group.refused != groups::Refused::Never) {
             for call in group.names() {
                 let class = Class::of_call(call);
