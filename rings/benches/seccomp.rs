@@ -247,6 +247,7 @@ mod refused {
             open_files: None,
             terminal: Terminal::None,
             nested: Default::default(),
+            scratch: None,
             check: None,
         })
     }

@@ -97,6 +97,10 @@ pub struct Spec {
     /// Trees of `files` in which the agent counts as their owner, beside the writable ones and the workdir: what only the
     /// owner may read, it may read there. In every other tree it is a stranger.
     pub as_owner: Vec<PathBuf>,
+    /// Where the workdir's changes go instead of into it: a folder of the caller's, on a file system with extended attributes.
+    /// The agent sees the workdir with its own changes in it; what is on the disk stays as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scratch: Option<PathBuf>,
     /// Existing names inside writable trees that stay read-only.
     pub protect: Vec<PathBuf>,
     /// What is known to be missing before the host is asked: never-writable names that are links, say. Gaps, as any other.

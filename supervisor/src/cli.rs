@@ -65,6 +65,12 @@ which are checked on other hosts than they run on.\n\nExamples:\n  agt-supervise
     /// Show one agent: what is enforced, what it uses, what it died of
     #[command(after_help = "Example:\n  agt-supervise status researcher")]
     Status(OneAgent),
+    /// Show what agents were denied and what would allow it; or ask what a plan says of a path, a call or a destination
+    #[command(after_help = commands::why::HELP)]
+    Why(commands::why::WhyArgs),
+    /// Run a command once inside a ring, watch what it does, and propose the smallest agent.yaml for it
+    #[command(after_help = commands::learn::HELP)]
+    Learn(Box<commands::learn::LearnArgs>),
     /// Print an agent's log
     #[command(after_help = "Examples:\n  agt-supervise logs researcher\n  agt-supervise logs researcher --lines 20")]
     Logs(LogsArgs),
@@ -198,7 +204,7 @@ pub struct RunArgs {
     pub command: Vec<String>,
 }
 
-fn agent_name(text: &str) -> Result<AgentName, String> {
+pub(crate) fn agent_name(text: &str) -> Result<AgentName, String> {
     AgentName::try_from(text.to_owned()).map_err(|bad| format!("{}; {}", bad.message, bad.instead))
 }
 
@@ -357,6 +363,8 @@ pub fn main() -> ExitCode {
         Verb::Top(args) => commands::top::top(&global, &args),
         Verb::Limits(verb) => commands::limits::limits(&global, verb),
         Verb::Status(args) => commands::show::status(&global, &args.agent),
+        Verb::Why(args) => commands::why::why(&global, &args),
+        Verb::Learn(args) => commands::learn::learn(&global, *args),
         Verb::Logs(args) => commands::show::logs(&global, &args),
         Verb::Stop(args) => commands::act::act(&global, &args, ActWord::Stop),
         Verb::Kill(args) => commands::act::act(&global, &args, ActWord::Kill),

@@ -108,7 +108,7 @@ fn formed(text: String) -> String {
         return text;
     }
     let text = text.trim_matches('\n');
-    let (level, text) = ["error", "refused", "warning", "note", "help"]
+    let (level, text) = ["error", "refused", "denied", "warning", "note", "help"]
         .into_iter()
         .find_map(|level| Some((level, text.strip_prefix(level)?.strip_prefix(": ")?)))
         .unwrap_or(("info", text));

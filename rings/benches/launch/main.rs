@@ -284,6 +284,7 @@ fn spec(ring: Ring, workdir: &Path) -> Spec {
         workdir: workdir.to_owned(),
         files: vec![FileRule { path: workdir.to_owned(), access: Access::Write }],
         as_owner: Vec::new(),
+        scratch: None,
         protect: Vec::new(),
         gaps: Vec::new(),
         sockets: Vec::new(),

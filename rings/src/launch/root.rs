@@ -9,6 +9,7 @@ mod copies;
 mod dress;
 mod host;
 mod layers;
+mod overlay;
 
 use std::fs;
 use std::io;
@@ -44,7 +45,7 @@ pub(super) fn id_maps(plan: &Plan) -> Vec<(u32, u32)> {
     let mut owners: Vec<(u32, u32)> = mounts
         .iter()
         .filter_map(|mount| match mount {
-            Mount::Bind { id_map, .. } => *id_map,
+            Mount::Bind { id_map, .. } | Mount::Overlay { id_map, .. } => *id_map,
             _ => None,
         })
         .collect();
@@ -198,7 +199,7 @@ fn own_proc(root: BorrowedFd<'_>, fresh: &[&Mount]) -> Result<Option<Copy>, Fail
     mount_proc(Path::new("/proc"), view)?;
     let copied = mount::open_in_root(root, Path::new("/proc")).and_then(|at| mount::clone_tree(at.as_fd()));
     let mount = copied.map_err(|e| Failure::new("copy the fresh /proc", &e))?;
-    Ok(Some(Copy { mount, is_dir: true }))
+    Ok(Some(Copy { mount, is_dir: true, scratch: None }))
 }
 
 /// Attaches a copy at its place.

@@ -122,6 +122,7 @@ mod tests {
             gaps: Vec::new(),
             sockets: covered.iter().map(PathBuf::from).collect(),
             hide: Vec::new(),
+            scratch: None,
             listen: Vec::new(),
             limits: builtin::definition(ring).limits,
             user: User::Own,

@@ -37,6 +37,7 @@ fn plan(user: User, uid: u32, gid: u32, id_map: Support) -> Plan {
         workdir: "/srv/w".into(),
         files: vec![FileRule { path: "/srv/w".into(), access: Access::Write }],
         as_owner: Vec::new(),
+        scratch: None,
         protect: Vec::new(),
         gaps: Vec::new(),
         sockets: Vec::new(),

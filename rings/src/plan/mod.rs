@@ -27,7 +27,7 @@ use crate::spec::{Enforcement, Listen, Spec, Terminal, User};
 
 pub use self::control::CONTROL;
 pub use self::left_out::LeftOut;
-pub use self::mounts::{Execute, ProcView};
+pub use self::mounts::{Execute, Marks, ProcView};
 use self::protections::capabilities;
 
 /// How the agent's file system view comes to be.
@@ -66,6 +66,17 @@ pub enum Mount {
         access: crate::spec::Access,
         /// On-disk owner and group that appear as the agent's.
         id_map: Option<(u32, u32)>,
+    },
+    /// A host directory at the same path inside, whose changes go elsewhere (overlayfs).
+    Overlay {
+        /// The directory, links resolved; never written.
+        target: PathBuf,
+        /// Where the changes go: gets `upper` and `work` below it.
+        scratch: PathBuf,
+        /// On-disk owner and group of the directory that appear as the agent's.
+        id_map: Option<(u32, u32)>,
+        /// Which extended attributes the kernel may use for it.
+        marks: Marks,
     },
     /// A device node of the host.
     Device {

@@ -10,6 +10,16 @@ use crate::host::Tree;
 use crate::seccomp::Nested;
 use crate::spec::{Access, FileRule, Spec};
 
+/// Where overlayfs keeps its marks (what is gone, what is opaque).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Marks {
+    /// In `trusted.*`: root of the host alone.
+    Trusted,
+    /// In `user.*`: all that a user namespace can write.
+    User,
+}
+
 /// Whether files of a private directory can be executed, and mapped as code (what the dynamic linker does for `ld.so PROGRAM`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -126,8 +136,14 @@ pub(super) fn built(
             _ => None,
         };
         let access = if spec.ring == crate::ring::Ring::R3 { Access::Read } else { rule.access };
-        let bind = Mount::Bind { source: rule.path.clone(), target: rule.path.clone(), access, id_map };
-        add(&rule.path, bind);
+        let shown = match &spec.scratch {
+            Some(scratch) if rule.path == spec.workdir && access == Access::Write => {
+                let marks = if account_is_mapped(ids) { Marks::User } else { Marks::Trusted };
+                Mount::Overlay { target: rule.path.clone(), scratch: scratch.clone(), id_map, marks }
+            }
+            _ => Mount::Bind { source: rule.path.clone(), target: rule.path.clone(), access, id_map },
+        };
+        add(&rule.path, shown);
     }
     // The same path twice: the last one wins (a declared path over a system one, write over read).
     mounts.sort_by(|a, b| a.0.cmp(&b.0).then_with(|| rank(&a.1).cmp(&rank(&b.1))));
@@ -148,6 +164,11 @@ pub(super) fn built(
         listed.push(Mount::Hide { target: PathBuf::from("/proc/cmdline") });
     }
     listed
+}
+
+/// Whether the root is made in a user namespace: there a supervisor has no other ids to give.
+fn account_is_mapped(ids: Option<Ids>) -> bool {
+    ids.is_none()
 }
 
 /// An id-mapped mount makes the agent the owner of what it shows: it opens what is readable to the owner alone. So only trees
@@ -180,7 +201,7 @@ fn pinned(spec: &Spec) -> Vec<PathBuf> {
 /// Which of two mounts on the same path wins: the later rank.
 fn rank(mount: &Mount) -> u8 {
     match mount {
-        Mount::Bind { access: Access::Write, .. } => 2,
+        Mount::Bind { access: Access::Write, .. } | Mount::Overlay { .. } => 2,
         Mount::Bind { .. } => 1,
         _ => 0,
     }

@@ -407,6 +407,7 @@ mod tests {
             workdir: "/var/tmp/w".into(),
             files: vec![FileRule { path: "/var/tmp/w".into(), access: Access::Write }],
             as_owner: Vec::new(),
+            scratch: None,
             protect: paths(protect),
             gaps: Vec::new(),
             sockets: Vec::new(),

@@ -92,6 +92,7 @@ fn a_spec() -> impl Strategy<Value = Spec> {
         workdir: "/work".into(),
         files,
         as_owner: Vec::new(),
+        scratch: None,
         protect,
         gaps: Vec::new(),
         sockets,

@@ -86,6 +86,7 @@ impl Session {
                 rule(tree.path("work"), Access::Write),
             ],
             as_owner: Vec::new(),
+            scratch: None,
             protect: PROTECTED.map(|part| tree.path(part)).to_vec(),
             gaps: Vec::new(),
             sockets: SOCKETS.map(|part| tree.path(part)).to_vec(),

@@ -130,6 +130,7 @@ fn sample(ring: Ring, directory: &Path) -> Spec {
         workdir: directory.to_owned(),
         files: vec![FileRule { path: directory.to_owned(), access: Access::Write }],
         as_owner: Vec::new(),
+        scratch: None,
         protect: Vec::new(),
         gaps: Vec::new(),
         sockets: Vec::new(),

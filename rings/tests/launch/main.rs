@@ -63,11 +63,15 @@ fn run_tests(tests: &[Test]) {
     }
 }
 
-const AS_ROOT: [Test; 11] = [
+const AS_ROOT: [Test; 12] = [
     ("every_way_to_launch_gives_the_same_confinement", every_way_to_launch_gives_the_same_confinement),
     ("no_namespace_and_no_private_file_serves_twice", no_namespace_and_no_private_file_serves_twice),
     ("a_prepared_init_is_used_when_nothing_has_changed", a_prepared_init_is_used_when_nothing_has_changed),
     ("a_protected_name_that_was_replaced_is_protected_again", a_protected_name_that_was_replaced_is_protected_again),
+    (
+        "a_scratch_takes_the_changes_of_a_workdir_and_the_workdir_stays",
+        a_scratch_takes_the_changes_of_a_workdir_and_the_workdir_stays,
+    ),
     ("a_protected_name_that_came_to_be_is_protected", a_protected_name_that_came_to_be_is_protected),
     ("a_tree_that_was_replaced_is_shown_as_it_is_now", a_tree_that_was_replaced_is_shown_as_it_is_now),
     (
@@ -98,6 +102,7 @@ fn spec(ring: Ring, workdir: &Path, program: &str, argv: &[&str]) -> Spec {
         workdir: workdir.to_owned(),
         files: vec![FileRule { path: workdir.to_owned(), access: Access::Write }],
         as_owner: Vec::new(),
+        scratch: None,
         protect: Vec::new(),
         gaps: Vec::new(),
         sockets: Vec::new(),
@@ -250,6 +255,32 @@ fn a_prepared_init_is_used_when_nothing_has_changed() {
 }
 
 const TRY_TO_WRITE: &str = "if (echo x >> conf) 2>/dev/null; then echo written; else echo refused; fi";
+
+fn a_scratch_takes_the_changes_of_a_workdir_and_the_workdir_stays() {
+    let (work, changes) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let script = "echo changed > a; rm b; mkdir -p new/deep; echo x > new/deep/c; mv d e; \
+        (echo x >> conf) 2>/dev/null || echo refused; cat a e/inside; ls; ls /.private /proc/1/root 2>/dev/null";
+    fs::create_dir(work.path().join("d")).unwrap();
+    for name in ["a", "b", "conf", "d/inside"] {
+        fs::write(work.path().join(name), format!("{name} of the host\n")).unwrap();
+    }
+    let spec = Spec {
+        scratch: Some(changes.path().to_owned()),
+        protect: vec![work.path().join("conf")],
+        ..shell(work.path(), script)
+    };
+    let launcher = launcher(Ahead::Nothing);
+    let plan = compile(&launcher, &spec);
+    let seen = "refused\nchanged\nd/inside of the host\na\nconf\ne\nnew\n";
+    assert_eq!(run(&launcher, &plan), seen);
+    let mut left: Vec<_> = fs::read_dir(work.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["a", "b", "conf", "d"]);
+    assert_eq!(fs::read_to_string(work.path().join("a")).unwrap(), "a of the host\n");
+    assert_eq!(fs::read_to_string(changes.path().join("upper/new/deep/c")).unwrap(), "x\n");
+    // Another launch goes on from there.
+    assert!(run(&launcher, &plan).ends_with(seen));
+}
 
 fn a_protected_name_that_was_replaced_is_protected_again() {
     let work = tempfile::tempdir().unwrap();

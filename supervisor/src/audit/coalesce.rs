@@ -77,6 +77,13 @@ impl Coalescer {
     /// Takes one denial of `rule` to `agent`; `denial` is the whole record of it. Returns what is to be appended now.
     #[must_use]
     pub fn deny(&mut self, agent: &str, rule: &str, denial: Record, now_ms: i64) -> Vec<Record> {
+        self.deny_times(agent, rule, denial, 1, now_ms)
+    }
+
+    /// The same for several at once, at least one: equal ones that somebody has taken together already.
+    #[must_use]
+    pub fn deny_times(&mut self, agent: &str, rule: &str, denial: Record, times: u64, now_ms: i64) -> Vec<Record> {
+        let times = times.max(1);
         let mut out = self.advance(now_ms);
         let limits = self.limits;
         let name = match self.agents.len() < limits.agents || self.agents.contains_key(agent) {
@@ -90,7 +97,7 @@ impl Coalescer {
             rules: BTreeMap::new(),
         });
         if let Some(left_out) = &mut state.left_out {
-            *left_out += 1;
+            *left_out = left_out.saturating_add(times);
             return out;
         }
         let rule = match state.rules.len() < limits.rules || state.rules.contains_key(rule) {
@@ -100,13 +107,14 @@ impl Coalescer {
         match state.rules.entry(rule.to_owned()) {
             Entry::Vacant(entry) => {
                 entry.insert(Rule { last_ms: self.now, counting: None });
-                state.spend(name, denial, &limits, self.now, 1, &mut out);
+                let denial = if times > 1 { denial.detail("count", times) } else { denial };
+                state.spend(name, denial, &limits, self.now, times, &mut out);
             }
             Entry::Occupied(mut entry) => {
                 let known = entry.get_mut();
                 known.last_ms = self.now;
                 let (_, count) = known.counting.get_or_insert((self.now, 0));
-                *count += 1;
+                *count = count.saturating_add(times);
             }
         }
         out
@@ -258,6 +266,15 @@ mod tests {
         told.extend(back);
         told.extend(coalescer.finish(10_000));
         assert_eq!(told.iter().map(count).sum::<u64>(), 9_000);
+    }
+
+    #[test]
+    fn several_at_once_count_as_several() {
+        let mut coalescer = Coalescer::new(Limits::default());
+        let first = coalescer.deny_times("a", "files", denial(0), 40, 0);
+        assert_eq!(first.iter().map(count).sum::<u64>(), 40);
+        assert_eq!(coalescer.deny_times("a", "files", denial(1), 2, 1), []);
+        assert_eq!(coalescer.advance(1001).iter().map(count).sum::<u64>(), 2);
     }
 
     proptest! {

@@ -1,6 +1,7 @@
 //! The verbs, one file a subject.
 
 pub mod act;
+mod asking;
 pub mod audit;
 pub mod chaos;
 pub mod check;
@@ -8,6 +9,8 @@ pub mod doctor;
 pub mod failure;
 mod handover;
 pub mod host;
+pub mod learn;
+mod learn_world;
 pub mod limits;
 pub mod man;
 mod namesakes;
@@ -21,6 +24,7 @@ mod supervise;
 pub mod top;
 pub mod trust;
 mod used;
+pub mod why;
 
 use std::path::PathBuf;
 

@@ -177,7 +177,7 @@ pub(super) enum StdioKind {
     Log,
 }
 
-fn stdio_kind(plan: &AgentPlan, typed: Option<StdioChoice>, several: bool) -> Result<StdioKind, Failure> {
+pub(super) fn stdio_kind(plan: &AgentPlan, typed: Option<StdioChoice>, several: bool) -> Result<StdioKind, Failure> {
     // A terminal can only be joined to a terminal; without one the bytes go through untouched.
     let both = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     let terminal = if both && !several { StdioKind::Pty } else { StdioKind::Tamed };
@@ -202,7 +202,7 @@ fn stdio_kind(plan: &AgentPlan, typed: Option<StdioChoice>, several: bool) -> Re
 }
 
 /// What the caller's terminal is called, for an agent that gets a terminal joined to it.
-fn term() -> Option<String> {
+pub(super) fn term() -> Option<String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-+._".contains(c);
     std::env::var("TERM").ok().filter(|term| (1..=64).contains(&term.len()) && term.chars().all(plain))
 }

@@ -20,6 +20,7 @@ mod surroundings;
 pub mod tree;
 pub mod units;
 mod validate;
+mod wish;
 pub mod yaml;
 mod zones;
 
@@ -40,6 +41,9 @@ pub use schema::{SchemaKind, schema, schema_of};
 pub use spec::{AgentName, AgentSpec, Command, OperatorSpec};
 pub use surroundings::{Account, OwnFolders, RingDefaults, RingTable, Surroundings};
 
+pub use wish::{Wish, quoted};
+pub use zones::settled;
+
 use resolve::Origin;
 use tree::KeyPath;
 
@@ -55,9 +59,24 @@ pub fn load_agent(
     operator: Option<&Path>,
     overrides: &Overrides,
 ) -> Result<AgentPlan, ConfigError> {
+    load_agent_with(path, around, operator, overrides, &[])
+}
+
+/// [`load_agent`] of the file as it would be with these lines more: what `why` asks, so that its answer is the resolver's own.
+///
+/// # Errors
+/// As [`load_agent`]; what the wishes lack is among the problems, with the operator's line that would allow it.
+pub fn load_agent_with(
+    path: &Path,
+    around: &Surroundings,
+    operator: Option<&Path>,
+    overrides: &Overrides,
+    wishes: &[Wish],
+) -> Result<AgentPlan, ConfigError> {
     let mut partial =
         load_partial::<AgentSpec>(&around.cwd.join(path), Kind::Agent).map_err(|error| error.shown_as(path))?;
     partial.loaded.document.shown = path.to_path_buf();
+    wishes.iter().for_each(|wish| wish.add_to(&mut partial.loaded.value));
     let operator = match find_operator(operator, around) {
         Err(_) if partial.has_problems() => return Err(partial.error_with(Vec::new())),
         other => other?,
@@ -151,12 +170,18 @@ pub fn agent_from_spec(
 /// another one than an agent.yaml's of that name and than a `main.py`'s in another folder; the same program has the same name
 /// each time, and so keeps its trust.
 fn derived_name(named: &Path) -> AgentName {
-    let stem = named.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
-    let mut stem = AgentName::from_words(&stem).to_string();
+    let mut stem = plain_name(named).to_string();
     stem.truncate(MAX_STEM);
     let digest = Sha256::digest(named.as_os_str().as_encoded_bytes());
     let digits: String = digest.iter().take(3).map(|byte| format!("{byte:02x}")).collect();
     AgentName::from_words(&format!("{stem}-{digits}"))
+}
+
+/// The name of a script or program, for a file that somebody will write.
+#[must_use]
+pub fn plain_name(named: &Path) -> AgentName {
+    let stem = named.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
+    AgentName::from_words(&stem)
 }
 
 /// Longest part of a derived name before its digits.
@@ -191,6 +216,13 @@ pub fn commanders(named: Option<&Path>, around: &Surroundings) -> Result<Command
 /// A wrong operator's file.
 pub fn total(named: Option<&Path>, around: &Surroundings) -> Result<agt_rings::spec::Limits, ConfigError> {
     Ok(find_operator(named, around)?.map(|operator| operator.spec.total.limits()).unwrap_or_default())
+}
+
+/// Whether somebody may ask for this folder whole: no home, nothing that holds one, none of ours, no folder of everybody.
+#[must_use]
+pub fn may_be_asked_for_whole(folder: &Path, around: &Surroundings) -> bool {
+    const TOP: usize = 2;
+    folder.components().count() > TOP && zones::Zones::new(around, &around.operator_file).can_be_installation(folder)
 }
 
 /// The operator's file that counts: the one that was named, else the default one if it is there.

@@ -289,6 +289,7 @@ impl AgentPlan {
             workdir: self.workdir.clone(),
             files: self.files_at(ring),
             as_owner: self.as_owner.clone(),
+            scratch: None,
             protect: self.protect.clone(),
             gaps: self.gaps.clone(),
             sockets: self.sockets.clone(),

@@ -114,7 +114,8 @@ pub(super) struct Zones {
 }
 
 /// The resolved path as far as it exists, the rest taken literally (`..` folded).
-pub(super) fn settled(path: &Path) -> PathBuf {
+#[must_use]
+pub fn settled(path: &Path) -> PathBuf {
     let mut missing = Vec::new();
     let mut existing = path;
     loop {

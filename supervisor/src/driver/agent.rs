@@ -18,6 +18,7 @@ use super::definition::Definition;
 use super::event::{Event, Gone, Refusal, Whose};
 use super::health::Watched;
 use super::limiting::ByHand;
+use super::noticing::Denied;
 use super::status::{AgentStatus, Frozen, KillSeen};
 use super::streams::Wiring;
 use crate::machine::lifecycle::{Conclusion, Death, GaveUp, Lifecycle, State, Timer};
@@ -72,6 +73,8 @@ pub(super) struct Agent {
     pub(super) limiting: bool,
     /// How often its limits were met.
     pub(super) meter: Meter,
+    /// What it was denied.
+    pub(super) denied: Denied,
 }
 
 /// Whether a stop is the first half of a restart.
@@ -119,6 +122,7 @@ impl Agent {
             by_hand: None,
             limiting: false,
             meter: Meter::default(),
+            denied: Denied::default(),
         }
     }
 

@@ -1,5 +1,6 @@
 //! One agent as the driver runs it: a resolved plan and what is particular to this run of it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use agt_rings::Ring;
@@ -13,6 +14,7 @@ use crate::config::AgentPlan;
 use crate::config::plan::UnreadableSecret;
 use crate::config::spec::RestartPolicy;
 use crate::govern::governor::Vouching;
+use crate::learning::Learning;
 use crate::machine::lifecycle::Rules;
 use crate::machine::restart::{Policy, Restart};
 use crate::reloading::Origin;
@@ -38,6 +40,8 @@ pub struct Definition {
     pub tenure: Tenure,
     /// Who hears what is said of it, if that is not this process's own terminal.
     pub audience: Option<Audience>,
+    /// Whether it is watched for a proposal.
+    pub learning: Option<Arc<Learning>>,
     /// Its `TERM`, if it has a terminal and its file names none.
     pub term: Option<String>,
 }
@@ -57,6 +61,7 @@ impl Definition {
             origin: None,
             tenure: Tenure::begin(),
             audience: None,
+            learning: None,
             term: None,
         }
     }
@@ -119,6 +124,7 @@ impl Definition {
         let mut spec = self.plan.launch_spec(ring)?;
         spec.own_id = self.own_id;
         spec.terminal = self.terminal;
+        spec.scratch = self.learning.as_ref().map(|learning| learning.scratch.clone());
         if self.terminal == Terminal::Controlling && !spec.env.iter().any(|(name, _)| name == "TERM") {
             spec.env.push(("TERM".into(), self.term.as_deref().unwrap_or("xterm-256color").into()));
         }

@@ -39,6 +39,8 @@ pub enum Event {
     Said(Whose, Report, oneshot::Sender<Reply>),
     /// The kernel says that a limit may have been met.
     LimitMet(Whose),
+    /// What an agent was denied, or that nobody will tell that any more.
+    Noticed(Whose, super::noticing::Heard),
     /// Limits that an operator set have reached the kernel, or not.
     Limited(Box<super::limiting::Limited>),
     /// Time to look at budgets.

@@ -205,6 +205,7 @@ impl Supervisor {
             self.evaluate(&name).await;
         }
         self.look_at_limits();
+        self.keep_denials();
         self.ticks = self.ticks.wrapping_add(1);
         if self.ticks.is_multiple_of(STORE_EVERY) {
             self.governor.note_all();

@@ -43,6 +43,7 @@ impl Supervisor {
         agent.kill = None;
         agent.strikes = 0;
         agent.gone = None;
+        agent.denied.begin();
         streams::give_way(std::mem::take(&mut agent.pumps), &agent.wiring).await;
         let wired = match streams::wire(name, &agent.wiring, agent.log.clone(), agent.definition.log_limits()) {
             Ok(wired) => wired,
@@ -98,6 +99,10 @@ pub(crate) fn perform(
         }
         Err(e) => return Err(not(in_full(&e), exit::UNAVAILABLE)),
     };
+    if spec.scratch.is_some() {
+        let nobody = || not("nobody can listen to its system calls on this host".to_owned(), exit::UNAVAILABLE);
+        plan = plan.learning().ok_or_else(nobody)?;
+    }
     if let Some(shown) = control.and_then(|folder| plan.show_control(folder)) {
         plan.env.push((governing::SOCKET_VARIABLE.into(), shown.join(socket::NAME).into()));
     }

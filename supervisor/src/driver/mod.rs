@@ -25,6 +25,7 @@ pub mod limiting;
 pub mod loaded;
 pub mod logfile;
 mod marked;
+pub mod noticing;
 pub mod observing;
 pub(crate) mod outlet;
 mod reach;
@@ -226,6 +227,7 @@ impl Supervisor {
             Event::Request(request) => self.request(request).await,
             Event::Said(whose, report, answer) => self.said(&whose, report, answer).await,
             Event::LimitMet(whose) => self.limit_met(&whose),
+            Event::Noticed(whose, heard) => self.noticed(&whose, heard).await,
             Event::Limited(limited) => self.limited(*limited),
             Event::Released => {}
             Event::Tick => self.look_around().await,
@@ -330,6 +332,7 @@ impl Supervisor {
         let mut agent = Agent::new(definition, wiring, log, done);
         // Lives are counted on: what is late from an earlier one must not be taken for this one's.
         agent.launches = self.agents.get(&name).map_or(0, |known| known.launches);
+        agent.denied = self.recall(&name).await;
         self.agents.insert(name.clone(), agent);
         self.step(&name, lifecycle::Event::Launch).await;
     }
@@ -415,6 +418,7 @@ impl Supervisor {
                         eprintln!("error: {}: the forward to {} can't be served: {e}", whose.agent, forward.target);
                     }
                 }
+                let ear = noticing::listen(whose, agent, launched.running.take_notices(), &self.events);
                 let running = Arc::new(launched.running);
                 self.reach.enter(&whose.agent, &running, launched.group.as_ref());
                 agent.running = Some(Arc::clone(&running));
@@ -423,7 +427,7 @@ impl Supervisor {
                 agent.plan = Some(launched.plan);
                 agent.started = Some(Instant::now());
                 self.telemetry.launched(&whose.agent, agent.ring);
-                watch(whose.clone(), running, launched.group, self.events.clone());
+                watch(whose.clone(), running, launched.group, ear, self.events.clone());
                 self.listen_for_limits(whose);
                 self.step_life(whose, lifecycle::Event::Started).await;
             }
@@ -505,7 +509,13 @@ fn kill_tree(
 }
 
 /// Waits for the end of one life and verifies that nothing is left of it.
-fn watch(whose: Whose, running: Arc<Running>, group: Option<Arc<Group>>, events: mpsc::UnboundedSender<Event>) {
+fn watch(
+    whose: Whose,
+    running: Arc<Running>,
+    group: Option<Arc<Group>>,
+    ear: Option<Arc<noticing::Ear>>,
+    events: mpsc::UnboundedSender<Event>,
+) {
     tokio::spawn(async move {
         let exit = match launching::exit_of(&running).await {
             Ok(exit) => exit,
@@ -517,6 +527,8 @@ fn watch(whose: Whose, running: Arc<Running>, group: Option<Arc<Group>>, events:
         let name = whose.agent.clone();
         let gone = beside("agt-clear", move || launching::clear_away(&name, exit, &running, group.as_deref())).await;
         let gone = gone.unwrap_or(Gone { exit, out_of_memory: OutOfMemory::NotSeen, usage: None });
+        // What it was denied comes before its end.
+        ear.iter().for_each(|ear| ear.drain());
         let _ = events.send(Event::Exited(whose, Box::new(gone)));
     });
 }

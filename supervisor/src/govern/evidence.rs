@@ -75,6 +75,16 @@ impl Governed {
         }
     }
 
+    /// It was denied something grave: the supervisor's own evidence, for whoever tells of it can only cost the agent. Trust it
+    /// costs for an attempt to escape alone: one refused mount would take most agents out of their ring at the next start.
+    pub fn observe_denial(&mut self, class: ClassId, severity: Severity, now: Timestamp) -> Weight {
+        if severity == Severity::Critical {
+            self.news = News::Some;
+            let _ = self.trust.violation(severity, now);
+        }
+        self.record(&Sample::safety(Outcome::Bad, class, severity), now)
+    }
+
     /// It died. Failures cost availability; limits that it ran into and kills cost trust.
     pub fn died(&mut self, death: &Death, counts: ExitCounts, now: Timestamp, jitter: Jitter) -> Option<Timestamp> {
         self.life.tasks.clear();

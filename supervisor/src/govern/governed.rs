@@ -387,7 +387,7 @@ mod tests {
     use std::path::PathBuf;
 
     use agt_sre::remedy::Action;
-    use agt_sre::sli::Outcome;
+    use agt_sre::sli::{Outcome, Severity};
     use proptest::prelude::*;
 
     use super::super::evidence::ExitCounts;
@@ -489,6 +489,24 @@ mod tests {
         assert_eq!(counts(&governed, "up", at(1)), (0, 1), "it was down all the same");
         let _ = governed.died(&Death::MemoryLimit, ExitCounts::AsAnswer, at(2), Jitter::NONE);
         assert_eq!(governed.trust().violations(), 1, "the next death is its own");
+    }
+
+    #[test]
+    fn an_attempt_to_escape_trips_at_once_and_three_grave_ones_in_an_hour_do() {
+        let class = agt_sre::sli::ClassId::new(1).unwrap();
+        let trips = |events: &[(Severity, u64)]| {
+            let mut governed = governed();
+            for (severity, seconds) in events {
+                let _ = governed.observe_denial(class, *severity, at(*seconds));
+            }
+            let last = at(events.last().unwrap().1);
+            let kills = governed.settle(last).iter().any(|verdict| verdict.action == Action::Kill);
+            (kills, governed.trust().score(last) < Score::VOUCHED)
+        };
+        assert_eq!(trips(&[(Severity::Critical, 1)]), (true, true));
+        assert_eq!(trips(&[(Severity::High, 1), (Severity::High, 2)]), (false, false));
+        assert_eq!(trips(&[(Severity::High, 1), (Severity::High, 2), (Severity::High, 3)]).0, true);
+        assert_eq!(trips(&[(Severity::High, 1), (Severity::High, 2), (Severity::High, 4_000)]).0, false);
     }
 
     #[test]

@@ -10,8 +10,9 @@ use metrics::Counter;
 use metrics_exporter_prometheus::PrometheusRecorder;
 
 use super::counter;
-use super::names::{AGENT_CHECKS, AGENT_DEATHS, AGENT_RESTARTS};
+use super::names::{AGENT_CHECKS, AGENT_DEATHS, AGENT_RESTARTS, DENIALS};
 use super::state::CAUSES;
+use crate::denials::Class;
 use crate::machine::health::Passed;
 use crate::machine::limit_events::Limit;
 
@@ -118,6 +119,7 @@ pub(super) struct Life {
     deaths: Vec<(&'static str, Counter)>,
     pub(super) restarts: Counter,
     checks: [Counter; 2],
+    denials: [Counter; Class::ALL.len()],
     past: Used,
     present: Used,
     number: u64,
@@ -132,7 +134,9 @@ impl Life {
         let restarts = counter(recorder, &AGENT_RESTARTS, &[("agent", agent)]);
         let checks =
             ["good", "bad"].map(|outcome| counter(recorder, &AGENT_CHECKS, &[("agent", agent), ("outcome", outcome)]));
-        Life { alive: Alive::No, deaths, restarts, checks, past: Used::default(), present: Used::default(), number: 0 }
+        let denials = Class::ALL.map(|class| counter(recorder, &DENIALS, &[("agent", agent), ("class", class.word())]));
+        let (past, present) = (Used::default(), Used::default());
+        Life { alive: Alive::No, deaths, restarts, checks, denials, past, present, number: 0 }
     }
 
     pub(super) fn begin(&mut self, now: Instant) {
@@ -149,6 +153,10 @@ impl Life {
 
     pub(super) fn checked(&mut self, passed: Passed) {
         self.checks[usize::from(passed == Passed::No)].increment(1);
+    }
+
+    pub(super) fn denied(&mut self, class: Class, times: u64) {
+        self.denials[class as usize].increment(times);
     }
 
     pub(super) fn end(&mut self, cause: &'static str) {

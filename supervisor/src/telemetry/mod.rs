@@ -33,9 +33,10 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, 
 use self::life::{Life, Used};
 use self::names::{Kind, Metric};
 use self::sample::Sample;
+use crate::denials::Class;
 use crate::machine::health::Passed;
 
-/// Most agents that have series of their own; each has about eighty.
+/// Most agents that have series of their own; each has about a hundred.
 pub const AGENTS_MAX: usize = 500;
 /// Most parts of the program that add to a scrape.
 const SOURCES_MAX: usize = 16;
@@ -142,6 +143,11 @@ impl Telemetry {
     /// A health check has ended.
     pub fn checked(&self, agent: &str, passed: Passed) {
         self.of(agent, |life| life.checked(passed));
+    }
+
+    /// It was denied something.
+    pub fn denied(&self, agent: &str, class: Class, times: u64) {
+        self.of(agent, |life| life.denied(class, times));
     }
 
     /// Its restart rule starts it again.

@@ -63,6 +63,7 @@ const OUTCOME: Label = Label { name: "outcome", values: &["good", "bad"] };
 const STATUS: Label = Label { name: "status", values: &SLO_STATUSES };
 const BREAKER: Label = Label { name: "state", values: &BREAKER_STATES };
 const WINDOW: Label = Label { name: "window", values: &["5m", "30m", "1h", "2h", "6h", "1d", "3d"] };
+const CLASS: Label = Label { name: "class", values: &crate::denials::class::WORDS };
 const LIMIT: Label = Label { name: "limit", values: &LIMITS };
 const RESOURCE: Label = Label { name: "resource", values: &["cpu", "memory", "io"] };
 const STALL: Label = Label { name: "kind", values: &["some", "full"] };
@@ -127,6 +128,7 @@ metrics! {
     TOTAL_PRESSURE = Counter "agt_total_pressure_seconds_total" [RESOURCE, STALL]
         "Time in which some, or all (full), of the agents' tasks waited for the resource.";
     AGENT_TASK_REFUSALS = Counter "agt_agent_task_refusals_total" [AGENT] "Forks and clones that the task limit refused.";
+    DENIALS = Counter "agt_denials_total" [AGENT, CLASS] "What the agent was denied, by kind: refused system calls and protected names that somebody told us of.";
     LAUNCH_SECONDS = Histogram "agt_launch_seconds" [RING]
         "From the decision to launch to the program's execution, the durable audit record included.";
     KILL_SECONDS = Histogram "agt_kill_seconds" [] "From the trigger of a kill until nothing was left of the tree.";

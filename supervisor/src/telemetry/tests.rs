@@ -41,6 +41,19 @@ fn a_death_counts_once_for_each_life() {
 }
 
 #[test]
+fn denials_are_counted_by_kind_from_zero_on() {
+    let telemetry = Telemetry::new();
+    telemetry.launching("a");
+    telemetry.denied("a", Class::Mounts, 40);
+    telemetry.denied("a", Class::Mounts, 2);
+    let text = telemetry.render();
+    for class in Class::ALL {
+        let series = format!("agt_denials_total{{agent=\"a\",class=\"{}\"}}", class.word());
+        assert_eq!(value(&text, &series), Some(if class == Class::Mounts { 42.0 } else { 0.0 }), "{text}");
+    }
+}
+
+#[test]
 fn used_time_never_goes_back_over_lives_and_late_readings() {
     let telemetry = Telemetry::new();
     let total = |life, usec: Option<u64>| {

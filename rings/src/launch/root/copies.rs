@@ -19,6 +19,8 @@ use crate::sys::mount::{self, ATTR_NODEV, ATTR_NOEXEC, ATTR_NOSUID, ATTR_RDONLY,
 pub(super) struct Copy {
     pub(super) mount: OwnedFd,
     pub(super) is_dir: bool,
+    /// Of an overlay: the folder for its changes.
+    pub(super) scratch: Option<OwnedFd>,
 }
 
 /// A name of the host, and what it led to.
@@ -39,6 +41,11 @@ pub(super) fn take(
                     let write = if *access == Access::Write { 0 } else { ATTR_RDONLY };
                     let attributes = ATTR_NOSUID | ATTR_NODEV | write;
                     (source, target, copy(host, source, attributes, id_map.map(|owner| (owner, maps))))
+                }
+                Mount::Overlay { target, scratch, id_map, .. } => {
+                    let attributes = ATTR_NOSUID | ATTR_NODEV | ATTR_RDONLY;
+                    let copied = copy(host, target, attributes, id_map.map(|owner| (owner, maps)));
+                    (target, target, copied.and_then(|copied| with_scratch(host, copied, scratch)))
                 }
                 Mount::Device { path } => (path, path, copy(host, path, ATTR_NOSUID | ATTR_NOEXEC, None)),
                 _ => return Ok(None),
@@ -65,7 +72,13 @@ fn copy(
     }
     mount::set_attributes_of_copy(copy.as_fd(), attributes)?;
     let found = mount::find(at.as_fd(), Path::new(""))?;
-    Ok((Copy { mount: copy, is_dir: found.is_dir }, found.object))
+    Ok((Copy { mount: copy, is_dir: found.is_dir, scratch: None }, found.object))
+}
+
+/// Adds the folder for the changes: as it is, since its owner is made the agent's.
+fn with_scratch(host: BorrowedFd<'_>, (lower, object): (Copy, Object), scratch: &Path) -> io::Result<(Copy, Object)> {
+    let (changes, _) = copy(host, scratch, ATTR_NOSUID | ATTR_NODEV, None)?;
+    Ok((Copy { scratch: Some(changes.mount), ..lower }, object))
 }
 
 /// The agent's terminal belongs to the host's /dev/pts, so none of its own paths names it and ttyname(3) fails. Shown as
@@ -83,7 +96,7 @@ pub(super) fn console(host: BorrowedFd<'_>, terminal: BorrowedFd<'_>) -> io::Res
     }
     let copy = mount::clone_tree(at.as_fd())?;
     mount::set_attributes_of_copy(copy.as_fd(), ATTR_NOSUID | ATTR_NOEXEC)?;
-    Ok(Some(Copy { mount: copy, is_dir: false }))
+    Ok(Some(Copy { mount: copy, is_dir: false, scratch: None }))
 }
 
 /// Whether every name still leads to what it led to. Each copy keeps its object, so a number can't have been given to another.

@@ -105,7 +105,10 @@ fn add(
         (Mount::Bind { target, .. } | Mount::Device { path: target }, Some(copy)) => {
             show(root, target, copy).map_err(|e| named(target, e))
         }
-        (Mount::Bind { .. } | Mount::Device { .. }, None) => Ok(()),
+        (Mount::Overlay { target, marks, .. }, Some(copy)) => {
+            super::overlay::show(root, number, target, copy, (*marks, ids)).map_err(|e| named(target, e))
+        }
+        (Mount::Bind { .. } | Mount::Overlay { .. } | Mount::Device { .. }, None) => Ok(()),
         (Mount::Private { target, mode, execute }, _) => {
             private(root, number, target, (*mode, *execute), ids).map_err(|e| named(target, e))
         }

@@ -35,7 +35,8 @@ fn can_be_kept(mount: &Mount) -> bool {
     match mount {
         Mount::Bind { access, id_map, .. } => *access == Access::Read && id_map.is_none(),
         Mount::Device { .. } | Mount::Link { .. } | Mount::File { .. } => true,
-        Mount::Private { .. }
+        Mount::Overlay { .. }
+        | Mount::Private { .. }
         | Mount::Proc { .. }
         | Mount::Terminals
         | Mount::Pin { .. }
@@ -48,6 +49,7 @@ fn can_be_kept(mount: &Mount) -> bool {
 pub(super) fn place_of(mount: &Mount) -> &Path {
     match mount {
         Mount::Bind { target, .. }
+        | Mount::Overlay { target, .. }
         | Mount::Private { target, .. }
         | Mount::Link { target, .. }
         | Mount::File { target, .. }
@@ -72,7 +74,14 @@ impl Layers<'_> {
     /// The fresh entries whose mount points the kept layer has to have, because nothing fresh lies above them; by number.
     pub(super) fn on_the_kept(&self) -> impl Iterator<Item = (usize, PathBuf)> + '_ {
         let placed = |mount: &Mount| {
-            matches!(mount, Mount::Bind { .. } | Mount::Private { .. } | Mount::Proc { .. } | Mount::Terminals)
+            matches!(
+                mount,
+                Mount::Bind { .. }
+                    | Mount::Overlay { .. }
+                    | Mount::Private { .. }
+                    | Mount::Proc { .. }
+                    | Mount::Terminals
+            )
         };
         self.fresh.iter().enumerate().filter(move |(_, mount)| placed(mount)).filter_map(move |(number, mount)| {
             let target = place_of(mount);

@@ -1,0 +1,160 @@
+//! What would allow a denied call, by asking the same policy in the other rings.
+//!
+//! A refused call is no line of a file: a ring is all of its calls. So the answer names the next ring that allows exactly this call with
+//! exactly these arguments, what that ring takes, or says that there is none. A name is a line of the operator's file.
+
+use agt_rings::Ring;
+use agt_rings::seccomp::policy::Decision;
+use agt_rings::seccomp::{Arch, Call, builtin, checks, groups};
+use serde::Serialize;
+
+use super::memory::{Denial, Tried};
+use super::view::filter_options;
+
+/// What would allow something.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Advice {
+    /// The ring that would allow it; `None`: no ring does, or no ring is the answer.
+    pub ring: Option<Ring>,
+    /// The line of agent.yaml.
+    pub agent_yaml: Option<String>,
+    /// The line or command of an operator.
+    pub operator: Option<String>,
+    /// All of that in a sentence.
+    pub text: String,
+}
+
+impl Advice {
+    fn never(text: impl Into<String>) -> Advice {
+        Advice { ring: None, agent_yaml: None, operator: None, text: text.into() }
+    }
+}
+
+/// The most restricted ring above `ring` that lets this call with these arguments through.
+#[must_use]
+pub fn ring_that_allows(call: &str, arch: &str, args: [u64; 6], ring: Ring) -> Option<Ring> {
+    let arch = Arch::ALL.into_iter().find(|known| known.to_string() == arch).or_else(Arch::native)?;
+    let number = arch.number(call)?;
+    let mut above: Vec<Ring> = Ring::ALL.into_iter().filter(|other| other.is_more_privileged_than(ring)).collect();
+    above.sort_by_key(|other| std::cmp::Reverse(other.number()));
+    above.into_iter().find(|other| {
+        filter_options(*other, i32::MAX).is_some_and(|mut options| {
+            options.arch = arch;
+            builtin::policy(*other, &options).decide(&Call::new(arch, number, args)) == Decision::Allow
+        })
+    })
+}
+
+/// Why the ring refused it, from the tables that its filter was made from.
+#[must_use]
+pub fn reason(denial: &Denial) -> String {
+    match &denial.tried {
+        Tried::Name { pattern, .. } => {
+            format!(
+                "`{pattern}` is never an agent's to make: it could change the agent's own rules, or run as its user later"
+            )
+        }
+        Tried::Call { call, .. } => {
+            let Some(group) = groups::of(call) else {
+                return "the ring's list does not have it: newer than this program, or no call at all".to_owned();
+            };
+            if group.refused.in_ring(denial.ring).is_some() {
+                return group.why.to_owned();
+            }
+            let refused: Vec<String> = checks::of(call, denial.ring)
+                .map(|rule| format!("refused is {}: {}", rule.refuses, rule.why))
+                .collect();
+            if refused.is_empty() { group.why.to_owned() } else { refused.join("; ") }
+        }
+    }
+}
+
+/// What would allow a denial to `agent`.
+#[must_use]
+pub fn advice(agent: &str, denial: &Denial) -> Advice {
+    let (call, arch, args) = match &denial.tried {
+        Tried::Name { pattern, .. } => {
+            // `**/.vscode` is the name `.vscode` at any depth, as the operator's list has it.
+            let name = pattern.trim_start_matches("**/");
+            let line = format!("writable: [{name}]");
+            return Advice {
+                ring: None,
+                agent_yaml: None,
+                text: format!("`{line}` for `agents.{agent}` in the operator's file"),
+                operator: Some(line),
+            };
+        }
+        Tried::Call { call, arch, args, .. } => (call, arch, *args),
+    };
+    let kind = groups::of(call).map_or("newer than this program", |group| group.name);
+    match ring_that_allows(call, arch, args, denial.ring) {
+        None => Advice::never(format!("no line can: no ring allows it ({kind})")),
+        Some(Ring::R0) => Advice {
+            ring: Some(Ring::R0),
+            agent_yaml: Some("ring: 0".to_owned()),
+            operator: Some(format!("agt-supervise attest {agent} --reason \"...\" --ttl 1h")),
+            text: format!(
+                "no line can in {}: only R0 allows it ({kind}), which is the host itself: `ring: 0` in its file, `agt-supervise trust set {agent} 950` and `agt-supervise attest {agent}`",
+                denial.ring
+            ),
+        },
+        Some(ring) => {
+            let needed = if ring == Ring::R1 { 800 } else { 600 };
+            Advice {
+                ring: Some(ring),
+                agent_yaml: Some(format!("ring: {}", ring.number())),
+                operator: Some(format!("agt-supervise trust set {agent} {needed} --reason \"...\"")),
+                text: format!(
+                    "no line can in {}: {ring} allows it, with all else that it allows: `ring: {}` in its file, and trust of {needed} (`agt-supervise trust set {agent} {needed}`)",
+                    denial.ring,
+                    ring.number()
+                ),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::class::Class;
+    use super::*;
+
+    fn arch() -> String {
+        Arch::native().map_or_else(String::new, |arch| arch.to_string())
+    }
+
+    fn denial(call: &str, args: [u64; 6], ring: Ring) -> Denial {
+        let tried = Tried::Call { call: call.to_owned(), arch: arch(), args, argument: None, errno: 1 };
+        Denial {
+            id: "4f2c".to_owned(),
+            tried,
+            class: Class::of_call(call),
+            ring,
+            pid: 7,
+            comm: "sh".to_owned(),
+            count: 1,
+            first_ms: 1,
+            last_ms: 1,
+        }
+    }
+
+    #[test]
+    fn the_next_ring_that_allows_exactly_this_call_is_named() {
+        let of = |call: &str, args: [u64; 6], ring| advice("a", &denial(call, args, ring)).ring;
+        assert_eq!(of("mount", [0; 6], Ring::R2), Some(Ring::R0));
+        assert_eq!(of("shmget", [0; 6], Ring::R2), Some(Ring::R1));
+        assert_eq!(of("execve", [0; 6], Ring::R3), Some(Ring::R2));
+        assert_eq!(of("bpf", [0; 6], Ring::R2), None);
+        // A process is R2's, a user namespace is not.
+        assert_eq!(of("clone", [17, 0, 0, 0, 0, 0], Ring::R3), Some(Ring::R2));
+        assert_eq!(of("clone", [0x1000_0011, 0, 0, 0, 0, 0], Ring::R3), Some(Ring::R0));
+        assert!(advice("a", &denial("bpf", [0; 6], Ring::R2)).text.contains("no ring allows it"));
+    }
+
+    #[test]
+    fn the_reason_is_that_of_the_tables_not_of_the_notice() {
+        assert!(reason(&denial("mount", [0; 6], Ring::R2)).contains("made of mounts"));
+        assert!(reason(&denial("socket", [40, 1, 0, 0, 0, 0], Ring::R2)).contains("vsock"));
+        assert!(reason(&denial("#9999", [0; 6], Ring::R2)).contains("newer"));
+    }
+}
