@@ -86,7 +86,15 @@ fn load(programs: &[Vec<sock_filter>]) -> (i64, [i64; 2]) {
                 // No such folder: the cheapest open there is, and none that makes anything.
                 let _ = nix::fcntl::open("/nowhere", nix::fcntl::OFlag::O_RDONLY, nix::sys::stat::Mode::empty());
             };
-            (took, [timed(|| drop(nix::unistd::getppid())), timed(open)])
+            (
+                took,
+                [
+                    timed(|| {
+                        let _ = nix::unistd::getppid();
+                    }),
+                    timed(open),
+                ],
+            )
         });
         loaded.join().expect("the thread lives on under its filters")
     })
@@ -163,7 +171,7 @@ mod refused {
     use agt_rings::host::Controllers;
     use agt_rings::launch::{Launcher, Streams};
     use agt_rings::plan::Plan;
-    use agt_rings::spec::{Enforcement, Spec, Terminal, User};
+    use agt_rings::spec::{Access, Enforcement, FileRule, Spec, Terminal, User};
 
     /// Refused calls in one launch.
     const CALLS: u32 = 20_000;
@@ -225,7 +233,7 @@ mod refused {
             argv: ["perl", "-e", &script].map(OsString::from).to_vec(),
             env: Vec::new(),
             workdir: folder.canonicalize()?,
-            files: Vec::new(),
+            files: vec![FileRule { path: folder.canonicalize()?, access: Access::Write }],
             as_owner: Vec::new(),
             protect: Vec::new(),
             gaps: Vec::new(),

@@ -39,9 +39,10 @@ fn main() {
         return;
     }
     drop(launcher);
-    let tests: [(&str, fn()); 8] = [
+    let tests: [(&str, fn()); 9] = [
         ("refused_calls_have_their_errno_and_are_told", refused_calls_have_their_errno_and_are_told),
         ("a_prepared_init_has_an_attendant_too", a_prepared_init_has_an_attendant_too),
+        ("attendants_are_paid_by_their_agents_group", attendants_are_paid_by_their_agents_group),
         ("many_at_once_are_all_answered_and_counted", many_at_once_are_all_answered_and_counted),
         ("an_agent_whose_attendant_is_ended_gets_nothing_by_it", an_agent_whose_attendant_is_ended_gets_nothing_by_it),
         ("the_listener_is_nowhere_in_the_agent", the_listener_is_nowhere_in_the_agent),
@@ -236,6 +237,47 @@ fn a_prepared_init_has_an_attendant_too() {
     }
     let ran = run(&launcher, &plan);
     assert_eq!((ran.text.as_str(), names(&ran).as_slice()), ("1\n", &["ptrace".to_owned()][..]));
+}
+
+fn attendants_are_paid_by_their_agents_group() {
+    let (launcher, folder) = (launcher(Ahead::Inits(1)), workdir());
+    if launcher.host().privilege != agt_rings::host::Privilege::Root {
+        return println!("SKIPPED the groups: only root makes them here");
+    }
+    let layout = agt_rings::cgroup::Layout::detect().unwrap();
+    let name = format!("attendant-test-{}", std::process::id());
+    let base = agt_rings::cgroup::Base::open(&layout, &name, &[launcher.pid().cast_signed()]).unwrap();
+    let script = format!("$| = 1; syscall({}, -1); print 'told'; <STDIN>", number("ptrace"));
+    let plan = compile(&launcher, &spec(Ring::R2, folder.path(), &script));
+    // The third is from a prepared init.
+    for round in 0..3 {
+        let deadline = Instant::now() + WITHIN;
+        while round == 2 && launcher.ready() == 0 {
+            assert!(Instant::now() < deadline, "no init was prepared");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let group = base.create(&format!("round-{round}"), &plan.limits).unwrap();
+        let (read, write) = nix::unistd::pipe().unwrap();
+        let out = tempfile::tempfile().unwrap();
+        let copy = || -> OwnedFd { out.try_clone().unwrap().into() };
+        let streams = Streams { stdin: read, stdout: copy(), stderr: copy() };
+        let running = launcher.launch(&plan, &streams, &group.join().unwrap()).unwrap();
+        while out.metadata().unwrap().len() < 4 {
+            assert!(Instant::now() < deadline, "the agent did not begin");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let groups = |pid: i32| fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+        let attendants = beside(running.pid(), "agt-attendant");
+        assert_eq!(attendants.len(), 1);
+        assert_eq!(groups(attendants[0]), groups(running.pid()), "round {round}");
+        assert!(groups(attendants[0]).contains("round-"));
+        drop(write);
+        assert!(running.wait_gone(WITHIN).unwrap());
+        let _ = group.kill(WITHIN).unwrap();
+        group.remove(WITHIN).unwrap();
+    }
+    drop(launcher);
+    base.close().unwrap();
 }
 
 fn number(name: &str) -> u32 {

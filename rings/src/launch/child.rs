@@ -47,6 +47,8 @@ pub(super) enum For<'a> {
     Agent(&'a Wiring),
     /// A check of it, started by a process that is confined already: [`shed`] and [`join_groups`] have nothing left to do.
     Check(&'a crate::spec::Check),
+    /// Only what is given up before anything else: for a process that is forked before the agent is connected.
+    Shedding,
 }
 
 /// A started agent, from the init's side.
@@ -68,12 +70,12 @@ impl Prepared {
             text(&both)
         });
         let (program, argv) = match whom {
-            For::Agent(_) => (&plan.program, &plan.argv),
+            For::Agent(_) | For::Shedding => (&plan.program, &plan.argv),
             For::Check(check) => (&check.program, &check.argv),
         };
         let given = match whom {
             For::Agent(given) => Some(given),
-            For::Check(_) => None,
+            For::Check(_) | For::Shedding => None,
         };
         Ok(Prepared {
             program: text(program.as_os_str())?,
@@ -83,7 +85,7 @@ impl Prepared {
             streams: given.map_or([-1; 3], |given| [0, 1, 2].map(|number: usize| given.streams[number].as_raw_fd())),
             cgroup: given.and_then(|given| given.cgroup.as_ref()).map(AsRawFd::as_raw_fd),
             tasks: given.map_or_else(Vec::new, |given| given.tasks.iter().map(AsRawFd::as_raw_fd).collect()),
-            ids: plan.ids.filter(|_| given.is_some()),
+            ids: plan.ids.filter(|_| !matches!(whom, For::Check(_))),
             open_files: plan.open_files,
             landlock: landlock.map(AsRawFd::as_raw_fd),
             filters: plan.filters.as_ref().map_or_else(Vec::new, |filters| {

@@ -55,16 +55,17 @@ struct Made {
 
 fn live(plan: &Plan, given: &mut Given) -> Result<(), Failure> {
     let made = make(plan, given);
-    let (made, wiring) = match (given.wiring.take(), given.mounts.take()) {
-        (Some(wiring), _) => (made?, wiring),
+    let (made, wiring, door) = match (given.wiring.take(), given.mounts.take()) {
+        (Some(wiring), _) => (made?, wiring, Door::open(plan)?),
         (None, Some(mounts)) => {
             // Why it could not be made is told by the launch that is then made without it.
             let Ok(made) = made else {
                 tell(given.channel.as_fd(), &Word::Stale);
                 return Ok(());
             };
+            let door = Door::open(plan)?.map(|door| door.attend_later(plan, made.landlock.as_ref())).transpose()?;
             match ready::wait(given, &mounts, &made.basis)? {
-                Told::Go(wiring) => (made, wiring),
+                Told::Go(wiring) => (made, wiring, door),
                 Told::Over => return Ok(()),
             }
         }
@@ -72,15 +73,14 @@ fn live(plan: &Plan, given: &mut Given) -> Result<(), Failure> {
     };
     let Made { listeners, landlock, signals, .. } = made;
     let mut prepared = Prepared::new(plan, &For::Agent(&wiring), landlock.as_ref())?;
-    let door = Door::open(plan)?;
     let outside = door.as_ref().map(Door::outside);
     prepared.listen(outside);
     // Before the agent: so it is confined and sealed by the time anybody could look at it.
     let checker = checker::start(plan, &prepared, landlock.as_ref(), outside)?;
     let agent = child::start(&prepared)?;
     announce(given, &agent, checker, door.as_ref().map(Door::notices), listeners)?;
-    // After the program was executed: calls that need it wait for it.
-    let attendant = door.map(|door| door.attend(plan, &prepared, landlock.as_ref())).transpose()?;
+    // After the program was executed, unless it waits already: calls that need it wait for it.
+    let attendant = door.map(|door| door.attend(plan, &prepared, landlock.as_ref(), &wiring)).transpose()?;
     // What was built for the launch (the agent's environment among it) is not kept beside a running agent; which groups the
     // agent joins is decided, and the way into them is closed; its streams are let go of, so that their ends are seen.
     drop((prepared, landlock, wiring));

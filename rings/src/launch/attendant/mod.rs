@@ -7,8 +7,8 @@
 //! It is not dumpable, so the agent, whose uid it has, can't look into it. The agent can stop or end it: then its refused and
 //! creating calls wait, or answer ENOSYS for ever. Nothing is allowed by that, and the supervisor sees the socket close.
 //!
-//! It is forked after the program was executed: so it costs the launch nothing, and the first call that needs it waits for a
-//! moment. The listener is made where the filter is loaded, in the agent's child (and in those of its checks), and sent from
+//! A prepared init has one that waits as it does, and joins the agent's groups when the first call comes in; any other launch forks
+//! it once the program was executed. Either way it stands in no launch's way. The listener is made where the filter is loaded, in the agent's child (and in those of its checks), and sent from
 //! there over a socket that the exec closes; nobody else ever has it.
 
 mod answer;
@@ -24,6 +24,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{Shutdown, shutdown};
 
@@ -31,7 +32,8 @@ use self::answer::Answer;
 use self::hearer::Hearer;
 use self::pending::Pending;
 use self::teller::{OF_LEARNING, OF_REFUSALS, Teller};
-use super::child::{self, Prepared};
+use super::child::{self, For, Prepared};
+use super::given::Wiring;
 use super::init::replace_with_nothing;
 use super::protocol::Failure;
 use crate::capability::Capabilities;
@@ -53,16 +55,23 @@ const FORKS_MAX: usize = 3;
 /// What `ps` shows of it.
 const NAME: &std::ffi::CStr = c"agt-attendant";
 
-/// What is made for an attendant before its agent: the socket that listeners come over, and the one that notices leave by.
+/// What an attendant and its agent are connected by: the socket that listeners go in by, and the one that notices leave by.
 pub(super) struct Door {
     /// Where the agent's child sends its listener to.
     outside: OwnedFd,
-    inside: OwnedFd,
     /// The supervisor's end of the notices.
     notices: OwnedFd,
-    notify: OwnedFd,
     pending: Pending,
-    options: Options,
+    notify: Notify,
+    state: State,
+}
+
+/// Whether the attendant is there.
+enum State {
+    /// Its ends of the two sockets wait for it.
+    Open { inside: OwnedFd, telling: OwnedFd, options: Box<Options> },
+    /// It was forked ahead, and does not know the agent's groups yet.
+    Waiting(OwnedFd),
 }
 
 /// A running attendant, from the init's side.
@@ -73,15 +82,27 @@ pub(super) struct Attendant {
     learns: bool,
 }
 
+/// What the attendant itself has.
+struct Post {
+    inside: OwnedFd,
+    telling: OwnedFd,
+    pending: Pending,
+    options: Options,
+}
+
+/// The word to an attendant that was forked ahead; descriptors: the files by which it joins the agent's groups.
+const GROUPS: &[u8] = b"groups";
+
 impl Door {
     /// `None` for a plan whose filter asks nobody.
     pub(super) fn open(plan: &Plan) -> Result<Option<Door>, Failure> {
         let failed = |e: io::Error| Failure::new("make the attendant's sockets", &e);
         let Some(options) = plan.listens() else { return Ok(None) };
         let (outside, inside) = fdpass::pair().map_err(failed)?;
-        let (notices, notify) = fdpass::pair().map_err(failed)?;
+        let (notices, telling) = fdpass::pair().map_err(failed)?;
         let pending = Pending::new().map_err(failed)?;
-        Ok(Some(Door { outside, inside, notices, notify, pending, options: *options }))
+        let state = State::Open { inside, telling, options: Box::new(*options) };
+        Ok(Some(Door { outside, notices, pending, notify: plan.notify, state }))
     }
 
     pub(super) fn outside(&self) -> RawFd {
@@ -92,29 +113,58 @@ impl Door {
         self.notices.as_raw_fd()
     }
 
-    /// Starts the attendant of an agent that was started with this door.
+    /// Forks the attendant of a launch that is prepared: it waits.
+    pub(super) fn attend_later(mut self, plan: &Plan, landlock: Option<&OwnedFd>) -> Result<Door, Failure> {
+        let State::Open { inside, telling, options } = self.state else { return Ok(self) };
+        let agent = Prepared::new(plan, &For::Shedding, landlock)?;
+        let post = Post { inside, telling, pending: self.pending.clone(), options: *options };
+        self.state = State::Waiting(fork(post, plan, &agent, landlock)?);
+        Ok(self)
+    }
+
+    /// Has an attendant for an agent that was started with this door.
     pub(super) fn attend(
         self,
         plan: &Plan,
         agent: &Prepared,
         landlock: Option<&OwnedFd>,
+        wiring: &Wiring,
     ) -> Result<Attendant, Failure> {
-        let failed = |e: io::Error| Failure::new("fork the attendant", &e);
-        let mut left = FORKS_MAX;
-        let cloned = loop {
-            // SAFETY: an init is single-threaded: it was forked by a single-threaded launcher and starts no thread.
-            match unsafe { process::fork_into(0, agent.cgroup()) } {
-                // The agent may have filled its group already.
-                Err(e) if e.raw_os_error() == Some(libc::EAGAIN) && left > 0 => left -= 1,
-                cloned => break cloned.map_err(failed)?,
+        let pidfd = match self.state {
+            State::Open { inside, telling, options } => {
+                let post = Post { inside, telling, pending: self.pending.clone(), options: *options };
+                fork(post, plan, agent, landlock)?
+            }
+            State::Waiting(pidfd) => {
+                let files = groups(wiring).map_err(|e| Failure::new("open the agent's group for its attendant", &e))?;
+                let fds: Vec<RawFd> = files.iter().chain(&wiring.tasks).map(AsRawFd::as_raw_fd).collect();
+                fdpass::send(self.outside.as_fd(), GROUPS, &fds)
+                    .map_err(|e| Failure::new("tell the attendant the agent's groups", &e))?;
+                pidfd
             }
         };
-        match cloned {
-            Cloned::Child => live(self, plan, agent, landlock),
-            Cloned::Parent { pidfd, .. } => {
-                let learns = plan.notify == Notify::Learn;
-                Ok(Attendant { pidfd, outside: self.outside, pending: self.pending, learns })
-            }
+        let learns = self.notify == Notify::Learn;
+        Ok(Attendant { pidfd, outside: self.outside, pending: self.pending, learns })
+    }
+}
+
+/// The file by which one joins the agent's cgroup v2: for whoever is not born into it.
+fn groups(wiring: &Wiring) -> io::Result<Option<OwnedFd>> {
+    let Some(cgroup) = &wiring.cgroup else { return Ok(None) };
+    let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+    Ok(Some(nix::fcntl::openat(cgroup, "cgroup.procs", flags, nix::sys::stat::Mode::empty())?))
+}
+
+fn fork(post: Post, plan: &Plan, agent: &Prepared, landlock: Option<&OwnedFd>) -> Result<OwnedFd, Failure> {
+    let mut left = FORKS_MAX;
+    loop {
+        // SAFETY: an init is single-threaded: it was forked by a single-threaded launcher and starts no thread.
+        match unsafe { process::fork_into(0, agent.cgroup()) } {
+            // The agent may have filled its group already.
+            Err(e) if e.raw_os_error() == Some(libc::EAGAIN) && left > 0 => left -= 1,
+            Err(e) => return Err(Failure::new("fork the attendant", &e)),
+            Ok(Cloned::Child) => live(post, plan, agent, landlock),
+            Ok(Cloned::Parent { pidfd, .. }) => return Ok(pidfd),
         }
     }
 }
@@ -142,9 +192,9 @@ impl Attendant {
 }
 
 /// The attendant's whole life.
-fn live(door: Door, plan: &Plan, agent: &Prepared, landlock: Option<&OwnedFd>) -> ! {
-    if let Ok(names) = confine(&door, plan, agent, landlock) {
-        serve(door, plan, names);
+fn live(post: Post, plan: &Plan, agent: &Prepared, landlock: Option<&OwnedFd>) -> ! {
+    if let Ok(names) = confine(&post, plan, agent, landlock) {
+        serve(post, plan, names);
     }
     // SAFETY: ends the process without running the exit handlers of the launcher, whose copy it is.
     unsafe { libc::_exit(0) }
@@ -152,7 +202,7 @@ fn live(door: Door, plan: &Plan, agent: &Prepared, landlock: Option<&OwnedFd>) -
 
 /// Gives up what the agent does not have, and what it must not share.
 fn confine(
-    door: &Door,
+    post: &Post,
     plan: &Plan,
     agent: &Prepared,
     landlock: Option<&OwnedFd>,
@@ -173,7 +223,7 @@ fn confine(
     for number in 0..3 {
         replace_with_nothing(number)?;
     }
-    let mut kept = vec![door.inside.as_raw_fd(), door.notify.as_raw_fd()];
+    let mut kept = vec![post.inside.as_raw_fd(), post.telling.as_raw_fd()];
     kept.extend(landlock.map(AsRawFd::as_raw_fd));
     process::close_all_but(&mut kept)?;
     names(plan, landlock.map(AsFd::as_fd))
@@ -189,21 +239,31 @@ fn yama_wants_a_capability() -> bool {
     std::fs::read("/proc/sys/kernel/yama/ptrace_scope").is_ok_and(|scope| !scope.starts_with(b"0"))
 }
 
-/// Answers until nobody is left who could ask, or the agent's end is told.
-fn serve(door: Door, plan: &Plan, names: Option<Box<dyn Answer>>) {
-    let Door { inside, notify, pending, options, outside, notices } = door;
-    // Closed already, by number.
-    std::mem::forget((outside, notices));
+/// Answers until the agent's end is told.
+fn serve(post: Post, plan: &Plan, names: Option<Box<dyn Answer>>) {
+    let Post { inside, telling, pending, options } = post;
     let bounds = if plan.notify == Notify::Learn { OF_LEARNING } else { OF_REFUSALS };
-    let mut teller = Teller::new(notify, bounds, pending, Instant::now());
-    let mut hearer = Hearer::new(plan.ring, options, names);
+    let mut teller = Teller::new(telling, bounds, pending, Instant::now());
+    let mut hearer: Option<Hearer> = None;
+    let mut names = Some(names);
     let mut listeners: Vec<Rc<Listener>> = Vec::new();
+    let mut groups: Vec<OwnedFd> = Vec::new();
     loop {
         let events = wait(&inside, &listeners, &teller);
+        if events.is_asked() || hearer.is_some() {
+            // From now on it works for the agent, and is paid by it.
+            for group in groups.drain(..) {
+                if nix::unistd::write(&group, b"0").is_err() {
+                    return;
+                }
+            }
+        }
         for (listener, event) in listeners.iter().zip(&events.listeners) {
             if event.contains(PollFlags::POLLIN)
                 && let Ok(Some(waiting)) = listener.receive()
             {
+                // Made when it is needed: few agents are ever refused anything.
+                let hearer = hearer.get_or_insert_with(|| Hearer::new(plan.ring, options, names.take().flatten()));
                 hearer.hear(listener, &waiting, &mut teller);
             }
         }
@@ -216,8 +276,11 @@ fn serve(door: Door, plan: &Plan, names: Option<Box<dyn Answer>>) {
         teller.turn(Instant::now());
         if events.door {
             match take(&inside) {
-                Some(listener) if listeners.len() < LISTENERS_MAX => listeners.push(Rc::new(listener)),
-                Some(_) => {}
+                Some(Taken::Groups(files)) => groups = files,
+                Some(Taken::Listener(listener)) if listeners.len() < LISTENERS_MAX => {
+                    listeners.push(Rc::new(listener));
+                }
+                Some(Taken::Listener(_)) => {}
                 None => break,
             }
         }
@@ -230,6 +293,12 @@ struct Events {
     door: bool,
     room: bool,
     listeners: Vec<PollFlags>,
+}
+
+impl Events {
+    fn is_asked(&self) -> bool {
+        self.listeners.iter().any(|event| event.contains(PollFlags::POLLIN))
+    }
 }
 
 fn wait(inside: &OwnedFd, listeners: &[Rc<Listener>], teller: &Teller) -> Events {
@@ -251,8 +320,17 @@ fn wait(inside: &OwnedFd, listeners: &[Rc<Listener>], teller: &Teller) -> Events
     }
 }
 
-/// The next listener; `None` once there will be none.
-fn take(inside: &OwnedFd) -> Option<Listener> {
-    let (_, fds) = fdpass::receive(inside.as_fd()).ok()??;
-    fds.into_iter().next().map(Listener::new)
+/// What comes in by the door.
+enum Taken {
+    Listener(Listener),
+    Groups(Vec<OwnedFd>),
+}
+
+/// The next; `None` once nothing more will come.
+fn take(inside: &OwnedFd) -> Option<Taken> {
+    let (word, fds) = fdpass::receive(inside.as_fd()).ok()??;
+    if word == GROUPS {
+        return Some(Taken::Groups(fds));
+    }
+    fds.into_iter().next().map(|fd| Taken::Listener(Listener::new(fd)))
 }
