@@ -161,6 +161,7 @@ fn what_can_not_be_learnt_is_refused_before_anything_runs() {
     for (options, code) in [
         (vec!["-o", "there.yaml"], 73),
         (vec!["-o", elsewhere.to_str().unwrap()], 64),
+        (vec!["--workdir", "/nowhere/at/all"], 64),
         (vec!["--ring", "0"], 64),
         (vec!["--keep", "--drop"], 64),
     ] {

@@ -351,7 +351,7 @@ pub fn main() -> ExitCode {
         }
     };
     let global = cli.global;
-    if global.json && matches!(cli.verb, Verb::Run(_) | Verb::Serve(_)) {
+    if global.json && matches!(cli.verb, Verb::Run(_) | Verb::Serve(_) | Verb::Learn(_)) {
         // Standard output is the agent's: what is for programs is what we say beside it.
         crate::say::speak_json();
     }

@@ -39,8 +39,8 @@ use crate::store::lock::StateLock;
 use crate::telemetry::endpoint::Choice;
 
 /// What `learn` says at its end, in `--help`.
-pub(crate) const HELP: &str = "The command runs once, here, in the ring: it sees what the ring shows, writes the folder in which you stand into an overlay (your \
-files stay as they are), and has neither secrets nor network. What it tried and did not have becomes a line of the proposal; a \
+pub(crate) const HELP: &str = "The command runs once, here, in the ring: it sees what the ring shows, writes its folder into an overlay (your files \
+stay as they are), and has neither secrets nor network. What it tried and did not have becomes a line of the proposal; a \
 line that needs the operator's file is marked REVIEW, and the operator's lines are printed beside it. A path that it only asked \
 about (stat, access) is not seen. A program that ends at its first error shows what it needs up to there: allow that, and learn \
 again with --operator.
@@ -70,6 +70,9 @@ pub struct LearnArgs {
     /// The operator's file
     #[arg(long, value_name = "FILE")]
     pub operator: Option<PathBuf>,
+    /// The folder in which the agent works, and its file will stand (default: where you stand)
+    #[arg(long, value_name = "DIR")]
+    pub workdir: Option<PathBuf>,
     /// Keep what the run wrote, and say where
     #[arg(long, conflicts_with = "discard")]
     pub keep: bool,
@@ -130,6 +133,11 @@ pub fn learn(global: &Global, args: LearnArgs) -> Outcome {
     let mut observed = learning.observed().clone();
     observed.programs.retain(|program| program.exists());
     let result = ended.and_then(|code| {
+        if code != 0 && observed.is_empty() {
+            // It was not started, or ended before it did anything; why, is said.
+            discard(&scratch).map_err(|e| Failure::new(exit::CANT_CREATE, format!("{}: {e}", scratch.display())))?;
+            return Ok(code);
+        }
         settle_scratch(&args, &scratch)?;
         conclude(&args, &subject, &observed, code)
     });
@@ -142,7 +150,7 @@ pub fn learn(global: &Global, args: LearnArgs) -> Outcome {
 
 fn subject(args: &LearnArgs, around: Surroundings, scratch: &Path) -> Result<Subject, Failure> {
     let ring = Ring::from_number(args.ring);
-    let overrides = Overrides { ring, ..Overrides::default() };
+    let overrides = Overrides { ring, workdir: args.workdir.clone(), ..Overrides::default() };
     let operator = args.operator.as_deref();
     let mut plan = config::agent_from_command(args.command.clone(), &around, operator, &overrides)
         .map_err(|e| config_failure(&e))?;
@@ -187,10 +195,12 @@ fn place(output: Option<&Path>, workdir: &Path, around: &Surroundings) -> Result
     let folder = path.parent().and_then(|folder| folder.canonicalize().ok());
     match (folder, path.file_name()) {
         (Some(folder), Some(name)) if folder == workdir => Ok(folder.join(name)),
-        _ => {
-            Err(Failure::usage(format!("{} is not in {}, where the command runs", output.display(), workdir.display()))
-                .help("an agent works in the folder of its file: stand in that folder; nothing was started"))
-        }
+        _ => Err(Failure::usage(format!(
+            "{} is not in {}, where the command runs",
+            output.display(),
+            workdir.display()
+        ))
+        .help("an agent works in the folder of its file: stand there, or name it with --workdir; nothing was started")),
     }
 }
 

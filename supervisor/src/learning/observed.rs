@@ -99,6 +99,12 @@ impl Observed {
         }
     }
 
+    /// Whether nothing was seen at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.paths.is_empty() && self.addresses.is_empty() && self.refused.is_empty()
+    }
+
     fn path(&mut self, path: &str, wanted: Wanted) {
         let Some(path) = folded(path) else { return };
         let has_room = self.paths.len() < PATHS_MAX;
