@@ -35,6 +35,7 @@ mod served;
 mod slow_reader;
 mod strange_ground;
 mod support;
+mod survivors;
 mod terminal;
 mod tidy;
 mod walls;
