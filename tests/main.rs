@@ -34,6 +34,7 @@ mod saga;
 mod served;
 mod slow_reader;
 mod strange_ground;
+mod stress;
 mod support;
 mod survivors;
 mod terminal;
