@@ -476,23 +476,18 @@ fn sum(all: impl Iterator<Item = (String, Found)>) -> Found {
     })
 }
 
-#[cfg(test)]
-mod tests {
-    use crate::support::needs_root;
-
-    #[test]
-    fn kills_of_every_kind_leave_nobody() {
-        if needs_root("kills_of_every_kind_leave_nobody") {
-            let found = super::all_kills(100);
-            assert!(found.times >= super::Kind::ALL.len() && found.survivors == 0, "{found:?}");
-        }
+#[test]
+fn kills_of_every_kind_leave_nobody() {
+    if crate::support::needs_root("kills_of_every_kind_leave_nobody") {
+        let found = all_kills(100);
+        assert!(found.times >= Kind::ALL.len() && found.survivors == 0, "{found:?}");
     }
+}
 
-    #[test]
-    fn deaths_of_the_supervisor_of_every_kind_leave_nobody() {
-        if needs_root("deaths_of_the_supervisor_of_every_kind_leave_nobody") {
-            let found = super::all_deaths(20);
-            assert!(found.times >= super::Death::ALL.len() && found.survivors == 0, "{found:?}");
-        }
+#[test]
+fn deaths_of_the_supervisor_of_every_kind_leave_nobody() {
+    if crate::support::needs_root("deaths_of_the_supervisor_of_every_kind_leave_nobody") {
+        let found = all_deaths(20);
+        assert!(found.times >= Death::ALL.len() && found.survivors == 0, "{found:?}");
     }
 }
