@@ -53,6 +53,12 @@ fn settled_at_the_next_start(scene: &Scene) {
     assert_eq!(pending_undos(&scene.rig.state), 0, "the next start settles it");
     let records = audit(&scene.rig);
     assert!(records.contains("replayed at the start"), "{records}");
+    assert_eq!(records.matches("chaos.begin").count(), records.matches("chaos.end").count(), "{records}");
+    let shown = scene.rig.output(["chaos", "report", "--json"]);
+    assert_eq!(shown.code, 0, "{}", shown.stderr);
+    let report = report(&shown);
+    assert_eq!((&report["verdict"], &report["undo"]["state"]), (&"aborted".into(), &"undone".into()), "{report:#}");
+    assert_eq!(report["abort"]["abort"], "supervisor-died", "{report:#}");
     drop(again);
 }
 
@@ -197,4 +203,30 @@ fn an_abort_in_the_middle_of_a_pressing_leaves_no_hog() {
     assert_eq!((&report["verdict"], &report["undo"]["state"]), (&"aborted".into(), &"undone".into()), "{report:#}");
     assert!(hogs().is_empty(), "gone when the report is there");
     scene.until_ticking();
+}
+
+#[test]
+fn a_limit_that_an_operator_sets_during_an_experiment_outlives_its_undo() {
+    if !needs_root("a_limit_that_an_operator_sets_during_an_experiment_outlives_its_undo") {
+        return;
+    }
+    let scene = Scene::new();
+    scene.agent_also("limits: {memory: 64MiB, cpu: 50%}");
+    scene.inject("template: cpu-squeeze\nparameters: {cpu: 1%}");
+    scene.hang_for("10m");
+    let supervisor = scene.start();
+    let dir = group(&scene, Controller::Cpu);
+    let file = ["cpu.cfs_quota_us", "cpu.max"].map(|name| dir.join(name)).into_iter().find(|path| path.exists()).unwrap();
+    let quota = || std::fs::read_to_string(&file).unwrap().split_whitespace().next().unwrap().to_owned();
+    let before = quota();
+    let client = scene.begin();
+    until("the quota is lowered", || quota() != before);
+    let set = scene.rig.output(["limits", "set", "ticker", "cpu=30%", "--reason", "meanwhile"]);
+    assert_eq!(set.code, 0, "{}", set.stderr);
+    assert_eq!(scene.rig.output(["chaos", "abort", "--reason", "seen enough"]).code, 0);
+    let report = report(&client.wait());
+    assert_eq!((&report["verdict"], &report["undo"]["state"]), (&"aborted".into(), &"undone".into()), "{report:#}");
+    assert_eq!(quota(), "30000", "the operator's, not the {before} of before");
+    assert_eq!(scene.rig.output(["stop", "--all", "--reason", "test", "--yes"]).code, 0);
+    supervisor.wait();
 }

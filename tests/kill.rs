@@ -231,25 +231,94 @@ fn kill_all_beside_a_hung_supervisor_holds_for_who_waits_to_be_restarted() {
         return;
     }
     let rig = Rig::new();
-    let text = "ring: 2\nrestart: {policy: always, attempts: 9, backoff: {initial: 4s, max: 4s}}\ncommand: [sh, -c, 'echo >> lives; exit 1']\n";
+    let text = "ring: 2\nrestart: {policy: always, attempts: 1, backoff: {initial: 4s, max: 4s}}\ncommand: [sh, -c, 'echo life >> lives; exit 1']\n";
     let supervisor = rig.start_waiting(&rig.agent("waiting", text), "backoff");
     supervisor.signal(Signal::SIGSTOP);
+    // Else the request waits in its socket, and a supervisor that runs on may read that before it restarts anybody: whether the
+    // mark holds would be left to chance.
+    let (socket, away) = (rig.state.join("operator.sock"), rig.state.join("away.sock"));
+    std::fs::rename(&socket, &away).unwrap();
     let killed = rig.output(["kill", "--all", "--reason", "hangs", "--yes"]);
+    std::fs::rename(&away, &socket).unwrap();
     supervisor.signal(Signal::SIGCONT);
     assert_eq!(killed.code, 0, "{}", killed.stderr);
     let outcome = supervisor.wait();
     assert_eq!(outcome.code, 76, "{}", outcome.stderr);
+    assert_eq!(std::fs::read_to_string(rig.work.join("lives")).unwrap(), "life\n");
+}
+
+/// The program as an ordinary user in a chroot, where the kernel gives nobody a user namespace; that user can make no cgroup.
+struct Bare {
+    rig: Rig,
+    program: std::path::PathBuf,
+    root: std::path::PathBuf,
+}
+
+/// Whoever has neither files nor processes on this host.
+const NOBODY: u32 = 65533;
+
+impl Bare {
+    fn new() -> Bare {
+        let rig = Rig::new();
+        let (program, root) = (rig.dir.path().join("program"), rig.dir.path().join("root"));
+        std::fs::copy(crate::support::binary(), &program).unwrap();
+        std::fs::create_dir(&root).unwrap();
+        std::fs::create_dir(&rig.state).unwrap();
+        for folder in [&rig.state, &rig.work] {
+            std::os::unix::fs::chown(folder, Some(NOBODY), Some(NOBODY)).unwrap();
+        }
+        Bare { rig, program, root }
+    }
+
+    /// The mount of / ends with the process: its mount namespace is its own.
+    fn command(&self, args: &[&str]) -> std::process::Command {
+        let script = r#"mount --rbind / "$1" && root=$1 && shift && exec chroot --userspec=65533:65533 --groups= "$root" "$@""#;
+        let mut command = std::process::Command::new("unshare");
+        command.args(["-m", "--propagation", "private", "sh", "-c", script, "sh"]).arg(&self.root);
+        command.arg(&self.program).arg("--state-dir").arg(&self.rig.state).args(args);
+        command.stdin(std::process::Stdio::null()).env("HOME", self.rig.dir.path());
+        command
+    }
+
+    fn output(&self, args: &[&str]) -> crate::support::Outcome {
+        self.command(args).output().unwrap().into()
+    }
+}
+
+/// Whether both are in the same namespace of this kind.
+fn share(kind: &str, one: i32, other: i32) -> bool {
+    let of = |pid: i32| std::fs::read_link(format!("/proc/{pid}/ns/{kind}")).unwrap();
+    of(one) == of(other)
 }
 
 #[test]
 fn a_kill_with_neither_namespace_nor_cgroup_leaves_nothing() {
-    let rig = Rig::new();
+    if !needs_root("a_kill_with_neither_namespace_nor_cgroup_leaves_nothing") {
+        return;
+    }
+    let bare = Bare::new();
     let mark = unique("loose");
-    let script = format!("(setsid sh -c 'sleep 1000; : {mark}' &); sleep 1000; : {mark}");
+    // Out of its session and, by the second fork, out of its parent's reach.
+    let script = format!("(setsid sh -c 'sleep 1000; : {mark}' &); touch ready; sleep 1000; : {mark}");
     let text = format!("ring: 2\nenforcement: best-effort\ncommand: [sh, -c, {}]\n", quoted(&script));
-    let supervisor = rig.start(&rig.agent("loose", &text));
-    until("the tree stands", || processes_with(&mark).len() >= 2);
-    let killed = rig.output(["kill", "loose", "--reason", "test", "--yes"]);
-    assert_eq!(processes_with(&mark), Vec::<i32>::new(), "{}", killed.stderr);
+    let file = bare.rig.agent("loose", &text);
+    let mut run = bare.command(&["run", file.to_str().unwrap()]);
+    let run = run.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let supervisor = crate::support::Supervisor { child: Some(run) };
+    let standing = || processes_with(&mark).into_iter().filter(|pid| *pid != supervisor.pid().as_raw()).collect();
+    until("the tree stands", || {
+        let tree: Vec<i32> = standing();
+        bare.rig.work.join("ready").exists() && tree.len() >= 2
+    });
+    let own = i32::try_from(std::process::id()).unwrap();
+    let cgroup = |pid: i32| std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    for pid in standing() {
+        assert!(share("pid", pid, own), "this test needs a tree that no PID namespace holds together");
+        assert_eq!(cgroup(pid), cgroup(own), "this test needs a tree that no cgroup holds together");
+    }
+    let killed = bare.output(&["kill", "loose", "--reason", "test", "--yes"]);
+    assert_eq!(standing(), Vec::<i32>::new(), "{}", killed.stderr);
+    assert_eq!(killed.code, 0, "{}", killed.stderr);
+    assert!(killed.stderr.contains("verified empty"), "{}", killed.stderr);
     supervisor.wait();
 }

@@ -126,6 +126,8 @@ pub enum AbortReason {
     },
     /// The whole experiment took too long.
     Deadline,
+    /// The supervisor that ran it is dead; a later one has ended it.
+    SupervisorDied,
 }
 
 impl fmt::Display for AbortReason {
@@ -147,6 +149,7 @@ impl fmt::Display for AbortReason {
             AbortReason::InjectFailed { reason } => write!(f, "the fault could not be injected: {reason}"),
             AbortReason::Refused { refusal } => write!(f, "a later burst was refused: {refusal}"),
             AbortReason::Deadline => f.write_str("the experiment took too long"),
+            AbortReason::SupervisorDied => f.write_str("the supervisor died in the middle of it"),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! A rig per test: a folder of its own, a state directory of its own, and the program.
 
+pub mod pulse;
+
 use std::ffi::OsStr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};

@@ -139,6 +139,11 @@ pub(super) fn is_thaw(entry: &UndoEntry) -> bool {
     path.file_name().is_some_and(|name| name == "freezer.state" || name == "cgroup.freeze")
 }
 
+/// Whether an entry sets one of the limits that operators set too.
+pub(super) fn is_limit(entry: &UndoEntry) -> bool {
+    matches!(entry, UndoEntry::WriteFile { .. }) && !is_thaw(entry)
+}
+
 /// Does one act.
 pub(super) fn perform(act: &Act, group: &Group, hog: Option<&mut Hog>) -> Result<(), TargetError> {
     let tree = group.tree();

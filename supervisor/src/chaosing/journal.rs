@@ -3,14 +3,17 @@
 //! The undo and the audit record of the injection are one commit: there is no fault without a record, and none without a way
 //! back.
 
+use std::sync::{Mutex, PoisonError};
+
 use agt_chaos::error::JournalError;
 use agt_chaos::fault::FaultKind;
 use agt_chaos::journal::Journal;
 use agt_chaos::replay;
-use agt_chaos::report::Report;
-use agt_chaos::undo::{JournalEntry, Outcome as Undone, UndoEntry, open_undos};
+use agt_chaos::report::{Report, Verdict};
+use agt_chaos::undo::{JournalEntry, Outcome as Undone, RunId, UndoEntry, UndoId, open_undos};
 
-use super::{REPORT, REPORTS_MAX};
+use super::cut_off::{self, Left, Open};
+use super::{END, REPORT, REPORTS_MAX};
 use crate::audit::record::{Action, Actor, Outcome, Record};
 use crate::driver::records::wall_ms;
 use crate::store::{Commit, Store, StoreError};
@@ -23,11 +26,19 @@ const UNDO: Action = Action::new("chaos.undo");
 pub(super) struct StoreJournal {
     store: Store,
     fault: FaultKind,
+    open: Mutex<Open>,
 }
 
 impl StoreJournal {
-    pub(super) fn new(store: Store, fault: FaultKind) -> StoreJournal {
-        StoreJournal { store, fault }
+    pub(super) fn new(store: Store, fault: FaultKind, open: Open) -> StoreJournal {
+        StoreJournal { store, fault, open: Mutex::new(open) }
+    }
+
+    /// The note of the run, with one injection more.
+    fn injected(&self) -> Open {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        *open = open.clone().injected();
+        open.clone()
     }
 }
 
@@ -42,7 +53,7 @@ impl Journal for StoreJournal {
                     .detail("undo", undo.id.0.as_str())
                     .detail("fault", self.fault.name());
                 let value = serde_json::to_value(entry).map_err(|e| JournalError(Box::new(e)))?;
-                Commit::new().audit(record).add_undo(&undo.id.0, value, now)
+                self.injected().noted(Commit::new().audit(record).add_undo(&undo.id.0, value, now))
             }
             JournalEntry::Undone { id } => {
                 let record = Record::new(now, Actor::Supervisor, UNDO, Outcome::Done).detail("undo", id.0.as_str());
@@ -53,11 +64,17 @@ impl Journal for StoreJournal {
     }
 }
 
-/// Puts right what an earlier supervisor's experiments left. Comes before any agent starts.
+/// Puts right what an earlier supervisor's experiments left, and ends them. Comes before any agent starts.
 ///
 /// # Errors
 /// Those of the store. An undo that can't be performed stays for the next start and is said.
 pub async fn recover(store: &Store) -> Result<(), StoreError> {
+    let left = replay_open(store).await?;
+    cut_off::end_all(store, &left).await
+}
+
+/// Replays the undos that are open; which runs have something left.
+async fn replay_open(store: &Store) -> Result<Left, StoreError> {
     let mut entries = Vec::new();
     for pending in store.pending_undos().await? {
         match serde_json::from_value::<JournalEntry>(pending.undo) {
@@ -66,24 +83,22 @@ pub async fn recover(store: &Store) -> Result<(), StoreError> {
         }
     }
     let open = open_undos(entries);
+    let mut left = Left::new();
     if open.is_empty() {
-        return Ok(());
+        return Ok(left);
     }
+    let runs: Vec<_> = open.iter().map(|undo| (undo.run.clone(), undo.id.clone())).collect();
     let replayed = match tokio::task::spawn_blocking(move || replay::replay(open)).await {
         Ok(Ok(replayed)) => replayed,
-        Ok(Err(e)) => {
-            eprintln!("error: the faults of earlier experiments can't be undone: {e}");
-            return Ok(());
-        }
-        Err(e) => {
-            eprintln!("error: the faults of earlier experiments can't be undone: {e}");
-            return Ok(());
-        }
+        Ok(Err(e)) => return Ok(none_undone(runs, &e)),
+        Err(e) => return Ok(none_undone(runs, &e)),
     };
     for one in replayed {
-        let left: Vec<String> = one.left().filter(|(entry, outcome)| !gone_with_us(entry, outcome)).map(said).collect();
-        if !left.is_empty() {
-            eprintln!("error: the fault {} is not undone: {}", one.undo.id, left.join("; "));
+        let kept: Vec<String> = one.left().filter(|(entry, outcome)| !gone_with_us(entry, outcome)).map(said).collect();
+        if !kept.is_empty() {
+            let why = kept.join("; ");
+            eprintln!("error: the fault {} is not undone: {why}", one.undo.id);
+            left.entry(one.undo.run).or_insert((one.undo.id, why));
             continue;
         }
         let record = Record::new(wall_ms(), Actor::Supervisor, UNDO, Outcome::Done)
@@ -92,7 +107,12 @@ pub async fn recover(store: &Store) -> Result<(), StoreError> {
             .detail("undo", one.undo.id.0.as_str());
         store.commit(Commit::new().audit(record).undo_done(&one.undo.id.0)).await?;
     }
-    Ok(())
+    Ok(left)
+}
+
+fn none_undone(runs: Vec<(RunId, UndoId)>, error: &dyn std::error::Error) -> Left {
+    eprintln!("error: the faults of earlier experiments can't be undone: {error}");
+    runs.into_iter().map(|(run, undo)| (run, (undo, error.to_string()))).collect()
 }
 
 /// What isn't kept by the kernel lives in a supervisor's memory, and died with it.
@@ -104,19 +124,25 @@ fn said((entry, outcome): (&UndoEntry, &Undone)) -> String {
     format!("{entry:?}: {outcome:?}")
 }
 
-/// Keeps a report, and of all reports the newest.
+/// Records the end of a run and keeps its report, and of all reports the newest. All of it or nothing: a run whose end was not
+/// stored is ended by the next start.
 pub(super) async fn keep(store: &Store, report: &Report) -> Result<(), StoreError> {
+    let outcome = if report.verdict == Verdict::Refused { Outcome::Denied } else { Outcome::Noted };
+    let record = Record::new(wall_ms(), Actor::Supervisor, END, outcome)
+        .agent(report.agent.as_str())
+        .reason(report.verdict.to_string())
+        .detail("run", report.run.0.as_str());
     let value = serde_json::to_value(report).unwrap_or_default();
     let mut kept = store.list_states(REPORT).await?;
     kept.sort_by_key(|state| std::cmp::Reverse(state.updated_ms));
-    let mut commit = Commit::new().put_state(&key(report), REPORT, value, wall_ms());
+    let mut commit = Commit::new().audit(record).put_state(&key(&report.run), REPORT, value, wall_ms());
     for old in kept.iter().skip(REPORTS_MAX - 1) {
         commit = commit.delete_state(&old.agent, REPORT);
     }
-    store.commit(commit).await.map(drop)
+    store.commit(cut_off::closed(commit, &report.run)).await.map(drop)
 }
 
 /// No agent's name has a colon, so that no report meets an agent's state.
-fn key(report: &Report) -> String {
-    format!("chaos:{}", report.run)
+pub(super) fn key(run: &RunId) -> String {
+    format!("chaos:{run}")
 }

@@ -4,6 +4,7 @@
 //! what the governor thinks of it, and because an experiment must not lose its hands when a terminal closes.
 
 mod acts;
+mod cut_off;
 mod happenings;
 mod journal;
 mod memory;
@@ -25,6 +26,7 @@ use agt_chaos::undo::RunId;
 use serde::{Deserialize, Serialize};
 
 pub use journal::recover;
+use cut_off::Open;
 use journal::{StoreJournal, keep};
 use target::AgentTarget;
 
@@ -33,7 +35,7 @@ use crate::driver::Handle;
 use crate::driver::event::Refusal;
 use crate::driver::records::wall_ms;
 use crate::exit;
-use crate::store::Store;
+use crate::store::{Commit, Store};
 
 /// Run an experiment and answer with its report: POST of a spec.
 pub const CHAOS_RUN: &str = "/v1/chaos/run";
@@ -163,13 +165,15 @@ impl Chaos {
             .agent(plan.agent.as_str())
             .detail("run", run.0.as_str())
             .detail("fault", plan.fault_kind().name());
-        self.store.append_audit(begun).await.map_err(|e| ChaosError::NotRecorded(e.to_string()))?;
+        let open = Open::new(&run, &plan);
+        let begins = open.noted(Commit::new().audit(begun));
+        self.store.commit(begins).await.map_err(|e| ChaosError::NotRecorded(e.to_string()))?;
         let target = AgentTarget::new(self.handle.clone(), plan.agent.clone());
         let store = self.store.clone();
         // Its report is journaled before the supervisor may end, also when the agents are dead.
         let hold = self.handle.hold();
         let experiment = tokio::spawn(async move {
-            let journal = StoreJournal::new(store.clone(), plan.fault_kind());
+            let journal = StoreJournal::new(store.clone(), plan.fault_kind(), open);
             let guardians = GuardianProcess::default();
             let stage = Stage { target: &target, journal: &journal, guardians: &guardians, boot };
             let report = driver::run(plan, run, stage, ear, |_| {}).await;
@@ -208,12 +212,6 @@ impl Chaos {
 
 /// Records the end and keeps the report. The report that the asker gets doesn't depend on either.
 async fn conclude(store: &Store, report: &Report) {
-    let outcome = if report.verdict == Verdict::Refused { Outcome::Denied } else { Outcome::Noted };
-    let record = Record::new(wall_ms(), Actor::Supervisor, END, outcome)
-        .agent(report.agent.as_str())
-        .reason(report.verdict.to_string())
-        .detail("run", report.run.0.as_str());
-    let _ = store.append_audit_nowait(record);
     if let Err(e) = keep(store, report).await {
         eprintln!("warning: the report of {} could not be stored: {e}", report.run);
     }

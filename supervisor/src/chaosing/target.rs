@@ -319,6 +319,10 @@ impl Target for AgentTarget {
         }
         let undo = &undo;
         let outcomes = replay::apply(undo, &boot);
+        // The experiment began under limits that an operator may have changed since: the operator's hold.
+        if undo.entries.iter().any(acts::is_limit) {
+            self.order(Order::LimitsAgain).await?;
+        }
         let mut left = Vec::new();
         for (entry, outcome) in undo.entries.iter().zip(outcomes) {
             match (entry, outcome) {

@@ -71,6 +71,8 @@ pub(super) struct Agent {
     pub(super) by_hand: Option<ByHand>,
     /// New limits are on their way to the kernel.
     pub(super) limiting: bool,
+    /// Whether they are to be set once more then.
+    pub(super) limits_again: bool,
     /// How often its limits were met.
     pub(super) meter: Meter,
     /// What it was denied.
@@ -121,6 +123,7 @@ impl Agent {
             health: Watched::default(),
             by_hand: None,
             limiting: false,
+            limits_again: false,
             meter: Meter::default(),
             denied: Denied::default(),
         }

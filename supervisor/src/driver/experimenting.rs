@@ -22,6 +22,8 @@ pub enum Order {
     RelieveMemory,
     /// The hang is over: its tasks run on, unless an operator or a quarantine holds them meanwhile.
     EndHang,
+    /// A limit was put back to what it was: those that are meant to hold by now are set over it.
+    LimitsAgain,
 }
 
 impl Supervisor {
@@ -32,6 +34,9 @@ impl Supervisor {
                 // Held by somebody else from now on, or dead.
                 _ => Ok(()),
             };
+        }
+        if order == Order::LimitsAgain {
+            return self.limits_again(name);
         }
         let now = self.governor.now();
         let group = self.agents.get(name).and_then(|agent| agent.group.as_ref());
@@ -48,7 +53,7 @@ impl Supervisor {
             // Where the kernel has killed, the death that follows may still be on its way here.
             Order::RelieveMemory if has_killed => {}
             Order::RelieveMemory => governed.memory = Memory::Own,
-            Order::EndHang => {}
+            Order::EndHang | Order::LimitsAgain => {}
         }
         Ok(())
     }

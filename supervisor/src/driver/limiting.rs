@@ -293,19 +293,40 @@ impl Supervisor {
             return;
         };
         agent.limiting = false;
+        if result.is_ok() {
+            agent.by_hand = by_hand;
+        }
+        if std::mem::take(&mut agent.limits_again)
+            && let Err(refusal) = self.limits_again(&name)
+        {
+            eprintln!("error: {refusal}");
+        }
         if let Err(e) = result {
             let text = in_full(&e);
             self.note(Record { outcome: Outcome::Failed, ..record }.detail("why", text.as_str()));
             let _ = answer.send(Err(Refusal::HostCant(format!("{name}: {text}{}", advice(&e)))));
             return;
         }
-        agent.by_hand = by_hand;
         if gives == Gives::No {
             self.note(record);
         }
         let mut statuses = self.statuses(std::slice::from_ref(&name));
         statuses.iter_mut().for_each(|status| status.remark.clone_from(&remark));
         let _ = answer.send(Ok(statuses));
+    }
+
+    /// The limits that are meant to hold are set again: an experiment's undo has put back those that held when it began, and an
+    /// operator may have set others since. Those that are just on their way to the kernel are waited for.
+    pub(super) fn limits_again(&mut self, name: &str) -> Result<(), Refusal> {
+        let Some(agent) = self.agents.get_mut(name) else { return Ok(()) };
+        if agent.limiting {
+            agent.limits_again = true;
+            return Ok(());
+        }
+        let wanted = self.ground.fitting(&agent.limits_at(agent.ring));
+        let Some(group) = &agent.group else { return Ok(()) };
+        // In the loop: it was under these limits or under narrower ones, so there is nothing to be reclaimed.
+        set(group, &wanted).map_err(|e| Refusal::HostCant(format!("{name}: {}{}", in_full(&e), advice(&e))))
     }
 
     /// Another plan takes the place of limits set by hand, if it starts anew or has other limits.

@@ -81,9 +81,9 @@ fn told(output: &Output) -> String {
     format!("{} {} {}", output.status, text(&output.stdout), text(&output.stderr))
 }
 
-/// A test that can't run here says so; with AGT_FORBID_SKIP set (CI) that is a failure.
+/// A test that can't run here says so; with AGT_FORBID_SKIPS set (CI) that is a failure.
 fn skip(why: &str) {
-    assert!(std::env::var_os("AGT_FORBID_SKIP").is_none(), "skipped, and skips are forbidden: {why}");
+    assert!(std::env::var_os("AGT_FORBID_SKIPS").is_none(), "skipped, and skips are forbidden: {why}");
     eprintln!("SKIPPED: {why}");
 }
 
