@@ -10,6 +10,7 @@ pub mod cgroup;
 pub mod host;
 pub mod launch;
 pub mod names;
+pub mod notice;
 pub mod plan;
 pub mod probe;
 pub mod report;
