@@ -26,6 +26,7 @@ mod detect;
 mod given;
 mod held;
 mod init;
+mod naming;
 mod payload;
 mod protocol;
 mod ready;
