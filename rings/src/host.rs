@@ -113,6 +113,9 @@ pub struct Host {
     pub landlock_abi: Option<u32>,
     /// seccomp filters can be loaded.
     pub seccomp: Support,
+    /// A process beside an agent can answer for its filter, and read what its calls point to. Needed where names that don't exist
+    /// yet are kept from an agent; without it refused calls are refused all the same, and nobody hears of them.
+    pub notify: Support,
     /// Whose power the supervisor has.
     pub privilege: Privilege,
     /// Mount, PID, IPC, UTS and network namespaces, a fresh /proc and a new root: all of them together.

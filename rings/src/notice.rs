@@ -133,7 +133,8 @@ fn is_invisible(c: char) -> bool {
 fn cut(mut text: String, most: usize) -> String {
     const MARK: &str = "…";
     if text.len() > most {
-        text.truncate(text.floor_char_boundary(most.saturating_sub(MARK.len())));
+        let whole = (0..=most.saturating_sub(MARK.len())).rev().find(|at| text.is_char_boundary(*at));
+        text.truncate(whole.unwrap_or(0));
         text.push_str(MARK);
     }
     text

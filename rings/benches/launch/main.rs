@@ -44,7 +44,7 @@ fn main() -> Result<(), Anything> {
     drop(std::hint::black_box(ballast));
     let mut threads = with_threads(64, || policy(&bench, count, Duration::ZERO))?;
     bench.close()?;
-    real.report(&["r2_first", "r2_real", "r3_real", "r2_pool", "r3_pool"]);
+    real.report(&["r2_first", "r2_real", "r3_real", "r2_pool", "r3_pool", "r2_unheard", "r2_pool_unheard"]);
     alone.report(&["r2_core"]);
     gap.rename("r2_core", "r2_core_gap").report(&["r2_core_gap"]);
     heavy.rename("r2_core", "r2_core_2gb").report(&["r2_core_2gb"]);
@@ -86,7 +86,7 @@ impl Bench {
             launcher.prepare(ahead);
             Ok(launcher)
         };
-        let (plain, layers, pool) = (start(Ahead::Nothing)?, start(Ahead::Layers)?, start(Ahead::Inits(2))?);
+        let (plain, layers, pool) = (start(Ahead::Nothing)?, start(Ahead::Layers)?, start(Ahead::Inits(3))?);
         let ours: Vec<i32> = [&plain, &layers, &pool].iter().map(|launcher| launcher.pid().cast_signed()).collect();
         let base = Base::open(&Layout::detect()?, &format!("bench-{}", std::process::id()), &ours)?;
         let left = std::env::args().any(|arg| arg == "ungrouped");
@@ -142,6 +142,8 @@ fn real(bench: &Bench, count: usize) -> Result<Rows, Anything> {
         ("r3_real", &bench.layers, plan(&bench.layers, Ring::R3)?),
         ("r2_pool", &bench.pool, plan(&bench.pool, Ring::R2)?),
         ("r3_pool", &bench.pool, plan(&bench.pool, Ring::R3)?),
+        ("r2_unheard", &bench.layers, unheard(plan(&bench.layers, Ring::R2)?)),
+        ("r2_pool_unheard", &bench.pool, unheard(plan(&bench.pool, Ring::R2)?)),
     ];
     let rivals = rivals::found();
     let mut rows = Rows::default();
@@ -167,6 +169,11 @@ fn real(bench: &Bench, count: usize) -> Result<Rows, Anything> {
         cost(bench, &cases[3].2)?;
     }
     Ok(rows)
+}
+
+/// The same without an attendant: what that costs.
+fn unheard(plan: Plan) -> Plan {
+    Plan { name: "bench-unheard".to_owned(), ..plan.unheard() }
 }
 
 /// Waits until a launcher has prepared again what it had before: the next row is not to pay for it.
@@ -280,6 +287,7 @@ fn spec(ring: Ring, workdir: &Path) -> Spec {
         protect: Vec::new(),
         gaps: Vec::new(),
         sockets: Vec::new(),
+        names: None,
         hide: Vec::new(),
         listen: vec![],
         limits: agt_rings::builtin::definition(ring).limits,

@@ -26,7 +26,7 @@ impl Alone {
     /// # Errors
     /// [`LaunchError::Step`].
     pub fn new(plan: &Plan) -> Result<Alone, LaunchError> {
-        Ok(Alone { plan: plan.clone(), landlock: rules::landlock(plan)? })
+        Ok(Alone { plan: plan.clone().unheard(), landlock: rules::landlock(plan)? })
     }
 
     /// Starts the program; returns its pidfd once it was executed. The caller waits for it and reaps it.

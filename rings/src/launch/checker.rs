@@ -30,17 +30,26 @@ use crate::sys::process::{self, Cloned};
 const ROUNDS_MAX: usize = 1000;
 
 /// Starts the plan's checker and waits until it is confined; the supervisor's end of its socket.
-pub(super) fn start(plan: &Plan, agent: &Prepared, landlock: Option<&OwnedFd>) -> Result<Option<OwnedFd>, Failure> {
+///
+/// `door`: where the listeners of its checks' filters go.
+pub(super) fn start(
+    plan: &Plan,
+    agent: &Prepared,
+    landlock: Option<&OwnedFd>,
+    door: Option<RawFd>,
+) -> Result<Option<OwnedFd>, Failure> {
     let Some(check) = &plan.check else { return Ok(None) };
     let failed = |step: &'static str| move |e: io::Error| Failure::new(step, &e);
-    let prepared = Prepared::new(plan, &For::Check(check), landlock)?;
+    let mut prepared = Prepared::new(plan, &For::Check(check), landlock)?;
+    prepared.listen(door);
     let (ours, theirs) = fdpass::pair().map_err(failed("make the checker's socket"))?;
     // SAFETY: an init is single-threaded: it was forked by a single-threaded launcher and starts no thread.
     let cloned = unsafe { process::fork_into(0, agent.cgroup()) };
     match cloned.map_err(failed("fork the checker"))? {
         Cloned::Child => {
             drop(ours);
-            live(agent, prepared, theirs, landlock.map(AsRawFd::as_raw_fd))
+            let kept = landlock.map(AsRawFd::as_raw_fd).into_iter().chain(door).collect();
+            live(agent, prepared, theirs, kept)
         }
         Cloned::Parent { .. } => drop(theirs),
     }
@@ -54,8 +63,8 @@ pub(super) fn start(plan: &Plan, agent: &Prepared, landlock: Option<&OwnedFd>) -
 }
 
 /// The checker's whole life.
-fn live(agent: &Prepared, mut check: Prepared, socket: OwnedFd, landlock: Option<RawFd>) -> ! {
-    let word = confine(agent, socket.as_raw_fd(), landlock).map_or_else(CheckWord::Failed, |()| CheckWord::Ready);
+fn live(agent: &Prepared, mut check: Prepared, socket: OwnedFd, kept: Vec<RawFd>) -> ! {
+    let word = confine(agent, socket.as_raw_fd(), kept).map_or_else(CheckWord::Failed, |()| CheckWord::Ready);
     let confined = matches!(word, CheckWord::Ready);
     if tell(socket.as_fd(), &word).is_ok() && confined {
         serve(socket.as_fd(), &mut check);
@@ -64,7 +73,7 @@ fn live(agent: &Prepared, mut check: Prepared, socket: OwnedFd, landlock: Option
     unsafe { libc::_exit(0) }
 }
 
-fn confine(agent: &Prepared, socket: RawFd, landlock: Option<RawFd>) -> Result<(), Failure> {
+fn confine(agent: &Prepared, socket: RawFd, mut kept: Vec<RawFd>) -> Result<(), Failure> {
     let failed = |step: &'static str| move |e: io::Error| Failure::new(step, &e);
     // SAFETY: this process has one thread, which alone has its memory.
     let shed = unsafe { child::join_groups(agent).and_then(|()| child::shed(agent)) };
@@ -74,22 +83,9 @@ fn confine(agent: &Prepared, socket: RawFd, landlock: Option<RawFd>) -> Result<(
     for number in 0..3 {
         replace_with_nothing(number).map_err(failed("let go of the launcher's streams in the checker"))?;
     }
-    close_all_but(socket, landlock.unwrap_or(socket)).map_err(failed("close descriptors in the checker"))
-}
-
-/// Above the standard streams. Who owned the others never drops them: this process ends without unwinding.
-fn close_all_but(one: RawFd, other: RawFd) -> io::Result<()> {
-    let (low, high) = (one.min(other).unsigned_abs(), one.max(other).unsigned_abs());
-    for (first, last) in [(3, low.saturating_sub(1)), (low + 1, high.saturating_sub(1)), (high + 1, u32::MAX)] {
-        if first > last {
-            continue;
-        }
-        // SAFETY: numbers only.
-        if unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } < 0 {
-            return Err(io::Error::last_os_error());
-        }
-    }
-    Ok(())
+    kept.push(socket);
+    // Who owned the others never drops them: this process ends without unwinding.
+    process::close_all_but(&mut kept).map_err(failed("close descriptors in the checker"))
 }
 
 fn tell(socket: BorrowedFd<'_>, word: &CheckWord) -> io::Result<()> {

@@ -14,7 +14,7 @@ use crate::builtin;
 use crate::capability::Capabilities;
 use crate::plan::{Ids, LeftOut, Plan, Start};
 use crate::spec::Terminal;
-use crate::sys::process;
+use crate::sys::{notify, process};
 
 const STACK_BYTES: usize = 64 * 1024;
 
@@ -33,6 +33,8 @@ pub(super) struct Prepared {
     filters: Vec<Vec<libc::sock_filter>>,
     start: Start,
     exec_cookie: u64,
+    /// Where the listener of the last filter goes, if it has one.
+    door: Option<RawFd>,
     terminal: Terminal,
     capabilities: Capabilities,
     /// None outside a debug build.
@@ -45,6 +47,8 @@ pub(super) enum For<'a> {
     Agent(&'a Wiring),
     /// A check of it, started by a process that is confined already: [`shed`] and [`join_groups`] have nothing left to do.
     Check(&'a crate::spec::Check),
+    /// Only what is given up before anything else: for a process that is forked before the agent is connected.
+    Shedding,
 }
 
 /// A started agent, from the init's side.
@@ -66,12 +70,12 @@ impl Prepared {
             text(&both)
         });
         let (program, argv) = match whom {
-            For::Agent(_) => (&plan.program, &plan.argv),
+            For::Agent(_) | For::Shedding => (&plan.program, &plan.argv),
             For::Check(check) => (&check.program, &check.argv),
         };
         let given = match whom {
             For::Agent(given) => Some(given),
-            For::Check(_) => None,
+            For::Check(_) | For::Shedding => None,
         };
         Ok(Prepared {
             program: text(program.as_os_str())?,
@@ -81,7 +85,7 @@ impl Prepared {
             streams: given.map_or([-1; 3], |given| [0, 1, 2].map(|number: usize| given.streams[number].as_raw_fd())),
             cgroup: given.and_then(|given| given.cgroup.as_ref()).map(AsRawFd::as_raw_fd),
             tasks: given.map_or_else(Vec::new, |given| given.tasks.iter().map(AsRawFd::as_raw_fd).collect()),
-            ids: plan.ids.filter(|_| given.is_some()),
+            ids: plan.ids.filter(|_| !matches!(whom, For::Check(_))),
             open_files: plan.open_files,
             landlock: landlock.map(AsRawFd::as_raw_fd),
             filters: plan.filters.as_ref().map_or_else(Vec::new, |filters| {
@@ -89,6 +93,7 @@ impl Prepared {
             }),
             start: plan.start,
             exec_cookie: plan.exec_cookie.secret(),
+            door: None,
             terminal: if given.is_some() { plan.terminal } else { Terminal::None },
             capabilities: plan.capabilities,
             left_out: plan.left_out.filter(|step| plan.leaves_out(*step)),
@@ -98,6 +103,11 @@ impl Prepared {
     /// Other standard streams: each check has its own.
     pub(super) fn connect(&mut self, streams: [RawFd; 3]) {
         self.streams = streams;
+    }
+
+    /// The last filter has a listener, which goes to whoever listens behind this socket.
+    pub(super) fn listen(&mut self, door: Option<RawFd>) {
+        self.door = door;
     }
 
     /// The cgroup v2 directory that the child is born into.
@@ -130,6 +140,7 @@ pub(super) enum Step {
     Landlock,
     Descriptors,
     Filters,
+    Listener,
     Execute,
 }
 
@@ -156,6 +167,7 @@ impl Step {
             Step::Landlock => "load the Landlock rules",
             Step::Descriptors => "close descriptors",
             Step::Filters => "load the seccomp filters",
+            Step::Listener => "hand over the listener of the filters",
             Step::Execute => "execute the program",
         }
     }
@@ -253,8 +265,8 @@ unsafe fn perform(shared: &Shared<'_>) -> Result<std::convert::Infallible, Step>
         load_filters(p)?;
         let (argv, env) = (shared.argv.as_ptr(), shared.env.as_ptr());
         match p.start {
-            Start::Path => libc::syscall(libc::SYS_execve, p.program.as_ptr(), argv, env),
             // The sixth argument means nothing to the kernel; the filter knows our exec by it.
+            Start::Path => libc::syscall(libc::SYS_execve, p.program.as_ptr(), argv, env, 0, 0, p.exec_cookie),
             Start::Once => {
                 libc::syscall(libc::SYS_execveat, exec_fd, c"".as_ptr(), argv, env, libc::AT_EMPTY_PATH, p.exec_cookie)
             }
@@ -280,6 +292,15 @@ pub(super) unsafe fn join_groups(p: &Prepared) -> Result<(), Step> {
 /// # Safety
 /// As [`perform`].
 pub(super) unsafe fn shed(p: &Prepared) -> Result<(), Step> {
+    // SAFETY: the caller's.
+    unsafe { shed_all_but(p, p.capabilities) }
+}
+
+/// The same, with other capabilities than the agent's.
+///
+/// # Safety
+/// As [`perform`].
+pub(super) unsafe fn shed_all_but(p: &Prepared, keep: Capabilities) -> Result<(), Step> {
     // SAFETY: numbers, and pointers to locals that outlive the calls.
     unsafe {
         // 1, not 0: a `|handler` core pattern ignores 0 but not 1.
@@ -287,12 +308,12 @@ pub(super) unsafe fn shed(p: &Prepared) -> Result<(), Step> {
             set_limit(libc::RLIMIT_CORE, 1, 1, Step::CoreLimit)?;
         }
         // The bounding set first: lowering it needs the capability that the uid change takes away.
-        drop_bounding_set(p)?;
+        drop_bounding_set(p, keep)?;
         if p.left_out != Some(LeftOut::NoNewPrivileges) {
             ok(libc::syscall(libc::SYS_prctl, libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), Step::NoNewPrivileges)?;
         }
         if let Some(ids) = p.ids {
-            if !p.capabilities.is_empty() {
+            if !keep.is_empty() {
                 // Else the uid change takes all of them; the flag ends with the exec.
                 ok(libc::syscall(libc::SYS_prctl, libc::PR_SET_KEEPCAPS, 1, 0, 0, 0), Step::Capabilities)?;
             }
@@ -300,7 +321,7 @@ pub(super) unsafe fn shed(p: &Prepared) -> Result<(), Step> {
             ok(libc::syscall(libc::SYS_setresgid, ids.gid, ids.gid, ids.gid), Step::Gid)?;
             ok(libc::syscall(libc::SYS_setresuid, ids.uid, ids.uid, ids.uid), Step::Uid)?;
         }
-        ok(process::keep_capabilities(p.capabilities).map_or(-1, |()| 0), Step::Capabilities)?;
+        ok(process::keep_capabilities(keep).map_or(-1, |()| 0), Step::Capabilities)?;
         // After the uid change, which clears it.
         ok(libc::syscall(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0), Step::DeathSignal)?;
         Ok(())
@@ -319,8 +340,8 @@ unsafe fn connect_streams(p: &Prepared) -> Result<(), Step> {
 
 /// # Safety
 /// As [`perform`].
-unsafe fn drop_bounding_set(p: &Prepared) -> Result<(), Step> {
-    match process::drop_bounding_set_but(p.capabilities) {
+unsafe fn drop_bounding_set(p: &Prepared, keep: Capabilities) -> Result<(), Step> {
+    match process::drop_bounding_set_but(keep) {
         Ok(()) => Ok(()),
         // Neither root nor a user namespace: the set can't be changed, and no_new_privs makes it worthless.
         Err(e) if e.raw_os_error() == Some(libc::EPERM) && p.ids.is_none() => Ok(()),
@@ -364,12 +385,13 @@ unsafe fn number_the_program(p: &Prepared, exec_fd: libc::c_long) -> Result<(), 
 /// # Safety
 /// As [`perform`].
 unsafe fn load_filters(p: &Prepared) -> Result<(), Step> {
-    const SECCOMP_SET_MODE_FILTER: libc::c_long = 1;
-    for filter in &p.filters {
-        let Ok(len) = u16::try_from(filter.len()) else { return Err(Step::Filters) };
-        let program = libc::sock_fprog { len, filter: filter.as_ptr().cast_mut() };
-        // SAFETY: the kernel copies `len` instructions behind the pointer.
-        ok(unsafe { libc::syscall(libc::SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &raw const program) }, Step::Filters)?;
+    for (at, filter) in p.filters.iter().enumerate() {
+        let door = p.door.filter(|_| at + 1 == p.filters.len());
+        let listener = notify::load(filter, door.map(|_| notify::WAIT_KILLABLE)).map_err(|_| Step::Filters)?;
+        if let Some(door) = door {
+            // Ours closes with the exec.
+            notify::hand_over(door, listener).map_err(|_| Step::Listener)?;
+        }
     }
     Ok(())
 }

@@ -61,6 +61,7 @@ pub(super) fn host(privilege: Privilege) -> (Host, SystemTrees) {
         kernel,
         landlock_abi: sys::landlock_abi(),
         seccomp,
+        notify: notify(privilege),
         privilege,
         namespaces: namespaces(privilege),
         controllers: Controllers::none("not looked at"),
@@ -83,6 +84,45 @@ fn own_ids() -> Support {
         Support::Yes
     } else {
         Support::No { reason: format!("uids from {} on are not mapped in this container", builtin::OWN_ID_BASE) }
+    }
+}
+
+/// Really makes a listener in a child; and whether Yama would let its holder look into an agent.
+fn notify(privilege: Privilege) -> Support {
+    let no = |reason: String| Support::No { reason };
+    let pipe = match pipe2(OFlag::O_CLOEXEC) {
+        Ok(pipe) => pipe,
+        Err(e) => return no(format!("pipe2: {e}")),
+    };
+    // SAFETY: the launcher is single-threaded.
+    match unsafe { process::fork_into(0, None) } {
+        Err(e) => return no(format!("clone3: {e}")),
+        Ok(Cloned::Child) => {
+            let answer = sys::notify::try_listener().err().map_or_else(String::new, |e| e.to_string());
+            let _ = nix::unistd::write(&pipe.1, answer.as_bytes());
+            // SAFETY: ends the child without running the launcher's exit handlers.
+            unsafe { libc::_exit(0) }
+        }
+        Ok(Cloned::Parent { .. }) => drop(pipe.1),
+    }
+    let mut answer = String::new();
+    match fs::File::from(pipe.0).read_to_string(&mut answer) {
+        Ok(_) if answer.is_empty() => {}
+        Ok(_) => return no(format!("a filter with a listener: {answer}")),
+        Err(e) => return no(format!("read the child's answer: {e}")),
+    }
+    let yama = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").unwrap_or_default();
+    let has_capability = match privilege {
+        // In the user namespace of an agent its attendant has every capability there is.
+        Privilege::User { .. } => true,
+        Privilege::Root => held_capabilities(privilege).has(process::CAP_SYS_PTRACE),
+    };
+    match yama.trim() {
+        "3" => no("kernel.yama.ptrace_scope is 3: nobody may look into another process".to_owned()),
+        "1" | "2" if !has_capability => {
+            no(format!("kernel.yama.ptrace_scope is {}, and the supervisor lacks CAP_SYS_PTRACE", yama.trim()))
+        }
+        _ => Support::Yes,
     }
 }
 

@@ -12,6 +12,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
+use super::attendant::{Attendant, Door};
 use super::child::{self, For, Prepared};
 use super::given::Given;
 use super::protocol::{Failure, From, Usage, Word};
@@ -54,32 +55,37 @@ struct Made {
 
 fn live(plan: &Plan, given: &mut Given) -> Result<(), Failure> {
     let made = make(plan, given);
-    let (made, wiring) = match (given.wiring.take(), given.mounts.take()) {
-        (Some(wiring), _) => (made?, wiring),
+    let (made, wiring, door) = match (given.wiring.take(), given.mounts.take()) {
+        (Some(wiring), _) => (made?, wiring, Door::open(plan)?),
         (None, Some(mounts)) => {
             // Why it could not be made is told by the launch that is then made without it.
             let Ok(made) = made else {
                 tell(given.channel.as_fd(), &Word::Stale);
                 return Ok(());
             };
+            let door = Door::open(plan)?.map(|door| door.attend_later(plan, made.landlock.as_ref())).transpose()?;
             match ready::wait(given, &mounts, &made.basis)? {
-                Told::Go(wiring) => (made, wiring),
+                Told::Go(wiring) => (made, wiring, door),
                 Told::Over => return Ok(()),
             }
         }
         (None, None) => return Ok(()),
     };
     let Made { listeners, landlock, signals, .. } = made;
-    let prepared = Prepared::new(plan, &For::Agent(&wiring), landlock.as_ref())?;
+    let mut prepared = Prepared::new(plan, &For::Agent(&wiring), landlock.as_ref())?;
+    let outside = door.as_ref().map(Door::outside);
+    prepared.listen(outside);
     // Before the agent: so it is confined and sealed by the time anybody could look at it.
-    let checker = checker::start(plan, &prepared, landlock.as_ref())?;
+    let checker = checker::start(plan, &prepared, landlock.as_ref(), outside)?;
     let agent = child::start(&prepared)?;
-    announce(given, &agent, checker, listeners)?;
+    announce(given, &agent, checker, door.as_ref().map(Door::notices), listeners)?;
+    // After the program was executed, unless it waits already: calls that need it wait for it.
+    let attendant = door.map(|door| door.attend(plan, &prepared, landlock.as_ref(), &wiring)).transpose()?;
     // What was built for the launch (the agent's environment among it) is not kept beside a running agent; which groups the
     // agent joins is decided, and the way into them is closed; its streams are let go of, so that their ends are seen.
     drop((prepared, landlock, wiring));
-    settle(given, plan, &signals, &agent)?;
-    watch(given, &agent, &signals, plan.namespaces & libc::CLONE_NEWPID != 0)
+    settle(given, plan, &signals, &agent, attendant.as_ref())?;
+    watch(given, &agent, attendant.as_ref(), &signals, plan.namespaces & libc::CLONE_NEWPID != 0)
 }
 
 /// Makes everything that needs neither the agent's streams nor its groups.
@@ -221,19 +227,27 @@ fn announce(
     given: &Given,
     agent: &child::Agent,
     checker: Option<OwnedFd>,
+    notices: Option<RawFd>,
     listeners: Vec<TcpListener>,
 ) -> Result<(), Failure> {
     let failed = |e: std::io::Error| Failure::new("report the start", &e);
     let ourselves = process::pidfd_open(nix::unistd::getpid().as_raw()).map_err(failed)?;
     let mut fds: Vec<RawFd> = vec![ourselves.as_raw_fd(), agent.pidfd.as_raw_fd()];
     fds.extend(checker.iter().map(AsRawFd::as_raw_fd));
+    fds.extend(notices);
     fds.extend(listeners.iter().map(AsRawFd::as_raw_fd));
     let bytes = serde_json::to_vec(&Word::Started).map_err(|e| failed(e.into()))?;
     fdpass::send(given.channel.as_fd(), &bytes, &fds).map_err(failed)
 }
 
 /// Gives up everything that only the launch needed: descriptors, capabilities, dumpability.
-fn settle(given: &Given, plan: &Plan, signals: &SignalFd, agent: &child::Agent) -> Result<(), Failure> {
+fn settle(
+    given: &Given,
+    plan: &Plan,
+    signals: &SignalFd,
+    agent: &child::Agent,
+    attendant: Option<&Attendant>,
+) -> Result<(), Failure> {
     let failed = |step: &'static str| move |e: std::io::Error| Failure::new(step, &e);
     // First: where the agent has our uid, it could look into us from the moment at which we have no more capabilities than it.
     let dumpable =
@@ -245,7 +259,8 @@ fn settle(given: &Given, plan: &Plan, signals: &SignalFd, agent: &child::Agent) 
     // All that came with the fork: the host's root, what is kept for other launches. Nobody unwinds here, so who owned one of
     // these numbers never closes it again.
     let mut kept =
-        [given.channel.as_raw_fd(), given.launcher.as_raw_fd(), signals.as_raw_fd(), agent.pidfd.as_raw_fd()];
+        vec![given.channel.as_raw_fd(), given.launcher.as_raw_fd(), signals.as_raw_fd(), agent.pidfd.as_raw_fd()];
+    kept.extend(attendant.map(Attendant::descriptors).into_iter().flatten());
     process::close_all_but(&mut kept).map_err(failed("let go of the launcher's descriptors"))?;
     process::drop_bounding_set_but(Capabilities::NONE)
         .or_else(ignore_eperm)
@@ -271,7 +286,13 @@ pub(super) fn replace_with_nothing(number: RawFd) -> std::io::Result<()> {
 }
 
 /// Waits until the agent ends or the supervisor is gone.
-fn watch(given: &Given, agent: &child::Agent, signals: &SignalFd, has_namespace: bool) -> Result<(), Failure> {
+fn watch(
+    given: &Given,
+    agent: &child::Agent,
+    attendant: Option<&Attendant>,
+    signals: &SignalFd,
+    has_namespace: bool,
+) -> Result<(), Failure> {
     let failed = |e: nix::errno::Errno| Failure::new("watch the agent", &e.into());
     loop {
         let mut fds =
@@ -283,6 +304,9 @@ fn watch(given: &Given, agent: &child::Agent, signals: &SignalFd, has_namespace:
         let supervisor_gone = fds[1].revents().is_some_and(|events| !events.is_empty());
         while signals.read_signal().map_err(failed)?.is_some() {}
         if let Some(usage) = reap(agent.pid)? {
+            if let Some(attendant) = attendant {
+                attendant.finish();
+            }
             if !has_namespace {
                 end_descendants();
             }

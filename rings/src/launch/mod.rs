@@ -13,11 +13,15 @@
 //! An agent with a health check has a third process beside it, the checker: forked by the init, confined as the agent is
 //! before the agent exists, and asked for checks over a socket of its own.
 //!
+//! An agent whose filter asks a listener has one more beside it, the attendant: forked by the init once the agent runs, it answers
+//! the calls that are left to it and tells the supervisor of them.
+//!
 //! Nothing outlives the supervisor: the launcher ends when its socket closes, each init when the launcher dies
 //! (PR_SET_PDEATHSIG) or its channel closes, and with an init the kernel ends everything in its PID namespace.
 
 mod ahead;
 mod alone;
+mod attendant;
 mod check;
 mod checker;
 mod child;

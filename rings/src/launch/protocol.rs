@@ -78,8 +78,8 @@ pub(super) enum Reply {
 /// Init to supervisor, on the channel of one agent.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Word {
-    /// The program was executed. Descriptors: init's pidfd, the agent's pidfd, the checker's socket if the plan has a check, the
-    /// listeners in the plan's order.
+    /// The program was executed. Descriptors: init's pidfd, the agent's pidfd, the checker's socket if the plan has a check, that of
+    /// the notices if its filter has a listener, the TCP listeners in the plan's order.
     Started,
     /// From an init that is prepared: it waits for [`Go`].
     Ready,

@@ -10,6 +10,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::check::Checker;
 use super::protocol::{Descriptors, Failure, Go, Usage, Word};
 use super::streams::Stream;
+use crate::notice::Notices;
 use crate::plan::Plan;
 use crate::sys::{fdpass, process};
 
@@ -67,6 +68,7 @@ pub struct Running {
     agent: OwnedFd,
     listeners: Vec<TcpListener>,
     checker: Option<Checker>,
+    notices: Option<Notices>,
     pid: i32,
     nested: bool,
 }
@@ -107,6 +109,11 @@ impl Running {
     /// Takes the way to have the plan's check run beside the agent; `None` if it has none.
     pub fn take_checker(&mut self) -> Option<Checker> {
         self.checker.take()
+    }
+
+    /// Takes the notices of what the agent is refused; `None` if its filter has no listener ([`Plan::listens`]).
+    pub fn take_notices(&mut self) -> Option<Notices> {
+        self.notices.take()
     }
 
     /// Sends a signal to the agent's main process.
@@ -213,13 +220,14 @@ fn await_word(channel: OwnedFd, plan: &Plan) -> Result<Option<Running>, LaunchEr
                 return Err(at(io::Error::new(io::ErrorKind::InvalidData, "descriptors are missing")));
             };
             let checker = if plan.check.is_some() { fds.next().map(Checker::new) } else { None };
+            let notices = if plan.listens().is_some() { fds.next().map(Notices::new) } else { None };
             let listeners: Vec<TcpListener> = fds.map(TcpListener::from).collect();
             if listeners.len() != plan.listen.len() || checker.is_some() != plan.check.is_some() {
                 return Err(at(io::Error::new(io::ErrorKind::InvalidData, "listeners or the checker are missing")));
             }
             let pid = process::pid_of(agent.as_fd()).map_err(at)?;
             let nested = plan.namespaces & libc::CLONE_NEWPID != 0;
-            Ok(Some(Running { channel, init, agent, listeners, checker, pid, nested }))
+            Ok(Some(Running { channel, init, agent, listeners, checker, notices, pid, nested }))
         }
         Word::Failed(failure) => Err(failure.into()),
         Word::Stale => Ok(None),

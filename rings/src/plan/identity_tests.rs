@@ -23,6 +23,7 @@ fn plan(user: User, uid: u32, gid: u32, id_map: Support) -> Plan {
         controllers: Controllers { memory: yes(), cpu: yes(), tasks: yes(), kill: yes(), layout: "v2".to_owned() },
         capabilities: Capabilities::NONE,
         own_ids: yes(),
+        notify: yes(),
     };
     let spec = Spec {
         name: "test".to_owned(),
@@ -37,6 +38,7 @@ fn plan(user: User, uid: u32, gid: u32, id_map: Support) -> Plan {
         protect: Vec::new(),
         gaps: Vec::new(),
         sockets: Vec::new(),
+        names: None,
         hide: Vec::new(),
         listen: Vec::new(),
         limits: builtin::definition(Ring::R2).limits,

@@ -167,6 +167,15 @@ pub struct Plan {
     pub landlock: Option<Landlock>,
     /// seccomp filters in load order; `None` where there is no seccomp.
     pub filters: Option<seccomp::Filters>,
+    /// What they were made from, and so what whoever listens to them must know.
+    #[serde(default)]
+    pub filter_options: Option<seccomp::Options>,
+    /// What the attendant beside the agent hears of, and tells.
+    #[serde(default)]
+    pub notify: seccomp::Notify,
+    /// The names that the attendant keeps from it; `None` where its creating calls go to the kernel.
+    #[serde(default)]
+    pub names: Option<crate::names::Rules>,
     /// How the program starts.
     pub start: Start,
     /// The secret by which the filters know the launcher's own exec.
@@ -258,7 +267,9 @@ pub fn compile(
         },
     };
     let landlock = landlock(spec, host, definition, &root, system);
-    let filters = host.seccomp.is_yes().then(|| filters(spec.ring, namespaced, cookie)).flatten();
+    let names = protections::names(spec).filter(|_| host.seccomp.is_yes() && host.notify.is_yes());
+    let filter_options = host.seccomp.is_yes().then(|| filter_options(spec, names, host, cookie)).flatten();
+    let filters = filter_options.and_then(|options| seccomp::Filters::for_ring(spec.ring, &options).ok());
     let facts = protections::Facts {
         spec,
         host,
@@ -267,6 +278,7 @@ pub fn compile(
         root: &root,
         landlock: landlock.as_ref(),
         filters: filters.is_some(),
+        heard: filter_options.is_some_and(|options| options.need_listener()),
     };
     let (enforced, gaps): (Vec<Enforced>, Vec<Gap>) = protections::judge(definition, &facts);
     if !gaps.is_empty() && spec.enforcement == Enforcement::Required {
@@ -284,6 +296,9 @@ pub fn compile(
         open_files: open_files(spec, definition),
         landlock,
         filters,
+        filter_options,
+        notify: filter_options.map(|options| options.notify).unwrap_or_default(),
+        names: names.cloned(),
         start: if spec.ring == Ring::R3 { Start::Once } else { Start::Path },
         exec_cookie: cookie,
         program: spec.program.clone(),
@@ -303,6 +318,42 @@ pub fn compile(
 fn open_files(spec: &Spec, definition: &builtin::Definition) -> u64 {
     let wanted = spec.open_files.map_or(definition.open_files, u64::from);
     if spec.ring == Ring::R3 { wanted.min(u64::from(builtin::EXEC_FD)) } else { wanted }
+}
+
+impl Plan {
+    /// What its filters were made from, if one of them needs somebody who listens.
+    #[must_use]
+    pub fn listens(&self) -> Option<&seccomp::Options> {
+        self.filter_options.as_ref().filter(|options| self.filters.is_some() && options.need_listener())
+    }
+
+    /// The same agent, for a run to learn from: what it opens, executes and connects to is told as well. Refuses no more and no
+    /// less. `None` where nobody can listen on this host, and for R0, which has nothing to learn.
+    #[must_use]
+    pub fn learning(self) -> Option<Plan> {
+        self.listens()?;
+        self.heard(|options| options.notify = seccomp::Notify::Learn)
+    }
+
+    /// The same agent with nobody who listens: refused calls answer by themselves, and names are for the mounts alone to keep.
+    #[must_use]
+    pub fn unheard(self) -> Plan {
+        let unheard = |options: &mut seccomp::Options| {
+            (options.notify, options.names) = (seccomp::Notify::Off, seccomp::Names::Free);
+        };
+        let mut plan = self.clone().heard(unheard).unwrap_or(self);
+        plan.names = None;
+        plan
+    }
+
+    fn heard(mut self, change: impl FnOnce(&mut seccomp::Options)) -> Option<Plan> {
+        self.filters.as_ref()?;
+        let mut options = self.filter_options?;
+        change(&mut options);
+        self.filters = Some(seccomp::Filters::for_ring(self.ring, &options).ok()?);
+        (self.filter_options, self.notify) = (Some(options), options.notify);
+        Some(self)
+    }
 }
 
 /// Whose uid a root supervisor gives the agent.
@@ -334,14 +385,28 @@ fn group(uid: u32, gid: u32, spec: &Spec) -> u32 {
     if uid != 0 && gid == 0 { spec.own_id } else { gid }
 }
 
-fn filters(ring: Ring, namespaced: bool, cookie: ExecCookie) -> Option<seccomp::Filters> {
-    let mut options = seccomp::Options::new(ring, cookie).ok()?;
+fn filter_options(
+    spec: &Spec,
+    names: Option<&crate::names::Rules>,
+    host: &Host,
+    cookie: ExecCookie,
+) -> Option<seccomp::Options> {
+    let mut options = seccomp::Options::new(spec.ring, cookie).ok()?;
     options.exec_fd = builtin::EXEC_FD;
-    if !namespaced && ring != Ring::R0 {
+    if spec.ring == Ring::R0 {
+        return Some(options);
+    }
+    if !host.namespaces.is_yes() {
         // No network namespace: not one socket but AF_UNIX pairs, stricter than the ring and never looser.
         options.sockets = seccomp::Sockets::UnixPairs;
     }
-    seccomp::Filters::for_ring(ring, &options).ok()
+    if host.notify.is_yes() {
+        options.notify = seccomp::Notify::Refusals;
+    }
+    if names.is_some() {
+        options.names = seccomp::Names::Asked;
+    }
+    Some(options)
 }
 
 /// Rules by path inside the agent's own view. With a built root everything visible may be read; without one the rules are the

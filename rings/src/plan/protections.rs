@@ -19,6 +19,7 @@ pub(super) struct Facts<'a> {
     pub(super) root: &'a Root,
     pub(super) landlock: Option<&'a Landlock>,
     pub(super) filters: bool,
+    pub(super) heard: bool,
 }
 
 type Judgement = Result<Vec<String>, (String, String)>;
@@ -161,7 +162,22 @@ fn protected(facts: &Facts<'_>) -> Judgement {
             namespace_help(facts),
         ));
     }
-    files(facts)
+    let mut by = files(facts)?;
+    if names(facts.spec).is_some() {
+        if let Some(reason) = facts.host.seccomp.reason().or(facts.host.notify.reason()) {
+            return Err((
+                format!("needs seccomp notification for names that are made later ({reason})"),
+                "kernel.yama.ptrace_scope below 3 and no filter with a listener around the supervisor; or `protect: existing` in the operator's file: names that are not there at launch can then be made".to_owned(),
+            ));
+        }
+        by.push("seccomp notification".to_owned());
+    }
+    Ok(by)
+}
+
+/// The rules about names that hold in this ring: R0 has the host's files, R3 writes nothing that lasts.
+pub(super) fn names(spec: &Spec) -> Option<&crate::names::Rules> {
+    spec.names.as_ref().filter(|rules| matches!(spec.ring, Ring::R1 | Ring::R2) && !rules.roots.is_empty())
 }
 
 fn files(facts: &Facts<'_>) -> Judgement {
@@ -260,7 +276,14 @@ fn network(facts: &Facts<'_>, mechanism: &str) -> Judgement {
 
 fn syscalls(facts: &Facts<'_>) -> Judgement {
     if facts.filters {
-        Ok(vec!["seccomp".into()])
+        let told = match (&facts.host.notify, facts.heard) {
+            (_, true) => Some("refusals told by seccomp notification".to_owned()),
+            (Support::No { reason }, _) if facts.spec.ring != Ring::R0 => {
+                Some(format!("refusals untold, no seccomp notification: {reason}"))
+            }
+            _ => None,
+        };
+        Ok(["seccomp".to_owned()].into_iter().chain(told).collect())
     } else {
         let reason = facts.host.seccomp.reason().unwrap_or("the filter could not be built").to_owned();
         Err((format!("needs seccomp filters ({reason})"), "boot a kernel with CONFIG_SECCOMP_FILTER".to_owned()))
@@ -348,6 +371,7 @@ mod tests {
             controllers: Controllers { memory: yes(), cpu: yes(), tasks: yes(), kill: yes(), layout: "v2".to_owned() },
             capabilities: Capabilities::NONE,
             own_ids: yes(),
+            notify: yes(),
         };
         let paths = |list: &[&str]| list.iter().map(Into::into).collect();
         let spec = Spec {
@@ -363,6 +387,7 @@ mod tests {
             protect: paths(protect),
             gaps: Vec::new(),
             sockets: Vec::new(),
+            names: None,
             hide: paths(hide),
             listen: Vec::new(),
             limits: builtin::definition(ring).limits,

@@ -60,6 +60,7 @@ fn a_host() -> impl Strategy<Value = Host> {
             controllers: Controllers::none("test"),
             capabilities: Capabilities::from_mask(if is_root { 0xffff } else { 0 }),
             own_ids: Support::Yes,
+            notify: Support::Yes,
         },
     )
 }
@@ -92,6 +93,7 @@ fn a_spec() -> impl Strategy<Value = Spec> {
         protect,
         gaps: Vec::new(),
         sockets,
+        names: None,
         hide,
         listen: (0..listen).map(|n| Listen { address: ([127, 0, 0, 1], 8000 + n as u16).into() }).collect(),
         limits: builtin::definition(Ring::R0).limits,
@@ -257,6 +259,7 @@ fn full_host(namespaces: Support) -> Host {
         controllers: Controllers::none("test"),
         capabilities: Capabilities::from_mask(0xffff),
         own_ids: Support::Yes,
+        notify: Support::Yes,
     }
 }
 

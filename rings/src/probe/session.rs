@@ -149,6 +149,9 @@ impl Session {
                 "no Landlock here: nothing else keeps an agent from its own health check, which it could as well answer falsely"
                     .to_owned(),
             ),
+            Need::Attendant if !self.launcher.host().notify.is_yes() => {
+                Some("no seccomp notification here: the filter answers by itself".to_owned())
+            }
             Need::SignalScope if self.launcher.host().landlock_abi.is_none_or(|abi| abi < 6) => {
                 Some("Landlock has no scope for signals before ABI 6".to_owned())
             }
@@ -209,7 +212,7 @@ impl Session {
         let place = self.place()?;
         // The tree belongs to whoever the agent would be, also when the control is ourselves.
         let tree = self.tree(&place, self.agent(ring))?;
-        let victim = self.victim(attack, user, &tree)?.or(self.checked(attack, user, &tree)?);
+        let victim = self.victim(attack, user, &tree)?.or(self.beside(attack, user, &tree)?);
         let neighbour = self.neighbour(attack, ring)?;
         let mut scene = self.scene(ring, &tree, victim.as_ref());
         scene.neighbour = neighbour.as_ref().map(|launched| launched.running.pid());
@@ -249,12 +252,12 @@ impl Session {
         Target::start(user, &tree.path("scratch")).map(Some).map_err(Error::decoy("start a victim"))
     }
 
-    /// Unconfined, an ordinary process stands in for the health check.
-    fn checked(&self, attack: &Attack, user: Option<Ids>, tree: &Tree) -> Result<Option<Target>, Error> {
-        if !attack.needs.contains(&Need::Check) {
+    /// Unconfined, an ordinary process stands in for the health check, and for whoever answers for a filter.
+    fn beside(&self, attack: &Attack, user: Option<Ids>, tree: &Tree) -> Result<Option<Target>, Error> {
+        if !attack.needs.iter().any(|need| matches!(need, Need::Check | Need::Attendant)) {
             return Ok(None);
         }
-        Target::start(user, &tree.path("scratch")).map(Some).map_err(Error::decoy("start a stand-in for a check"))
+        Target::start(user, &tree.path("scratch")).map(Some).map_err(Error::decoy("start a stand-in"))
     }
 
     fn scene(&self, ring: Ring, tree: &Tree, victim: Option<&Target>) -> Scene {

@@ -51,6 +51,7 @@ pub(crate) fn verdict(decision: Decision) -> u32 {
         Decision::Refuse(Refusal::NotPermitted) => errno(libc::EPERM),
         Decision::Refuse(Refusal::NoSuchCall) => errno(libc::ENOSYS),
         Decision::Refuse(Refusal::KillProcess) => libc::SECCOMP_RET_KILL_PROCESS,
+        Decision::Notify(_) => libc::SECCOMP_RET_USER_NOTIF,
     }
 }
 

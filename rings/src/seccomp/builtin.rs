@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use super::options::{Options, Sockets};
-use super::policy::{Decision, Policy, Refusal, Rule};
-use super::{checks, groups};
+use super::policy::{Decision, Notified, Policy, Refusal, Rule};
+use super::{asks, checks, groups};
 use crate::ring::Ring;
 
 /// What `ring` answers to every call.
@@ -17,20 +17,44 @@ use crate::ring::Ring;
 pub fn policy(ring: Ring, options: &Options) -> Policy {
     let rules: BTreeMap<u32, Rule> =
         options.arch.calls().map(|(number, name)| (number, rule(name, ring, options))).collect();
-    Policy { arch: options.arch, rules, unknown: Decision::Refuse(Refusal::NoSuchCall) }
+    let checked = refusal(Refusal::NotPermitted, ring, options);
+    Policy { arch: options.arch, rules, unknown: Decision::Refuse(Refusal::NoSuchCall), checked }
+}
+
+/// What no ring may ever do, R0's list, answered as R1 answers: the wall behind R1's own.
+#[must_use]
+pub fn never(options: &Options) -> Policy {
+    let mut policy = policy(Ring::R0, options);
+    let answer = refusal(Refusal::NotPermitted, Ring::R1, options);
+    for rule in policy.rules.values_mut().filter(|rule| **rule == Rule::Always(policy.checked)) {
+        *rule = Rule::Always(answer);
+    }
+    policy.checked = answer;
+    policy
+}
+
+/// How a ring answers what it refuses. R0 has no listener: programs there may want one of their own, and a task has one at most.
+fn refusal(refusal: Refusal, ring: Ring, options: &Options) -> Decision {
+    if refusal == Refusal::NotPermitted && options.need_listener() && ring != Ring::R0 {
+        Decision::Notify(Notified::Refused(refusal))
+    } else {
+        Decision::Refuse(refusal)
+    }
 }
 
 fn rule(name: &str, ring: Ring, options: &Options) -> Rule {
+    let refused = |how| Rule::Always(refusal(how, ring, options));
     let Some(group) = groups::of(name) else {
         // A test holds that there is no such call; if one slips through it is refused, not allowed.
-        return Rule::Always(Decision::Refuse(Refusal::NotPermitted));
+        return refused(Refusal::NotPermitted);
     };
-    if let Some(refusal) = group.refused.in_ring(ring) {
-        return Rule::Always(Decision::Refuse(refusal));
+    if let Some(how) = group.refused.in_ring(ring) {
+        return refused(how);
     }
     if group.name == groups::NAMED_SOCKETS && options.sockets == Sockets::UnixPairs {
-        return Rule::Always(Decision::Refuse(Refusal::NotPermitted));
+        return refused(Refusal::NotPermitted);
     }
-    let checks: Vec<_> = checks::of(name, ring).filter_map(|rule| (rule.check)(options)).collect();
+    let checks = checks::of(name, ring).filter_map(|rule| (rule.check)(options));
+    let checks: Vec<_> = checks.chain(asks::of(name, ring, options)).collect();
     if checks.is_empty() { Rule::Always(Decision::Allow) } else { Rule::Checked(checks) }
 }

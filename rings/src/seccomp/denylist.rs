@@ -14,57 +14,89 @@ use seccompiler::{
     SeccompRule, TargetArch,
 };
 
-use super::policy::{Clause, Condition, Decision, Policy, Refusal, Rule, Test};
+use super::bpf::{opcode, verdict};
+use super::policy::{Check, Clause, Condition, Decision, Policy, Refusal, Rule, Test};
 use super::program::Program;
 use super::{Arch, Error, tree};
 
-/// Compiles a policy into a deny-list and the program for what it leaves over, in the order to load them.
+/// Compiles a policy into deny-lists and the program for what they leave over, in the order to load them.
 ///
 /// # Errors
 /// Those of [`refusals`] and [`tree::compile`].
 pub fn compile(policy: &Policy) -> Result<Vec<Program>, Error> {
-    Ok(vec![refusals(policy)?, tree::compile(&remainder(policy))?])
+    let mut programs = refusals(policy)?;
+    programs.push(tree::compile(&remainder(policy))?);
+    Ok(programs)
 }
 
-/// All that is answered with EPERM, as one program; everything else passes, but for foreign ABIs, which kill.
+/// All that is answered with EPERM, and all that is left to the listener, as one program each; everything else passes, but for
+/// foreign ABIs, which kill.
 ///
 /// # Errors
 /// What seccompiler refuses, or a program that isn't one ([`Error::DenyList`], [`Error::Malformed`]).
-pub fn refusals(policy: &Policy) -> Result<Program, Error> {
-    let mut rules = BTreeMap::new();
+pub fn refusals(policy: &Policy) -> Result<Vec<Program>, Error> {
+    let eperm = Decision::Refuse(Refusal::NotPermitted);
+    let mut programs = Vec::new();
+    for action in [verdict(eperm), libc::SECCOMP_RET_USER_NOTIF] {
+        let rules = listed(policy, action)?;
+        if !rules.is_empty() || (programs.is_empty() && action != verdict(eperm)) {
+            programs.push(list(policy.arch, rules, action)?);
+        }
+    }
+    Ok(programs)
+}
+
+/// The calls that are answered with `action`, always (no rules: to seccompiler such a call matches always) or under rules.
+fn listed(policy: &Policy, action: u32) -> Result<BTreeMap<i64, Vec<SeccompRule>>, Error> {
+    let mut listed = BTreeMap::new();
     for (&number, rule) in &policy.rules {
         match rule {
-            // To seccompiler a call without rules matches always.
-            Rule::Always(Decision::Refuse(Refusal::NotPermitted)) => {
-                rules.insert(i64::from(number), Vec::new());
+            Rule::Always(decision) if verdict(*decision) == action => {
+                listed.insert(i64::from(number), Vec::new());
             }
             Rule::Always(_) => {}
             Rule::Checked(checks) => {
-                let clauses = checks.iter().flat_map(|check| check.refusing_clauses());
-                let rule: Result<Vec<_>, _> =
-                    clauses.flat_map(|clause| alternatives(&clause)).map(SeccompRule::new).collect();
-                rules.insert(i64::from(number), rule.map_err(Error::DenyList)?);
+                let of_action =
+                    |check: &&Check| verdict(check.asks().map_or(policy.checked, Decision::Notify)) == action;
+                let clauses: Vec<Clause> = checks.iter().filter(of_action).flat_map(Check::catching_clauses).collect();
+                let rule: Result<Vec<_>, _> = if clauses.contains(&Clause::new()) {
+                    Ok(Vec::new())
+                } else if clauses.is_empty() {
+                    continue;
+                } else {
+                    clauses.iter().flat_map(alternatives).map(SeccompRule::new).collect()
+                };
+                listed.insert(i64::from(number), rule.map_err(Error::DenyList)?);
             }
         }
     }
-    let arch = match policy.arch {
+    Ok(listed)
+}
+
+/// seccompiler's program, whose one answer is `action`: it knows EPERM, and no listener.
+fn list(arch: Arch, rules: BTreeMap<i64, Vec<SeccompRule>>, action: u32) -> Result<Program, Error> {
+    let target = match arch {
         Arch::X86_64 => TargetArch::x86_64,
         Arch::Aarch64 => TargetArch::aarch64,
     };
-    let errno = SeccompAction::Errno(libc::EPERM.unsigned_abs());
-    let filter = SeccompFilter::new(rules, SeccompAction::Allow, errno, arch).map_err(Error::DenyList)?;
+    let eperm = SeccompAction::Errno(libc::EPERM.unsigned_abs());
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, eperm.clone(), target).map_err(Error::DenyList)?;
     let program = BpfProgram::try_from(filter).map_err(Error::DenyList)?;
-    Program::new(program.iter().map(|i| sock_filter { code: i.code, jt: i.jt, jf: i.jf, k: i.k }).collect())
+    let eperm = u32::from(eperm);
+    let answer = |code, k| if code == opcode::RETURN && k == eperm { action } else { k };
+    Program::new(
+        program.iter().map(|i| sock_filter { code: i.code, jt: i.jt, jf: i.jf, k: answer(i.code, i.k) }).collect(),
+    )
 }
 
-/// The policy with EPERM left out: what is answered with ENOSYS or a signal stays.
+/// The policy with EPERM and the listener left out: what is answered with ENOSYS or a signal stays.
 fn remainder(policy: &Policy) -> Policy {
     let missing = Rule::Always(Decision::Refuse(Refusal::NoSuchCall));
     let rules = policy.rules.iter().map(|(number, rule)| {
         let kept = if *rule == missing { missing.clone() } else { Rule::Always(Decision::Allow) };
         (*number, kept)
     });
-    Policy { arch: policy.arch, rules: rules.collect(), unknown: policy.unknown }
+    Policy { rules: rules.collect(), ..policy.clone() }
 }
 
 /// A clause as seccompiler's conjunctions: each of our tests is a choice among some of its conditions.

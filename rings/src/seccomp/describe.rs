@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use super::policy::{Decision, Refusal, Rule};
-use super::{Options, Sockets, builtin, checks, groups};
+use super::policy::{Call, Decision, Refusal, Rule};
+use super::{Names, Notify, Options, Sockets, builtin, checks, groups};
 use crate::ring::Ring;
 
 /// What a ring's filter does, and why.
@@ -54,6 +54,8 @@ pub struct CheckLine {
 /// Describes the filter of `ring` under `options`.
 #[must_use]
 pub fn describe(ring: Ring, options: &Options) -> Description {
+    // Who answers a refused call changes nothing about what is refused.
+    let options = &Options { notify: Notify::Off, names: Names::Free, ..*options };
     let policy = builtin::policy(ring, options);
     let (mut allowed, mut refused) = (Vec::new(), Vec::new());
     for group in groups::GROUPS {
@@ -86,6 +88,21 @@ pub fn describe(ring: Ring, options: &Options) -> Description {
         checked_calls: count(|rule| matches!(rule, Rule::Checked(_))),
         refused_calls: count(|rule| matches!(rule, Rule::Always(Decision::Refuse(_)))),
     }
+}
+
+/// Why `ring` refused this very call: the group's reason, or that of the argument check that caught it.
+#[must_use]
+pub fn reason(ring: Ring, options: &Options, call: &Call) -> Option<&'static str> {
+    let name = options.arch.name(call.number)?;
+    let group = groups::of(name)?;
+    if group.refused.in_ring(ring).is_some()
+        || (group.name == groups::NAMED_SOCKETS && options.sockets == Sockets::UnixPairs)
+    {
+        return Some(group.why);
+    }
+    checks::of(name, ring)
+        .find(|rule| (rule.check)(options).is_some_and(|check| check.catches(&call.args)))
+        .map(|rule| rule.why)
 }
 
 /// Why `ring` refuses a call, by name: the group's reason, or those of its argument checks.

@@ -233,8 +233,14 @@ pub const GROUPS: &[Group] = &[
         why: "placement of pages on machines with several memories, memory hidden from the kernel, the page cache's \
               state: attack surface and side channels that libraries do without",
         refused: Refused::From(Ring::R2),
-        calls: "mbind set_mempolicy get_mempolicy set_mempolicy_home_node migrate_pages move_pages remap_file_pages \
-                memfd_secret cachestat",
+        calls: "migrate_pages move_pages remap_file_pages memfd_secret cachestat",
+    },
+    Group {
+        name: "memory-policy",
+        why: "where pages are placed on machines with several memories. ENOSYS is what libnuma takes for \"there is only one\"; \
+              programs ask at their start",
+        refused: Refused::AsMissingFrom(Ring::R2),
+        calls: "mbind set_mempolicy get_mempolicy set_mempolicy_home_node",
     },
     Group {
         name: "file-internals",

@@ -67,6 +67,7 @@ impl From<Decision> for Verdict {
             Decision::Refuse(Refusal::NotPermitted) => Verdict::Errno(libc::EPERM as u16),
             Decision::Refuse(Refusal::NoSuchCall) => Verdict::Errno(libc::ENOSYS as u16),
             Decision::Refuse(Refusal::KillProcess) => Verdict::KillProcess,
+            Decision::Notify(_) => Verdict::Notify,
         }
     }
 }

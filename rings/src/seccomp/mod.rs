@@ -17,6 +17,7 @@
 //! /proc/self/fd/N of ordinary files (a path rule sees the file; noexec mounts stop it). Memory files are closed here
 //! ([`Memfd`]).
 
+pub mod asks;
 pub mod builtin;
 pub mod checks;
 pub mod denylist;
@@ -31,6 +32,7 @@ pub mod syscalls;
 pub mod tree;
 
 mod bpf;
+mod leaf;
 #[cfg(test)]
 mod tests;
 
@@ -39,7 +41,7 @@ use serde::{Deserialize, Serialize};
 pub use describe::{Description, describe};
 pub use error::Error;
 pub use interpret::Verdict;
-pub use options::{EXEC_FD, ExecCookie, Memfd, Options, Sockets};
+pub use options::{EXEC_FD, ExecCookie, Memfd, Names, Notify, Options, Sockets};
 pub use policy::Call;
 pub use program::Program;
 pub use syscalls::Arch;
@@ -67,15 +69,16 @@ impl Filters {
         let programs = match ring {
             Ring::R0 => denylist::compile(&policy)?,
             Ring::R1 => {
-                let never = builtin::policy(Ring::R0, options);
-                vec![denylist::refusals(&never)?, tree::compile(&policy)?]
+                let mut programs = denylist::refusals(&builtin::never(options))?;
+                programs.push(tree::compile(&policy)?);
+                programs
             }
             Ring::R2 | Ring::R3 => vec![tree::compile(&policy)?],
         };
         Ok(Filters { programs })
     }
 
-    /// The programs, in the order to load them: each as it is ([`Program::as_sock_filters`]) by
+    /// The programs, in the order to load them (a listener is that of the last: it asks for whatever the others ask): each as it is ([`Program::as_sock_filters`]) by
     /// seccomp(SECCOMP_SET_MODE_FILTER), after no_new_privs and Landlock, as the last step before the launch's exec. In
     /// R2 and R3 that must be `execveat(exec_fd, "", argv, envp, AT_EMPTY_PATH, exec_cookie)`, six arguments by raw
     /// syscall.

@@ -52,6 +52,31 @@ pub enum Memfd {
     SealedByNamespace,
 }
 
+/// Which calls go to a listener beside the agent. The agent's filter is the same wall either way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Notify {
+    /// None: a refused call has its errno from the filter itself.
+    #[default]
+    Off,
+    /// What the ring refuses with EPERM: it gets the same errno from the listener, which tells of it. What programs try in order
+    /// to find out what a kernel has (every ENOSYS) stays with the filter.
+    Refusals,
+    /// Also opens, execs and connects, which then go on: to see what a program does.
+    Learn,
+}
+
+/// Who makes a name that is not there yet, in R1 and R2.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Names {
+    /// The kernel, as mounts and Landlock allow.
+    #[default]
+    Free,
+    /// The listener: it looks at the name first. Only calls that can make one go there; an open without O_CREAT stays what it is.
+    Asked,
+}
+
 /// The secret that the launcher puts into the sixth argument register of its one `execveat`.
 ///
 /// The kernel ignores that register and clears all of them on exec; the filter compares all 64 bits. Whoever can't read
@@ -95,6 +120,12 @@ pub struct Options {
     pub sockets: Sockets,
     /// Which memory files R2 can make.
     pub memfd: Memfd,
+    /// What a listener hears of.
+    #[serde(default)]
+    pub notify: Notify,
+    /// Who makes new names.
+    #[serde(default)]
+    pub names: Names,
 }
 
 impl Options {
@@ -109,6 +140,14 @@ impl Options {
             exec_cookie,
             sockets: Sockets::for_ring(ring),
             memfd: Memfd::default(),
+            notify: Notify::Off,
+            names: Names::Free,
         })
+    }
+
+    /// Whether a filter with these options needs a listener, without which some of its calls answer ENOSYS.
+    #[must_use]
+    pub fn need_listener(&self) -> bool {
+        self.notify != Notify::Off || self.names != Names::Free
     }
 }

@@ -48,6 +48,19 @@ pub enum Decision {
     Allow,
     /// It doesn't.
     Refuse(Refusal),
+    /// It waits for the filter's listener to answer.
+    Notify(Notified),
+}
+
+/// Why a listener is asked. The kernel doesn't tell it: whoever listens asks the policy again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Notified {
+    /// To answer what the filter would have answered, and to tell of it.
+    Refused(Refusal),
+    /// The call may make a name: which one is for the listener to look at, and to make.
+    Creating,
+    /// To tell of it and to let it go on.
+    Observed,
 }
 
 /// A question to one argument.
@@ -155,43 +168,65 @@ impl Condition {
 /// Conditions that hold together.
 pub type Clause = Vec<Condition>;
 
-/// A look at a call's arguments that may turn it down with EPERM.
+/// A look at a call's arguments that may end it: turned down (as the policy turns down what it looks at), or left to the
+/// listener.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Check {
     /// Turned down when any clause holds.
     RefuseWhen(Vec<Clause>),
     /// Turned down unless some clause holds.
     RefuseUnless(Vec<Clause>),
+    /// The listener's when any clause holds.
+    AskWhen(Vec<Clause>, Notified),
+    /// The listener's unless some clause holds.
+    AskUnless(Vec<Clause>, Notified),
 }
 
 impl Check {
-    /// Whether the check turns the call down.
+    /// The listener's always.
     #[must_use]
-    pub fn refuses(&self, args: &[u64; 6]) -> bool {
+    pub fn ask(what: Notified) -> Check {
+        Check::AskUnless(Vec::new(), what)
+    }
+
+    /// Whether the check ends the call, one way or the other.
+    #[must_use]
+    pub fn catches(&self, args: &[u64; 6]) -> bool {
         let any = |clauses: &[Clause]| clauses.iter().any(|clause| clause.iter().all(|c| c.holds(args)));
         match self {
-            Check::RefuseWhen(clauses) => any(clauses),
-            Check::RefuseUnless(clauses) => !any(clauses),
+            Check::RefuseWhen(clauses) | Check::AskWhen(clauses, _) => any(clauses),
+            Check::RefuseUnless(clauses) | Check::AskUnless(clauses, _) => !any(clauses),
         }
     }
 
-    /// The clauses of which one must hold for a refusal, whichever way the check is written.
+    /// Whom the listener is asked for; `None` for a check that turns down.
     #[must_use]
-    pub fn refusing_clauses(&self) -> Vec<Clause> {
+    pub fn asks(&self) -> Option<Notified> {
         match self {
-            Check::RefuseWhen(clauses) => clauses.clone(),
+            Check::RefuseWhen(_) | Check::RefuseUnless(_) => None,
+            Check::AskWhen(_, what) | Check::AskUnless(_, what) => Some(*what),
+        }
+    }
+
+    /// The clauses of which one must hold for the check to end the call, whichever way it is written.
+    #[must_use]
+    pub fn catching_clauses(&self) -> Vec<Clause> {
+        match self {
+            Check::RefuseWhen(clauses) | Check::AskWhen(clauses, _) => clauses.clone(),
             // not (a and b or c and d) = (not a or not b) and (not c or not d), multiplied out again.
-            Check::RefuseUnless(clauses) => clauses.iter().fold(vec![Clause::new()], |products, clause| {
-                products
-                    .iter()
-                    .flat_map(|product| {
-                        clause.iter().map(move |condition| {
-                            let negated = Condition::new(condition.arg, condition.test.negated());
-                            product.iter().cloned().chain([negated]).collect()
+            Check::RefuseUnless(clauses) | Check::AskUnless(clauses, _) => {
+                clauses.iter().fold(vec![Clause::new()], |products, clause| {
+                    products
+                        .iter()
+                        .flat_map(|product| {
+                            clause.iter().map(move |condition| {
+                                let negated = Condition::new(condition.arg, condition.test.negated());
+                                product.iter().cloned().chain([negated]).collect()
+                            })
                         })
-                    })
-                    .collect()
-            }),
+                        .collect()
+                })
+            }
         }
     }
 }
@@ -201,7 +236,7 @@ impl Check {
 pub enum Rule {
     /// Always the same answer.
     Always(Decision),
-    /// Allowed unless one of these turns it down.
+    /// Allowed unless one of these ends it; the first that does so counts. Those that turn down come before those that ask.
     Checked(Vec<Check>),
 }
 
@@ -214,6 +249,8 @@ pub struct Policy {
     pub rules: BTreeMap<u32, Rule>,
     /// The answer to a number without a rule: unassigned, newer than the table, or x32.
     pub unknown: Decision,
+    /// What a check that turns down answers.
+    pub checked: Decision,
 }
 
 impl Policy {
@@ -225,10 +262,10 @@ impl Policy {
         match self.rules.get(&call.number) {
             None => self.unknown,
             Some(Rule::Always(decision)) => *decision,
-            Some(Rule::Checked(checks)) if checks.iter().any(|check| check.refuses(&call.args)) => {
-                Decision::Refuse(Refusal::NotPermitted)
-            }
-            Some(Rule::Checked(_)) => Decision::Allow,
+            Some(Rule::Checked(checks)) => match checks.iter().find(|check| check.catches(&call.args)) {
+                None => Decision::Allow,
+                Some(check) => check.asks().map_or(self.checked, Decision::Notify),
+            },
         }
     }
 }
@@ -277,11 +314,11 @@ mod tests {
             ],
         ];
         let check = Check::RefuseUnless(clauses);
-        let multiplied = Check::RefuseWhen(check.refusing_clauses());
+        let multiplied = Check::RefuseWhen(check.catching_clauses());
         for family in 0..12 {
             for kind in [0, 1, 2, 3, 0x801, 0x80001] {
                 let args = [family, kind, 0, 0, 0, 0];
-                assert_eq!(check.refuses(&args), multiplied.refuses(&args), "{args:?}");
+                assert_eq!(check.catches(&args), multiplied.catches(&args), "{args:?}");
             }
         }
     }

@@ -8,7 +8,8 @@
 //! time.
 
 use super::bpf::{Assembler, Label, OFFSET_ARCH, OFFSET_NUMBER, offset_high, offset_low, opcode, verdict};
-use super::policy::{Check, Condition, Decision, Policy, Refusal, Rule, Test};
+use super::leaf::{Block, Catches, Leaf, Step};
+use super::policy::{Condition, Decision, Policy, Refusal, Rule, Test};
 use super::program::Program;
 use super::{Arch, Error};
 
@@ -40,14 +41,14 @@ pub fn compile(policy: &Policy) -> Result<Program, Error> {
 #[derive(Debug, Clone)]
 struct Run {
     first: u32,
-    rule: Rule,
+    rule: Leaf,
 }
 
 /// Cuts the numbers 0 to 2^32 - 1 into runs, neighbours different.
 fn runs(policy: &Policy) -> Vec<Run> {
-    let unknown = Rule::Always(policy.unknown);
+    let unknown = Leaf::of(&Rule::Always(policy.unknown), policy);
     let mut runs: Vec<Run> = Vec::new();
-    let mut push = |first, rule: &Rule| {
+    let mut push = |first, rule: &Leaf| {
         if runs.last().is_none_or(|last| last.rule != *rule) {
             runs.push(Run { first, rule: rule.clone() });
         }
@@ -57,7 +58,7 @@ fn runs(policy: &Policy) -> Vec<Run> {
         if number > next {
             push(next, &unknown);
         }
-        push(number, rule);
+        push(number, &Leaf::of(rule, policy));
         next = number + 1;
     }
     push(next, &unknown);
@@ -68,7 +69,7 @@ fn runs(policy: &Policy) -> Vec<Run> {
 #[derive(Debug)]
 struct Segment {
     first: u32,
-    rule: Rule,
+    rule: Leaf,
     exceptions: Vec<Run>,
 }
 
@@ -102,7 +103,7 @@ fn exceptions(runs: &[Run], next: Option<&Run>) -> Option<usize> {
 }
 
 /// The rule that all of `runs` share but for single numbers, and those; none where there is no such rule.
-fn base(runs: &[Run], next: Option<&Run>) -> Option<(Rule, Vec<Run>)> {
+fn base(runs: &[Run], next: Option<&Run>) -> Option<(Leaf, Vec<Run>)> {
     let is_single = |at: usize| {
         let following = runs.get(at + 1).or(next);
         following.is_some_and(|following| following.first == runs[at].first + 1)
@@ -129,9 +130,9 @@ struct Compiler {
     arch: Arch,
     assembler: Assembler,
     /// Labels of the verdicts in use, to be emitted last.
-    returns: Vec<(Decision, Label)>,
+    returns: Vec<(u32, Label)>,
     /// Labels of the blocks of checks in use.
-    blocks: Vec<(Vec<Check>, Label)>,
+    blocks: Vec<(Block, Label)>,
 }
 
 impl Compiler {
@@ -141,31 +142,32 @@ impl Compiler {
 
     /// The ABI first: the same number means another call in another ABI.
     fn prologue(&mut self) {
-        let (native, foreign) = (self.assembler.label(), self.return_label(Decision::Refuse(Refusal::KillProcess)));
+        let (native, foreign) =
+            (self.assembler.label(), self.return_label(verdict(Decision::Refuse(Refusal::KillProcess))));
         self.assembler.statement(opcode::LOAD, OFFSET_ARCH);
         self.assembler.branch(opcode::JUMP_EQUAL, self.arch.audit(), native, foreign);
         self.assembler.place(native);
         self.assembler.statement(opcode::LOAD, OFFSET_NUMBER);
     }
 
-    fn return_label(&mut self, decision: Decision) -> Label {
-        if let Some((_, label)) = self.returns.iter().find(|(known, _)| *known == decision) {
+    fn return_label(&mut self, verdict: u32) -> Label {
+        if let Some((_, label)) = self.returns.iter().find(|(known, _)| *known == verdict) {
             return *label;
         }
         let label = self.assembler.label();
-        self.returns.push((decision, label));
+        self.returns.push((verdict, label));
         label
     }
 
-    fn rule_label(&mut self, rule: &Rule) -> Label {
+    fn rule_label(&mut self, rule: &Leaf) -> Label {
         match rule {
-            Rule::Always(decision) => self.return_label(*decision),
-            Rule::Checked(checks) => {
-                if let Some((_, label)) = self.blocks.iter().find(|(known, _)| known == checks) {
+            Leaf::Always(verdict) => self.return_label(*verdict),
+            Leaf::Checked(block) => {
+                if let Some((_, label)) = self.blocks.iter().find(|(known, _)| known == block) {
                     return *label;
                 }
                 let label = self.assembler.label();
-                self.blocks.push((checks.clone(), label));
+                self.blocks.push((block.clone(), label));
                 label
             }
         }
@@ -209,14 +211,12 @@ impl Compiler {
     }
 
     fn check_blocks(&mut self) {
-        let allow = self.return_label(Decision::Allow);
-        let refuse = self.return_label(Decision::Refuse(Refusal::NotPermitted));
-        for (checks, label) in std::mem::take(&mut self.blocks) {
+        for (block, label) in std::mem::take(&mut self.blocks) {
             self.assembler.place(label);
-            for (at, check) in checks.iter().enumerate() {
-                let last = at + 1 == checks.len();
-                let pass = if last { allow } else { self.assembler.label() };
-                self.check(check, pass, refuse);
+            for (at, step) in block.steps.iter().enumerate() {
+                let last = at + 1 == block.steps.len();
+                let pass = if last { self.return_label(block.otherwise) } else { self.assembler.label() };
+                self.step(step, pass);
                 if !last {
                     self.assembler.place(pass);
                 }
@@ -224,10 +224,11 @@ impl Compiler {
         }
     }
 
-    fn check(&mut self, check: &Check, pass: Label, refuse: Label) {
-        let (clauses, hit, miss) = match check {
-            Check::RefuseWhen(clauses) => (clauses, refuse, pass),
-            Check::RefuseUnless(clauses) => (clauses, pass, refuse),
+    fn step(&mut self, step: &Step, pass: Label) {
+        let caught = self.return_label(step.verdict);
+        let (clauses, hit, miss) = match step.catches {
+            Catches::When => (&step.clauses, caught, pass),
+            Catches::Unless => (&step.clauses, pass, caught),
         };
         let mut loaded: Option<Loaded> = None;
         for (at, clause) in clauses.iter().enumerate() {
@@ -331,9 +332,9 @@ impl Compiler {
 
     /// One return for each verdict in use, at the end, where everything can jump to.
     fn returns(&mut self) {
-        for (decision, label) in std::mem::take(&mut self.returns) {
+        for (verdict, label) in std::mem::take(&mut self.returns) {
             self.assembler.place(label);
-            self.assembler.statement(opcode::RETURN, verdict(decision));
+            self.assembler.statement(opcode::RETURN, verdict);
         }
     }
 }

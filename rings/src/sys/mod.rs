@@ -5,7 +5,7 @@
 pub mod fdpass;
 pub(crate) mod mount;
 pub(crate) mod net;
-pub(crate) mod notification;
+pub(crate) mod notify;
 pub mod peer;
 pub(crate) mod process;
 

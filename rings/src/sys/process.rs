@@ -292,6 +292,8 @@ struct CapHeader {
 
 /// CAP_KILL: signals whom it likes.
 pub(crate) const CAP_KILL: u32 = 5;
+/// The capability that looks into other processes where Yama lets only parents do so.
+pub(crate) const CAP_SYS_PTRACE: u32 = 19;
 
 const PR_CAP_AMBIENT: libc::c_int = 47;
 

@@ -176,6 +176,7 @@ mod tests {
                 controllers: Controllers::none("test"),
                 capabilities: agt_rings::capability::Capabilities::NONE,
                 own_ids: Support::Yes,
+                notify: Support::Yes,
             },
             user_namespaces: Support::Yes,
             cgroup: Groups {

@@ -24,14 +24,14 @@ const PAGE: u64 = 4096;
 
 /// A thread that waits.
 #[derive(Debug)]
-pub(super) struct Caller {
+pub(super) struct Reader {
     tid: i32,
     process: Cell<Option<i32>>,
 }
 
-impl Caller {
-    pub(super) fn new(tid: i32) -> Caller {
-        Caller { tid, process: Cell::new(None) }
+impl Reader {
+    pub(super) fn new(tid: i32) -> Reader {
+        Reader { tid, process: Cell::new(None) }
     }
 
     pub(super) fn tid(&self) -> i32 {

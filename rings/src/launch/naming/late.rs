@@ -3,12 +3,13 @@
 //! Each has a child of the worker's, confined as the worker is, which answers the caller by itself: so nobody else waits. There
 //! are only so many. Who is cut off by a signal leaves its child behind; such are found and ended when room is needed.
 
-use std::os::fd::RawFd;
+use std::mem::ManuallyDrop;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 
 use super::worker::own_descriptor;
-use crate::sys::notification;
+use crate::sys::notify::{Listener, Reply};
 
 /// Most opens that wait at once for one agent.
 const LATE_MAX: usize = 16;
@@ -33,7 +34,7 @@ impl Late {
             let Some(waiting) = *place else { continue };
             // SAFETY: our own child, which only this call reaps.
             let mut ended = unsafe { libc::waitpid(waiting.child, std::ptr::null_mut(), libc::WNOHANG) } != 0;
-            if !ended && !notification::is_waiting(waiting.listener, waiting.id) {
+            if !ended && !is_waiting(waiting.listener, waiting.id) {
                 // SAFETY: as above.
                 unsafe {
                     libc::kill(waiting.child, libc::SIGKILL);
@@ -47,6 +48,13 @@ impl Late {
         }
         self.places.iter_mut().find(|place| place.is_none()).ok_or(Errno::EAGAIN)
     }
+}
+
+/// The asker's listener, whose number is good for as long as it asks.
+fn is_waiting(listener: RawFd, id: u64) -> bool {
+    // SAFETY: an open descriptor of the shared table, which is left open.
+    let listener = ManuallyDrop::new(Listener::new(unsafe { OwnedFd::from_raw_fd(listener) }));
+    listener.is_waiting(id)
 }
 
 /// Opens what a descriptor shows, in a child. Answers whether the child was started; the descriptor is its then.
@@ -88,12 +96,13 @@ unsafe fn open_and_answer(object: RawFd, flags: i32, listener: RawFd, id: u64) -
         }
         let mut path = [0u8; 32];
         let opened = libc::open(own_descriptor(object, &mut path), flags | libc::O_CLOEXEC | libc::O_NOCTTY);
+        let reply = if opened < 0 {
+            Reply::Errno(Errno::last_raw())
+        } else {
+            Reply::AddFd { fd: OwnedFd::from_raw_fd(opened), cloexec: flags & libc::O_CLOEXEC != 0 }
+        };
         // Who waited may be gone by now: then nobody hears it.
-        if opened < 0 {
-            let _ = notification::answer(listener, id, Err(Errno::last_raw()));
-        } else if let Err(e) = notification::answer_with(listener, id, opened, flags & libc::O_CLOEXEC != 0) {
-            let _ = notification::answer(listener, id, Err(e.raw_os_error().unwrap_or(libc::EIO)));
-        }
+        let _ = Listener::new(OwnedFd::from_raw_fd(listener)).reply(id, reply);
         libc::_exit(0)
     }
 }

@@ -1,14 +1,19 @@
 //! mkdir, mknod, symlink, link and rename: calls whose last name is never followed.
 
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 
 use nix::errno::Errno;
+use nix::fcntl::AtFlags;
+use nix::sys::stat::fstatat;
 
 use super::ask::PathAt;
 use super::walk::{Found, Spot, Walk};
 use super::worker::Act;
-use super::{KnownPlace, Names, Outcome, Reply, SET_ID, Turn};
+use super::{KnownPlace, Names, Outcome, SET_ID, Turn};
 use crate::names::{Kind, Verdict};
+use crate::sys::notify::Reply;
 
 /// What is to have a second name.
 enum Linked {
@@ -79,6 +84,8 @@ impl Names {
                 Err(object) => return Ok(Linked::Object(object)),
             }
         }
+        // The kernel looks for it before it looks at the new name.
+        fstatat(&spot.folder, OsStr::from_bytes(&spot.asked()), AtFlags::AT_SYMLINK_NOFOLLOW)?;
         Ok(Linked::Named(spot))
     }
 
@@ -86,7 +93,7 @@ impl Names {
         if flags & libc::RENAME_WHITEOUT != 0 {
             return Err(Errno::EPERM);
         }
-        if flags & !(libc::RENAME_NOREPLACE | libc::RENAME_EXCHANGE) != 0 {
+        if !matches!(flags, 0 | libc::RENAME_NOREPLACE | libc::RENAME_EXCHANGE) {
             return Err(Errno::EINVAL);
         }
         let (from, to) = (self.spot(turn, old)?, self.spot(turn, new)?);
@@ -120,8 +127,9 @@ impl Names {
         }
         match self.decide(to, comes, Kind::Moved(leaves.at(from))) {
             Verdict::Free => Ok(()),
-            _ if matches!(from.look()?, Found::Nothing) => Err(Errno::ENOENT),
+            // The kernel compares the mounts before it looks at the names.
             Verdict::FromOutside => Err(Errno::EXDEV),
+            Verdict::Refused(_) if matches!(from.look()?, Found::Nothing) => Err(Errno::ENOENT),
             Verdict::Refused(pattern) => Err(self.refuse(turn, to, comes, &pattern)),
         }
     }

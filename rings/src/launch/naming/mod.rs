@@ -25,7 +25,7 @@ mod worker;
 
 use std::collections::HashSet;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -34,13 +34,15 @@ use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, fstat};
 
 use self::ask::{Ask, PathAt};
-use self::caller::Caller;
+use self::caller::Reader;
 use self::walk::{Spot, Walk, path_of};
-pub(in crate::launch) use self::worker::Bond;
-use self::worker::Worker;
+use self::worker::{Bond, Worker};
+use super::attendant::{Answer, Caller, Request};
+use crate::capability::Capabilities;
 use crate::names::{Kind, Place, Rules, Verdict};
 use crate::notice::{TEXT_BYTES_MAX, What, escaped};
-use crate::sys::notification::{self, Waiting};
+use crate::sys::notify::Reply;
+use crate::sys::{check, process};
 
 /// The setuid and setgid bits: no ring that has rules gives them.
 const SET_ID: u32 = libc::S_ISUID | libc::S_ISGID;
@@ -48,27 +50,55 @@ const SET_ID: u32 = libc::S_ISUID | libc::S_ISGID;
 /// Most repositories that are remembered as told of.
 const TOLD_MAX: usize = 1024;
 
-/// What a call is answered with.
+/// What answers, once there is a first call to be answered: most agents of a moment make nothing, and only by then does the
+/// attendant stand in the agent's groups, which the worker is born into.
 #[derive(Debug)]
-pub(in crate::launch) enum Reply {
-    /// It failed.
-    Errno(i32),
-    /// It gave this number.
-    Value(i64),
-    /// It gave a descriptor: of a copy in the caller's table.
-    AddFd {
-        /// Ours.
-        fd: OwnedFd,
-        /// Whether the copy closes on exec.
-        cloexec: bool,
-    },
-    /// It is answered from elsewhere, when it is over.
-    Later,
+pub(super) struct Naming {
+    rules: Option<Rules>,
+    landlock: Option<OwnedFd>,
+    names: Option<Names>,
+}
+
+impl Naming {
+    /// For an agent under these rules; `landlock` is its ruleset.
+    pub(super) fn new(rules: Rules, landlock: Option<OwnedFd>) -> Naming {
+        Naming { rules: Some(rules), landlock, names: None }
+    }
+
+    fn start(&mut self) -> io::Result<&mut Names> {
+        if let Some(rules) = &self.rules {
+            let landlock = self.landlock.as_ref().map(AsRawFd::as_raw_fd);
+            let confine = || {
+                // The reader's, if it has one: the worker has what the agent has.
+                process::drop_capabilities_but(Capabilities::NONE)?;
+                // SAFETY: numbers only.
+                let restrict = |rules: i32| check(unsafe { libc::syscall(libc::SYS_landlock_restrict_self, rules, 0) });
+                landlock.map_or(Ok(()), |rules| restrict(rules).map(drop))
+            };
+            // SAFETY: system calls alone; and the attendant has one thread.
+            self.names = Some(unsafe { Names::start(rules.clone(), &confine, Bond::Together) }?);
+            self.rules = None;
+        }
+        self.names.as_mut().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+}
+
+impl Answer for Naming {
+    fn answer(&mut self, request: &Request, caller: &Caller, tell: &mut dyn FnMut(What)) -> Reply {
+        let names = match self.start() {
+            Ok(names) => names,
+            // No task is left in the agent's group, say: nothing is made.
+            Err(e) => return Reply::Errno(e.raw_os_error().unwrap_or(libc::ENOSYS)),
+        };
+        let (reply, notices) = names.attend(request, caller);
+        notices.into_iter().for_each(tell);
+        reply
+    }
 }
 
 /// Whoever answers for one agent's creating calls.
 #[derive(Debug)]
-pub(in crate::launch) struct Names {
+struct Names {
     rules: Rules,
     /// The repositories that stood at launch: held, so that none of their inode numbers is given to another folder.
     standing: Vec<(libc::dev_t, libc::ino_t, OwnedFd)>,
@@ -83,16 +113,15 @@ type Outcome<T> = Result<T, Errno>;
 
 /// One call under way.
 struct Turn<'a> {
-    caller: &'a Caller,
+    caller: &'a Reader,
     call: &'static str,
-    listener: RawFd,
-    id: u64,
+    waiting: &'a Caller,
 }
 
 impl Turn<'_> {
     /// To be asked after everything was read from the caller, and before anything is done.
     fn still_waits(&self) -> Outcome<()> {
-        if notification::is_waiting(self.listener, self.id) { Ok(()) } else { Err(Errno::EINTR) }
+        if self.waiting.is_waiting() { Ok(()) } else { Err(Errno::EINTR) }
     }
 }
 
@@ -102,11 +131,7 @@ impl Names {
     ///
     /// # Safety
     /// `confine` must do only what is sound after a fork of a process with threads: no allocation.
-    pub(in crate::launch) unsafe fn start(
-        rules: Rules,
-        confine: &dyn Fn() -> io::Result<()>,
-        bond: Bond,
-    ) -> io::Result<Names> {
+    unsafe fn start(rules: Rules, confine: &dyn Fn() -> io::Result<()>, bond: Bond) -> io::Result<Names> {
         // SAFETY: passed on.
         let worker = unsafe { Worker::start(confine, bond) }?;
         let pinned = |path: &Path| open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty());
@@ -121,14 +146,16 @@ impl Names {
         Ok(Names { rules, standing, root, worker, told: HashSet::new(), notices: Vec::new() })
     }
 
-    /// Answers one creating call. Blocks for as long as the file system takes.
-    pub(in crate::launch) fn attend(&mut self, waiting: &Waiting, listener: RawFd) -> Reply {
-        let Some((call, ask)) = Ask::of(waiting.number.into(), &waiting.args) else {
-            return Reply::Errno(libc::ENOSYS);
+    /// Answers one creating call, and says what is to be told of it. Blocks for as long as the file system takes.
+    fn attend(&mut self, request: &Request, waiting: &Caller) -> (Reply, Vec<What>) {
+        let Some(ask) = Ask::of(request.call.number.into(), &request.call.args) else {
+            return (Reply::Errno(libc::ENOSYS), Vec::new());
         };
-        let caller = Caller::new(waiting.tid as i32);
-        let turn = Turn { caller: &caller, call, listener, id: waiting.id };
+        let caller = Reader::new(waiting.tid);
+        let turn = Turn { caller: &caller, call: request.name, waiting };
         let reply = match ask {
+            // Such an open makes nothing, whatever its path leads to: the flag stands in a register.
+            Ask::Open { flags, .. } if flags & libc::O_PATH != 0 => Ok(Reply::Continue),
             Ask::Open { at, flags, mode } => self.open(&turn, at, flags, mode),
             Ask::Folder { at, mode } => self.make_folder(&turn, at, mode),
             Ask::Node { at, mode, dev } => self.make_node(&turn, at, mode, dev),
@@ -136,16 +163,12 @@ impl Names {
             Ask::Link { old, new, flags } => self.link(&turn, old, new, flags),
             Ask::Rename { old, new, flags } => self.rename(&turn, old, new, flags),
         };
-        reply.unwrap_or_else(|errno| Reply::Errno(errno as i32))
-    }
-
-    /// What was to be told of the calls since the last time.
-    pub(in crate::launch) fn take_notices(&mut self) -> Vec<What> {
-        std::mem::take(&mut self.notices)
+        let reply = reply.unwrap_or_else(|errno| Reply::Errno(errno as i32));
+        (reply, std::mem::take(&mut self.notices))
     }
 
     /// Where a path of the caller's starts.
-    fn start_of(&self, caller: &Caller, at: PathAt, path: &[u8]) -> Outcome<OwnedFd> {
+    fn start_of(&self, caller: &Reader, at: PathAt, path: &[u8]) -> Outcome<OwnedFd> {
         if path.starts_with(b"/") {
             // A caller can't change its root in any ring that has rules: chroot, and what would allow it, are refused.
             return self.root.try_clone().map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO)));

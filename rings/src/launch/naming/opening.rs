@@ -4,14 +4,16 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
 use nix::errno::Errno;
-use nix::sys::stat::{FileStat, fstat};
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::{FileStat, Mode, fstat};
 
 use super::ask::PathAt;
 use super::walk::{Found, Spot, Walk};
 use super::worker::{Act, Done};
-use super::{Names, Outcome, Reply, SET_ID, Turn};
+use super::{Names, Outcome, SET_ID, Turn};
 use super::{terminal, worker};
 use crate::names::{Kind, Verdict};
+use crate::sys::notify::Reply;
 
 /// Memory devices (null, zero, random): opened at once.
 const MEMORY_MAJOR: u32 = 1;
@@ -19,9 +21,6 @@ const MEMORY_MAJOR: u32 = 1;
 const TTY_MAJOR: u32 = 5;
 /// Terminals of /dev/pts.
 const PTS_MAJORS: std::ops::RangeInclusive<u32> = 136..=143;
-
-/// All that counts of the flags with O_PATH.
-const WITH_PATH: i32 = libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_CLOEXEC;
 
 /// What an open asks for, besides the path.
 #[derive(Debug, Clone, Copy)]
@@ -48,9 +47,13 @@ impl How {
 
 impl Names {
     pub(super) fn open(&mut self, turn: &Turn<'_>, at: PathAt, flags: i32, mode: u32) -> Outcome<Reply> {
-        let how = How { flags: if flags & libc::O_PATH == 0 { flags } else { flags & WITH_PATH }, mode: mode & 0o7777 };
+        let how = How { flags, mode: mode & 0o7777 };
         if how.mode & SET_ID != 0 && (how.has(libc::O_CREAT) || how.has(libc::O_TMPFILE)) {
             return Err(Errno::EPERM);
+        }
+        // The kernel judges the flags before the path; of no path at all it makes nothing.
+        if let Err(Errno::EINVAL) = open(c"", OFlag::from_bits_retain(flags), Mode::from_bits_retain(how.mode)) {
+            return Err(Errno::EINVAL);
         }
         let path = turn.caller.text(at.address)?;
         if path.is_empty() {
@@ -60,6 +63,12 @@ impl Names {
         let root = Rc::clone(&self.root);
         let mut walk = Walk::new(turn.caller, root.as_fd());
         if how.has(libc::O_TMPFILE) {
+            if how.has(libc::O_NOFOLLOW) {
+                let spot = walk.spot(start.as_fd(), &path)?;
+                if spot.is_name() && !spot.slash && matches!(spot.look()?, Found::Link) {
+                    return Err(Errno::ENOTDIR);
+                }
+            }
             let folder = walk.folder(start.as_fd(), &path)?;
             let umask = turn.caller.umask()?;
             turn.still_waits()?;
@@ -146,14 +155,15 @@ impl Names {
         let may_wait = match stat.st_mode & libc::S_IFMT {
             libc::S_IFDIR if how.has(libc::O_CREAT) => return Err(Errno::EISDIR),
             libc::S_IFIFO => !how.has(libc::O_NONBLOCK) && how.flags & libc::O_ACCMODE != libc::O_RDWR,
-            libc::S_IFCHR if (major, minor) == (TTY_MAJOR, 0) && !how.has(libc::O_PATH) => {
+            libc::S_IFCHR if (major, minor) == (TTY_MAJOR, 0) => {
                 return terminal::of(turn.caller, flags).map(|fd| self.given(fd, how));
             }
             libc::S_IFCHR => !matches!(major, MEMORY_MAJOR | TTY_MAJOR) && !PTS_MAJORS.contains(&major),
             _ => false,
         };
-        if may_wait && !how.has(libc::O_PATH) {
-            self.worker.open_late(object, flags, turn.listener, turn.id)?;
+        if may_wait {
+            let (listener, id) = turn.waiting.for_later();
+            self.worker.open_late(object, flags, listener, id)?;
             return Ok(Reply::Later);
         }
         self.opened(&worker::Act::Reopen { object: object.as_fd(), flags }, 0, how)

@@ -10,11 +10,11 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::stat::fstat;
 
 use super::Outcome;
-use super::caller::Caller;
+use super::caller::Reader;
 use crate::sys::{check, process};
 
 /// A descriptor of the terminal, fit for these flags.
-pub(super) fn of(caller: &Caller, flags: i32) -> Outcome<OwnedFd> {
+pub(super) fn of(caller: &Reader, flags: i32) -> Outcome<OwnedFd> {
     let Some(number) = caller.terminal()? else { return Err(Errno::ENXIO) };
     let errno = |e: std::io::Error| Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO));
     let process = process::pidfd_open(caller.process()?).map_err(errno)?;

@@ -14,7 +14,7 @@ use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2, readlink
 use nix::sys::stat::{FileStat, Mode, fstat, fstatat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
-use super::caller::Caller;
+use super::caller::Reader;
 
 /// Links that one path may lead through (MAXSYMLINKS).
 const LINKS_MAX: u32 = 40;
@@ -48,7 +48,7 @@ pub(super) enum Target {
 
 /// Walks for one caller; counts the links.
 pub(super) struct Walk<'a> {
-    caller: &'a Caller,
+    caller: &'a Reader,
     root: BorrowedFd<'a>,
     links: u32,
 }
@@ -90,7 +90,7 @@ impl Spot {
 }
 
 impl<'a> Walk<'a> {
-    pub(super) fn new(caller: &'a Caller, root: BorrowedFd<'a>) -> Walk<'a> {
+    pub(super) fn new(caller: &'a Reader, root: BorrowedFd<'a>) -> Walk<'a> {
         Walk { caller, root, links: 0 }
     }
 

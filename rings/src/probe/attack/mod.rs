@@ -5,6 +5,7 @@
 //! stops at a bound of its own. Each says which errnos lie *behind* that check (`past`): to get one of them is to get through.
 
 mod acts;
+mod attendants;
 mod checks;
 mod config;
 mod declared;
@@ -83,6 +84,8 @@ pub(super) enum Need {
     Neighbour,
     /// Its own health check, running beside it in the ring.
     Check,
+    /// The process that answers for its filter.
+    Attendant,
     /// The number of open files that the ring gives.
     OpenFiles,
     /// Landlock's scope for signals (ABI 6).
@@ -190,12 +193,13 @@ impl Attack {
 
 /// Every attack, then every act.
 pub(super) fn all() -> impl Iterator<Item = &'static Attack> {
-    let classes: [&'static [Attack]; 15] = [
+    let classes: [&'static [Attack]; 16] = [
         files::ATTACKS,
         declared::ATTACKS,
         config::ATTACKS,
         processes::ATTACKS,
         checks::ATTACKS,
+        attendants::ATTACKS,
         ipc::ATTACKS,
         sockets::ATTACKS,
         services::ATTACKS,

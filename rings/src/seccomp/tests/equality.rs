@@ -24,6 +24,7 @@ const ABIS: [u32; 6] = [0xc000_003e, 0xc000_00b7, 0x4000_0003, 0x4000_0028, 0, u
 fn cases(checks: &[Check], arg: u8) -> Vec<u64> {
     let clauses = checks.iter().flat_map(|check| match check {
         Check::RefuseWhen(clauses) | Check::RefuseUnless(clauses) => clauses,
+        Check::AskWhen(clauses, _) | Check::AskUnless(clauses, _) => clauses,
     });
     let mut cases = vec![0u64, 1, u64::from(u32::MAX), u64::MAX];
     for condition in clauses.flatten().filter(|condition| condition.arg == arg) {
@@ -54,7 +55,7 @@ fn cases(checks: &[Check], arg: u8) -> Vec<u64> {
 fn argument_cases(rule: &Rule) -> Vec<[u64; 6]> {
     let Rule::Checked(checks) = rule else { return vec![[0; 6], [u64::MAX; 6], [1, 2, 3, 4, 5, 6]] };
     let looked_at =
-        |arg: u8| checks.iter().flat_map(Check::refusing_clauses).flatten().any(|condition| condition.arg == arg);
+        |arg: u8| checks.iter().flat_map(Check::catching_clauses).flatten().any(|condition| condition.arg == arg);
     (0..6).filter(|arg| looked_at(*arg)).fold(vec![[7; 6]], |combinations, arg| {
         let cases = cases(checks, arg);
         let with = |args: [u64; 6]| {
@@ -124,18 +125,33 @@ fn a_policy() -> impl Strategy<Value = Policy> {
     ];
     let condition = (0u8..3, test).prop_map(|(arg, test)| policy::Condition::new(arg, test));
     let clauses = prop::collection::vec(prop::collection::vec(condition, 1..4), 1..4);
-    let check = prop_oneof![clauses.clone().prop_map(Check::RefuseWhen), clauses.prop_map(Check::RefuseUnless)];
+    let check = prop_oneof![clauses.clone().prop_map(Check::RefuseWhen), clauses.clone().prop_map(Check::RefuseUnless)];
+    let (creating, observed) = (policy::Notified::Creating, policy::Notified::Observed);
+    let ask = prop_oneof![
+        clauses.clone().prop_map(move |clauses| Check::AskWhen(clauses, creating)),
+        clauses.prop_map(move |clauses| Check::AskUnless(clauses, observed)),
+        Just(Check::ask(creating)),
+    ];
+    let checks = (prop::collection::vec(check, 0..3), prop::collection::vec(ask, 0..3))
+        .prop_map(|(checks, asks)| checks.into_iter().chain(asks).collect::<Vec<_>>())
+        .prop_filter("a rule that checks nothing", |checks| !checks.is_empty());
     let refuse = |refusal| Rule::Always(policy::Decision::Refuse(refusal));
     let rule = prop_oneof![
         4 => Just(Rule::Always(policy::Decision::Allow)),
         4 => Just(refuse(policy::Refusal::NotPermitted)),
         1 => Just(refuse(policy::Refusal::NoSuchCall)),
-        1 => prop::collection::vec(check, 1..3).prop_map(Rule::Checked),
+        2 => checks.prop_map(Rule::Checked),
+        1 => Just(Rule::Always(policy::Decision::Notify(creating))),
     ];
-    prop::collection::btree_map(0u32..48, rule, 0..24).prop_map(|rules| Policy {
+    let checked = prop_oneof![
+        Just(policy::Decision::Refuse(policy::Refusal::NotPermitted)),
+        Just(policy::Decision::Notify(policy::Notified::Refused(policy::Refusal::NotPermitted))),
+    ];
+    (prop::collection::btree_map(0u32..48, rule, 0..24), checked).prop_map(|(rules, checked)| Policy {
         arch: Arch::X86_64,
         rules,
         unknown: policy::Decision::Refuse(policy::Refusal::NoSuchCall),
+        checked,
     })
 }
 

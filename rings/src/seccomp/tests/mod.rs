@@ -17,11 +17,17 @@ fn all_options(ring: Ring) -> Vec<Options> {
     for arch in Arch::ALL {
         for &sockets in sockets {
             for memfd in [Memfd::MustBeSealed, Memfd::SealedByNamespace] {
-                all.push(Options { arch, exec_fd: EXEC_FD, exec_cookie: COOKIE, sockets, memfd });
+                let notify = if ring == Ring::R0 { &[Notify::Off][..] } else { &NOTIFY };
+                for (notify, names) in notify.iter().flat_map(|notify| NAMES.map(|names| (*notify, names))) {
+                    all.push(Options { arch, exec_fd: EXEC_FD, exec_cookie: COOKIE, sockets, memfd, notify, names });
+                }
             }
         }
     }
     all
 }
+
+const NOTIFY: [Notify; 3] = [Notify::Off, Notify::Refusals, Notify::Learn];
+const NAMES: [Names; 2] = [Names::Free, Names::Asked];
 
 const COOKIE: ExecCookie = ExecCookie::new(0x1234_5678_9abc_def0);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -10,10 +10,12 @@ use std::process::{Command, Output, Stdio};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::super::{Bond, Names, Reply};
+use super::super::{Bond, Names};
+use crate::launch::attendant::{Caller, Request};
 use crate::names::Rules;
 use crate::notice::What;
-use crate::sys::{check, notification, process};
+use crate::sys::notify::Listener;
+use crate::sys::{check, process};
 
 const SIMPLE: &[i64] = &[
     libc::SYS_mkdirat,
@@ -64,7 +66,7 @@ fn filter() -> Vec<libc::sock_filter> {
 }
 
 /// Runs a command to its end with its creating calls answered under these rules.
-pub(super) fn attended(mut command: Command, rules: Rules) -> (Output, Vec<What>) {
+pub(super) fn attended(top: &Path, mut command: Command, rules: Rules) -> (Output, Vec<What>) {
     let (here, there) = std::os::unix::net::UnixStream::pair().unwrap();
     let program = filter();
     let theirs = there.as_raw_fd();
@@ -85,7 +87,8 @@ pub(super) fn attended(mut command: Command, rules: Rules) -> (Output, Vec<What>
     };
     // SAFETY: system calls alone.
     unsafe { command.pre_exec(install) };
-    let server = std::thread::spawn(move || serve(here, rules));
+    let wall = wall(top);
+    let server = std::thread::spawn(move || serve(here, rules, wall));
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = command.spawn().unwrap();
     drop(there);
@@ -93,7 +96,7 @@ pub(super) fn attended(mut command: Command, rules: Rules) -> (Output, Vec<What>
     (output, server.join().unwrap())
 }
 
-fn serve(mut socket: std::os::unix::net::UnixStream, rules: Rules) -> Vec<What> {
+fn serve(mut socket: std::os::unix::net::UnixStream, rules: Rules, wall: Option<OwnedFd>) -> Vec<What> {
     let mut told = [0u8; 8];
     socket.read_exact(&mut told).unwrap();
     let number = |at: usize| i32::from_ne_bytes(told[at..at + 4].try_into().unwrap());
@@ -101,29 +104,25 @@ fn serve(mut socket: std::os::unix::net::UnixStream, rules: Rules) -> Vec<What> 
     // SAFETY: numbers; a new descriptor of ours.
     let listener = unsafe {
         let fd = check(libc::syscall(libc::SYS_pidfd_getfd, child.as_raw_fd(), number(4), 0)).unwrap();
-        OwnedFd::from_raw_fd(fd as i32)
+        Listener::new(OwnedFd::from_raw_fd(fd as i32))
     };
-    // SAFETY: nothing is done after the fork.
-    let mut names = unsafe { Names::start(rules, &|| Ok(()), Bond::Apart) }.unwrap();
+    let confine = || wall.as_ref().map_or(Ok(()), behind);
+    // SAFETY: system calls alone.
+    let mut names = unsafe { Names::start(rules, &confine, Bond::Apart) }.unwrap();
     socket.write_all(b"g").unwrap();
     let mut notices = Vec::new();
+    let listener = std::rc::Rc::new(listener);
     loop {
-        use std::os::fd::AsFd;
         let mut fds = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
         poll(&mut fds, PollTimeout::NONE).unwrap();
         if !fds[0].revents().unwrap().contains(PollFlags::POLLIN) {
             return notices;
         }
-        let Ok(waiting) = notification::receive(listener.as_raw_fd()) else { continue };
-        let at = listener.as_raw_fd();
-        // A caller that is gone hears nothing.
-        let _ = match names.attend(&waiting, at) {
-            Reply::Errno(errno) => notification::answer(at, waiting.id, Err(errno)),
-            Reply::Value(value) => notification::answer(at, waiting.id, Ok(value)),
-            Reply::AddFd { fd, cloexec } => notification::answer_with(at, waiting.id, fd.as_raw_fd(), cloexec),
-            Reply::Later => Ok(()),
-        };
-        notices.extend(names.take_notices());
+        let Some(waiting) = listener.receive().unwrap() else { continue };
+        let request = Request { name: "", call: waiting.call };
+        let (reply, more) = names.attend(&request, &Caller::new(&waiting, &listener));
+        listener.reply(waiting.id, reply).unwrap();
+        notices.extend(more);
     }
 }
 
@@ -164,8 +163,33 @@ pub(super) fn rules(top: &Path) -> Rules {
     Rules { roots: vec![top.to_owned()], workdir: top.to_owned(), ..Rules::default() }
 }
 
-/// This test program, as one that makes the calls given to it and prints what came of each.
-pub(super) fn acting(folder: &Path, acts: &[String]) -> Command {
+/// Rules by which nothing outside of `top` can be made, moved or taken away, whatever acts are drawn: they are made as whoever
+/// runs the tests. `None` where the kernel has no Landlock.
+fn wall(top: &Path) -> Option<OwnedFd> {
+    use landlock::{ABI, AccessFs, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreatedAttr};
+    let rule = |path: &str, rights| PathBeneath::new(PathFd::new(path).unwrap(), rights);
+    let created = Ruleset::default().handle_access(AccessFs::from_write(ABI::V3)).unwrap().create().unwrap();
+    let created = created.add_rule(rule(top.to_str().unwrap(), AccessFs::from_write(ABI::V3))).unwrap();
+    created.add_rule(rule("/dev/null", AccessFs::WriteFile.into())).unwrap().into()
+}
+
+fn behind(wall: &OwnedFd) -> std::io::Result<()> {
+    process::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0)?;
+    // SAFETY: numbers only.
+    check(unsafe { libc::syscall(libc::SYS_landlock_restrict_self, wall.as_raw_fd(), 0) }).map(drop)
+}
+
+/// Whether acts can be kept inside their folder here; says so where they can't.
+pub(super) fn has_walls() -> bool {
+    let has = crate::sys::landlock_abi().is_some_and(|abi| abi >= 2);
+    if !has {
+        eprintln!("skipped: drawn acts are made behind Landlock alone");
+    }
+    has
+}
+
+/// This test program, as one that makes the calls given to it inside `top` and prints what came of each.
+pub(super) fn acting(top: &Path, folder: &Path, acts: &[String]) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args([
         "--exact",
@@ -174,6 +198,10 @@ pub(super) fn acting(folder: &Path, acts: &[String]) -> Command {
         "--test-threads=1",
     ]);
     command.env(ACTS, acts.join("\n")).current_dir(folder);
+    if let Some(wall) = wall(top) {
+        // SAFETY: system calls alone.
+        unsafe { command.pre_exec(move || behind(&wall)) };
+    }
     command
 }
 

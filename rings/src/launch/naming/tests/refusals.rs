@@ -8,7 +8,7 @@ use crate::notice::What;
 
 fn tried(top: &Path, acts: &[&str], rules: Rules) -> (Vec<String>, Vec<What>) {
     let acts: Vec<String> = acts.iter().map(|act| (*act).to_owned()).collect();
-    let (output, notices) = attended(acting(top, &acts), rules);
+    let (output, notices) = attended(top, acting(top, top, &acts), rules);
     let results = results(&output);
     assert_eq!(results.len(), acts.len(), "{}", String::from_utf8_lossy(&output.stderr));
     (results, notices)
@@ -209,7 +209,7 @@ print('made', made)
 ";
     let mut command = std::process::Command::new("python3");
     command.args(["-c", script]).current_dir(&top);
-    let (output, _) = attended(command, rules(&top));
+    let (output, _) = attended(&top, command, rules(&top));
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(said.starts_with("made ") && said.trim() != "made 0", "{said} {}", String::from_utf8_lossy(&output.stderr));
     let found = tree(&top);
