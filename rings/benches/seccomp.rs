@@ -248,6 +248,7 @@ mod refused {
             terminal: Terminal::None,
             nested: Default::default(),
             scratch: None,
+            names: None,
             check: None,
         })
     }

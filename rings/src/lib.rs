@@ -9,6 +9,7 @@ pub mod capability;
 pub mod cgroup;
 pub mod host;
 pub mod launch;
+pub mod names;
 pub mod notice;
 pub mod plan;
 pub mod probe;

@@ -107,6 +107,8 @@ pub struct Spec {
     pub gaps: Vec<Gap>,
     /// Other programs' sockets inside the visible trees: covered, because a read-only mount does not keep them from answering.
     pub sockets: Vec<PathBuf>,
+    /// Which names it may not make inside its writable trees, in R1 and R2; `None`: whatever it may write, it may make.
+    pub names: Option<crate::names::Rules>,
     /// Trees that no ring may see (the supervisor's state, sockets, keys).
     pub hide: Vec<PathBuf>,
     /// Listeners inside the network namespace.

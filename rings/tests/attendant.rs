@@ -90,6 +90,7 @@ fn spec(ring: Ring, workdir: &Path, script: &str) -> Spec {
         protect: Vec::new(),
         gaps: Vec::new(),
         sockets: Vec::new(),
+        names: None,
         hide: Vec::new(),
         listen: vec![],
         limits: agt_rings::builtin::definition(ring).limits,

@@ -304,6 +304,7 @@ fn spec(ring: Ring, workdir: &Path) -> Spec {
         protect: Vec::new(),
         gaps: Vec::new(),
         sockets: Vec::new(),
+        names: None,
         hide: Vec::new(),
         listen: vec![],
         limits: agt_rings::builtin::definition(ring).limits,

@@ -123,6 +123,7 @@ mod tests {
             sockets: covered.iter().map(PathBuf::from).collect(),
             hide: Vec::new(),
             scratch: None,
+            names: None,
             listen: Vec::new(),
             limits: builtin::definition(ring).limits,
             user: User::Own,

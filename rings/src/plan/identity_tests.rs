@@ -41,6 +41,7 @@ fn plan(user: User, uid: u32, gid: u32, id_map: Support) -> Plan {
         protect: Vec::new(),
         gaps: Vec::new(),
         sockets: Vec::new(),
+        names: None,
         hide: Vec::new(),
         listen: Vec::new(),
         limits: builtin::definition(Ring::R2).limits,

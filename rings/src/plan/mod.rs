@@ -189,6 +189,9 @@ pub struct Plan {
     /// What the attendant beside the agent hears of, and tells.
     #[serde(default)]
     pub notify: seccomp::Notify,
+    /// The names that the attendant keeps from it; `None` where its creating calls go to the kernel.
+    #[serde(default)]
+    pub names: Option<crate::names::Rules>,
     /// How the program starts.
     pub start: Start,
     /// The secret by which the filters know the launcher's own exec.
@@ -280,7 +283,8 @@ pub fn compile(
         },
     };
     let landlock = landlock(spec, host, definition, &root, system);
-    let filter_options = host.seccomp.is_yes().then(|| filter_options(spec, host, cookie)).flatten();
+    let names = protections::names(spec, host).filter(|_| host.seccomp.is_yes() && host.notify.is_yes());
+    let filter_options = host.seccomp.is_yes().then(|| filter_options(spec, names, host, cookie)).flatten();
     let filters = filter_options.and_then(|options| seccomp::Filters::for_ring(spec.ring, &options).ok());
     let facts = protections::Facts {
         spec,
@@ -310,6 +314,7 @@ pub fn compile(
         filters,
         filter_options,
         notify: filter_options.map(|options| options.notify).unwrap_or_default(),
+        names: names.cloned(),
         start: if spec.ring == Ring::R3 { Start::Once } else { Start::Path },
         exec_cookie: cookie,
         program: spec.program.clone(),
@@ -352,7 +357,9 @@ impl Plan {
         let unheard = |options: &mut seccomp::Options| {
             (options.notify, options.names) = (seccomp::Notify::Off, seccomp::Names::Free);
         };
-        self.clone().heard(unheard).unwrap_or(self)
+        let mut plan = self.clone().heard(unheard).unwrap_or(self);
+        plan.names = None;
+        plan
     }
 
     fn heard(mut self, change: impl FnOnce(&mut seccomp::Options)) -> Option<Plan> {
@@ -394,12 +401,16 @@ fn group(uid: u32, gid: u32, spec: &Spec) -> u32 {
     if uid != 0 && gid == 0 { spec.own_id } else { gid }
 }
 
-fn filter_options(spec: &Spec, host: &Host, cookie: ExecCookie) -> Option<seccomp::Options> {
-    let ring = spec.ring;
-    let mut options = seccomp::Options::new(ring, cookie).ok()?;
+fn filter_options(
+    spec: &Spec,
+    names: Option<&crate::names::Rules>,
+    host: &Host,
+    cookie: ExecCookie,
+) -> Option<seccomp::Options> {
+    let mut options = seccomp::Options::new(spec.ring, cookie).ok()?;
     options.nested = nested::given(spec, host);
     options.exec_fd = builtin::EXEC_FD;
-    if ring == Ring::R0 {
+    if spec.ring == Ring::R0 {
         return Some(options);
     }
     if !host.namespaces.is_yes() {
@@ -408,6 +419,9 @@ fn filter_options(spec: &Spec, host: &Host, cookie: ExecCookie) -> Option<seccom
     }
     if host.notify.is_yes() {
         options.notify = seccomp::Notify::Refusals;
+    }
+    if names.is_some() {
+        options.names = seccomp::Names::Asked;
     }
     Some(options)
 }

@@ -19,7 +19,8 @@ pub(super) fn in_words(facts: &Facts<'_>) -> Option<String> {
     match (facts.spec.nested, given(facts.spec, facts.host)) {
         (Nested::Refused, _) => None,
         (Nested::Allowed, Nested::Allowed) => Some(
-            "open by the operator's file: namespaces and mounts for sandboxes of its own, without Landlock, with a whole /proc"
+            "open by the operator's file: namespaces and mounts for sandboxes of its own, without Landlock, with a whole /proc, \
+             and names that are not there at launch"
                 .to_owned(),
         ),
         (Nested::Allowed, Nested::Refused) => {

@@ -8,6 +8,7 @@ use crate::capability::Capabilities;
 use crate::host::{Host, Privilege, Support, Tree};
 use crate::report::{Enforced, Gap, MissingController, Protection};
 use crate::ring::Ring;
+use crate::seccomp::Nested;
 use crate::spec::{Access, FileRule, Spec, User};
 
 /// What the judgement looks at.
@@ -179,7 +180,24 @@ fn protected(facts: &Facts<'_>) -> Judgement {
             namespace_help(facts),
         ));
     }
-    files(facts)
+    let mut by = files(facts)?;
+    if names(facts.spec, facts.host).is_some() {
+        if let Some(reason) = facts.host.seccomp.reason().or(facts.host.notify.reason()) {
+            return Err((
+                format!("needs seccomp notification for names that are made later ({reason})"),
+                "kernel.yama.ptrace_scope below 3 and no filter with a listener around the supervisor; or `protect: existing` in the operator's file: names that are not there at launch can then be made".to_owned(),
+            ));
+        }
+        by.push("seccomp notification".to_owned());
+    }
+    Ok(by)
+}
+
+/// The rules about names that hold in this ring: R0 has the host's files, R3 writes nothing that lasts. Whoever may mount can
+/// show a folder under another path, or have another root, so that paths say nothing: sandboxes of its own leave the masks alone.
+pub(super) fn names<'a>(spec: &'a Spec, host: &Host) -> Option<&'a crate::names::Rules> {
+    let asked = matches!(spec.ring, Ring::R1 | Ring::R2) && nested::given(spec, host) == Nested::Refused;
+    spec.names.as_ref().filter(|rules| asked && !rules.roots.is_empty())
 }
 
 fn files(facts: &Facts<'_>) -> Judgement {
@@ -411,6 +429,7 @@ mod tests {
             protect: paths(protect),
             gaps: Vec::new(),
             sockets: Vec::new(),
+            names: None,
             hide: paths(hide),
             listen: Vec::new(),
             limits: builtin::definition(ring).limits,

@@ -96,6 +96,7 @@ fn a_spec() -> impl Strategy<Value = Spec> {
         protect,
         gaps: Vec::new(),
         sockets,
+        names: None,
         hide,
         listen: (0..listen).map(|n| Listen { address: ([127, 0, 0, 1], 8000 + n as u16).into() }).collect(),
         limits: builtin::definition(Ring::R0).limits,

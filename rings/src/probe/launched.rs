@@ -20,12 +20,14 @@ use super::{ATTACK_NAME, Error, Layer, layer, output};
 use crate::builtin;
 use crate::cgroup::{Group, Join};
 use crate::launch::{Checker, Exit, Running, Streams};
+use crate::names::Rules;
 use crate::plan::{Plan, Root};
 use crate::report::Gap;
 use crate::ring::Ring;
 use crate::spec::{Access, Check, Enforcement, FileRule, Limits, Spec, Terminal, User};
 
 /// What the supervisor finds in a workdir like the decoys' one.
+const REPOSITORIES: [&str; 3] = ["work/.git", "work/vendor/.git", "work/plain/.git"];
 const PROTECTED: [&str; 11] = [
     "work/agent.yaml",
     "work/.git/hooks",
@@ -90,6 +92,13 @@ impl Session {
             protect: PROTECTED.map(|part| tree.path(part)).to_vec(),
             gaps: Vec::new(),
             sockets: SOCKETS.map(|part| tree.path(part)).to_vec(),
+            names: Some(Rules {
+                roots: vec![tree.path("work")],
+                workdir: tree.path("work"),
+                paths: PROTECTED.map(|part| tree.path(part)).into(),
+                repositories: REPOSITORIES.map(|part| tree.path(part)).to_vec(),
+                ..Rules::default()
+            }),
             hide: vec![tree.path("state"), tree.path("work/.state")],
             listen: Vec::new(),
             limits: builtin::definition(ring).limits,

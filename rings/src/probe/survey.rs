@@ -134,6 +134,7 @@ fn sample(ring: Ring, directory: &Path) -> Spec {
         protect: Vec::new(),
         gaps: Vec::new(),
         sockets: Vec::new(),
+        names: None,
         hide: Vec::new(),
         listen: Vec::new(),
         limits: builtin::definition(ring).limits,

@@ -46,6 +46,11 @@ impl Tree {
             "work/vendor",
             "work/vendor/.git",
             "work/vendor/.git/hooks",
+            "work/plain",
+            "work/plain/.git",
+            "work/a",
+            "work/a/b",
+            "work/a/b/c",
         ] {
             make_dir(&tree.root.join(dir))?;
         }

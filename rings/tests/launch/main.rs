@@ -106,6 +106,7 @@ fn spec(ring: Ring, workdir: &Path, program: &str, argv: &[&str]) -> Spec {
         protect: Vec::new(),
         gaps: Vec::new(),
         sockets: Vec::new(),
+        names: None,
         hide: Vec::new(),
         listen: vec![],
         limits: agt_rings::builtin::definition(ring).limits,

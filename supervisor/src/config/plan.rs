@@ -293,6 +293,7 @@ impl AgentPlan {
             protect: self.protect.clone(),
             gaps: self.gaps.clone(),
             sockets: self.sockets.clone(),
+            names: None,
             hide: self.hide.clone(),
             listen: self.forwards_at(ring).iter().map(|forward| Listen { address: forward.listen }).collect(),
             limits: self.limits_at(ring),

@@ -4,6 +4,7 @@
 #![allow(dead_code)]
 
 use std::fmt;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::rc::Rc;
 
 use crate::notice::What;
@@ -28,7 +29,7 @@ pub(in crate::launch) struct Caller {
 }
 
 impl Caller {
-    pub(super) fn new(waiting: &Waiting, listener: &Rc<Listener>) -> Caller {
+    pub(in crate::launch) fn new(waiting: &Waiting, listener: &Rc<Listener>) -> Caller {
         Caller { tid: waiting.tid, id: waiting.id, listener: Rc::clone(listener) }
     }
 
@@ -38,9 +39,9 @@ impl Caller {
         self.listener.is_waiting(self.id)
     }
 
-    /// Answers it: for whoever has said [`Reply::Later`], which may be another process that shares our descriptors.
-    pub(in crate::launch) fn reply(&self, reply: Reply) -> std::io::Result<()> {
-        self.listener.reply(self.id, reply)
+    /// What another process needs that shares our descriptors and answers in our place: the listener's number, and the call's.
+    pub(in crate::launch) fn for_later(&self) -> (RawFd, u64) {
+        (self.listener.as_fd().as_raw_fd(), self.id)
     }
 }
 

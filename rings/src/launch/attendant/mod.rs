@@ -28,13 +28,14 @@ use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{Shutdown, shutdown};
 
-use self::answer::Answer;
+pub(super) use self::answer::{Answer, Caller, Request};
 use self::hearer::Hearer;
 use self::pending::Pending;
 use self::teller::{OF_LEARNING, OF_REFUSALS, Teller};
 use super::child::{self, For, Prepared};
 use super::given::Wiring;
 use super::init::replace_with_nothing;
+use super::naming::Naming;
 use super::protocol::Failure;
 use crate::capability::Capabilities;
 use crate::plan::{LeftOut, Plan};
@@ -223,7 +224,8 @@ fn confine(
     // First: the agent runs already, and has this uid in a moment.
     process::set_non_dumpable()?;
     process::set_name(NAME)?;
-    let keep = if yama_wants_a_capability() {
+    // Programs that keep secrets (ssh-agent) make themselves non-dumpable, and make names all the same.
+    let keep = if yama_wants_a_capability() || plan.names.is_some() {
         Capabilities::from_mask(1 << process::CAP_SYS_PTRACE)
     } else {
         Capabilities::NONE
@@ -243,8 +245,10 @@ fn confine(
 }
 
 /// Who answers calls that can make a name; `None` for a plan that leaves them to the kernel.
-fn names(_plan: &Plan, _landlock: Option<BorrowedFd<'_>>) -> io::Result<Option<Box<dyn Answer>>> {
-    Ok(None)
+fn names(plan: &Plan, landlock: Option<BorrowedFd<'_>>) -> io::Result<Option<Box<dyn Answer>>> {
+    let Some(rules) = &plan.names else { return Ok(None) };
+    let landlock = landlock.map(|rules| rules.try_clone_to_owned()).transpose()?;
+    Ok(Some(Box::new(Naming::new(rules.clone(), landlock))))
 }
 
 /// Whether looking into a process that is no child of ours takes a capability here.

@@ -1,0 +1,7 @@
+//! Real programs under a small filter whose calls are answered here, beside the same programs without one.
+
+#![allow(clippy::unwrap_used)]
+
+mod harness;
+mod refusals;
+mod sameness;
