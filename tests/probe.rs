@@ -1,6 +1,6 @@
 //! `probe` and `doctor` on the real program.
 
-use crate::support::{Rig, needs_root};
+use crate::support::{Rig, is_root, needs_root};
 
 /// The findings of one probe, and whether it found no mismatch.
 fn probed(args: &[&str]) -> (Vec<serde_json::Value>, i32, String) {
@@ -12,21 +12,41 @@ fn probed(args: &[&str]) -> (Vec<serde_json::Value>, i32, String) {
 
 #[test]
 fn rings_hold_against_every_attack_of_the_probe_and_allow_what_they_should() {
-    if !needs_root("rings_hold_against_every_attack_of_the_probe_and_allow_what_they_should") {
-        return;
+    assert_rings_hold(&["--all"]);
+}
+
+#[test]
+fn rings_hold_alike_where_every_launch_is_a_fork() {
+    assert_rings_hold(&["--all", "--fork"]);
+}
+
+/// What only a control group stops.
+const HELD_BY_GROUPS: [&str; 6] =
+    ["cpu-hog", "fork-bomb", "memory-hog", "memory-hog-files", "memory-hog-sockets", "thread-bomb"];
+
+/// Whole as root. As an ordinary user what a missing cgroup lets through is said to be missing, and nothing else gets through.
+fn assert_rings_hold(args: &[&str]) {
+    let (findings, code, stderr) = probed(args);
+    let is_gap = |f: &&serde_json::Value| f["reason"].as_str().unwrap().contains("; not enforced here: ");
+    let (gaps, bad): (Vec<_>, Vec<_>) = findings.iter().filter(|f| f["verdict"] == "fail").partition(is_gap);
+    assert!(bad.is_empty(), "{bad:#?}\n{stderr}");
+    assert_eq!(code, i32::from(!gaps.is_empty()), "{stderr}");
+    if is_root() {
+        assert!(gaps.is_empty(), "{gaps:#?}\n{stderr}");
     }
-    let (findings, code, stderr) = probed(&["--all"]);
-    let bad: Vec<&serde_json::Value> = findings.iter().filter(|f| f["verdict"] == "fail").collect();
-    assert!(code == 0 && bad.is_empty(), "{bad:#?}\n{stderr}");
+    assert!(gaps.iter().all(|f| HELD_BY_GROUPS.contains(&f["name"].as_str().unwrap())), "{gaps:#?}");
     for ring in 0..4 {
         let of = |verdict: &str| {
             findings.iter().filter(|f| f["ring"] == ring && f["verdict"] == verdict).collect::<Vec<_>>()
         };
         let denied = of("pass").iter().filter(|f| f["expected"] == "denied").count();
-        assert!(denied >= 60, "R{ring}: only {denied} attacks were judged");
+        // What is root's own is no attack's aim where nobody is root: R0 has most of those.
+        let least = if is_root() || ring > 0 { 60 } else { 30 };
+        assert!(denied >= least, "R{ring}: only {denied} attacks were judged");
         // On a busy machine nobody gets the share of a CPU that shows whether a limit holds.
         let unknown: Vec<_> = of("n/a").into_iter().filter(|f| f["name"] != "cpu-hog").collect();
-        assert!(unknown.len() <= 5 && unknown.iter().all(|f| f["reason"] != ""), "R{ring}: {unknown:#?}");
+        assert!(unknown.iter().all(|f| f["reason"] != ""), "R{ring}: {unknown:#?}");
+        assert!(unknown.len() <= 5 || !is_root(), "R{ring}: {unknown:#?}");
     }
     for finding in &findings {
         let keys: Vec<&str> = finding.as_object().unwrap().keys().map(String::as_str).collect();

@@ -19,4 +19,4 @@ mod sys;
 pub mod watchdog;
 
 pub use ring::Ring;
-pub use sys::{fdpass, peer};
+pub use sys::{attribute, fdpass, peer};

@@ -12,6 +12,7 @@ use std::os::unix::ffi::OsStrExt;
 use super::fork;
 use super::given::Wiring;
 use super::protocol::Failure;
+use super::step::Step;
 use crate::builtin;
 use crate::capability::Capabilities;
 use crate::plan::{Ids, LeftOut, Plan, Start};
@@ -113,90 +114,6 @@ impl Prepared {
     /// The cgroup v2 directory that the child is born into.
     pub(super) fn cgroup(&self) -> Option<RawFd> {
         self.cgroup
-    }
-}
-
-/// The child's steps, in order. The one that failed comes back through shared memory, its number from a fork.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub(super) enum Step {
-    Cgroup,
-    Signals,
-    Session,
-    Terminal,
-    Streams,
-    CoreLimit,
-    FileLimit,
-    BoundingSet,
-    NoNewPrivileges,
-    Groups,
-    Gid,
-    Uid,
-    Capabilities,
-    DeathSignal,
-    Workdir,
-    OpenProgram,
-    ProgramNumber,
-    Landlock,
-    Descriptors,
-    Filters,
-    Execute,
-}
-
-impl Step {
-    /// The step with this number.
-    pub(super) fn from_number(number: u8) -> Option<Step> {
-        use Step::*;
-        let all = [
-            Cgroup,
-            Signals,
-            Session,
-            Terminal,
-            Streams,
-            CoreLimit,
-            FileLimit,
-            BoundingSet,
-            NoNewPrivileges,
-            Groups,
-            Gid,
-            Uid,
-            Capabilities,
-            DeathSignal,
-            Workdir,
-            OpenProgram,
-            ProgramNumber,
-            Landlock,
-            Descriptors,
-            Filters,
-            Execute,
-        ];
-        all.get(usize::from(number)).copied()
-    }
-
-    pub(super) fn words(self) -> &'static str {
-        match self {
-            Step::Cgroup => "join a cgroup",
-            Step::Signals => "reset signals",
-            Step::Session => "start a session",
-            Step::Terminal => "take the terminal",
-            Step::Streams => "connect the standard streams",
-            Step::CoreLimit => "set RLIMIT_CORE",
-            Step::FileLimit => "set RLIMIT_NOFILE",
-            Step::BoundingSet => "lower the bounding set",
-            Step::NoNewPrivileges => "set no_new_privs",
-            Step::Groups => "drop supplementary groups",
-            Step::Gid => "change the gid",
-            Step::Uid => "change the uid",
-            Step::Capabilities => "set the capabilities",
-            Step::DeathSignal => "ask for the parent death signal",
-            Step::Workdir => "enter the workdir",
-            Step::OpenProgram => "open the program",
-            Step::ProgramNumber => "give the program its descriptor number",
-            Step::Landlock => "load the Landlock rules",
-            Step::Descriptors => "close descriptors",
-            Step::Filters => "load the seccomp filters",
-            Step::Execute => "execute the program",
-        }
     }
 }
 

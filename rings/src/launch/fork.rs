@@ -10,8 +10,9 @@ use std::os::fd::{AsFd, AsRawFd};
 use nix::fcntl::OFlag;
 use nix::unistd::pipe2;
 
-use super::child::{Agent, Failed, Shared, Step, perform};
+use super::child::{Agent, Failed, Shared, perform};
 use super::protocol::Failure;
+use super::step::Step;
 use crate::sys::birth::{self, Birth, Cloned};
 use crate::sys::process;
 

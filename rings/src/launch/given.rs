@@ -1,7 +1,7 @@
 //! What an init has from the launcher when it is forked, and from the supervisor when its agent is started.
 
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 
 use super::protocol::{Descriptors, From};
@@ -42,6 +42,24 @@ pub(super) struct Help {
     /// Whether a layer that it makes is wanted.
     pub(super) from: From,
     pub(super) host: Rc<HostView>,
+}
+
+impl Given {
+    /// The descriptors that an init works with.
+    pub(super) fn numbers(&self) -> Vec<RawFd> {
+        let own = [Some(&self.channel), Some(&self.launcher), self.go.as_ref()];
+        let mut all: Vec<RawFd> = own.into_iter().flatten().map(AsRawFd::as_raw_fd).collect();
+        all.extend(self.maps.iter().map(|(_, map)| map.as_raw_fd()));
+        all.extend(self.mounts.iter().map(AsRawFd::as_raw_fd));
+        if let Some(wiring) = &self.wiring {
+            all.extend(wiring.streams.iter().chain(&wiring.cgroup).chain(&wiring.tasks).map(AsRawFd::as_raw_fd));
+        }
+        if let Some(help) = &self.help {
+            all.extend([&help.socket, &help.host.root, &help.host.proc].map(AsRawFd::as_raw_fd));
+            all.extend(help.kept.iter().map(|kept| kept.number()));
+        }
+        all
+    }
 }
 
 impl Wiring {

@@ -53,6 +53,12 @@ struct Made {
 }
 
 fn live(plan: &Plan, given: &mut Given) -> Result<(), Failure> {
+    if given.wiring.is_none() {
+        // It waits for long: with a copy of another's channel, or of the launcher's own, it would hide that one's end.
+        process::close_all_but(&mut given.numbers())
+            .and_then(|()| replace_with_nothing(0))
+            .map_err(|e| Failure::new("let go of what belongs to others", &e))?;
+    }
     let made = make(plan, given);
     let (made, wiring) = match (given.wiring.take(), given.mounts.take()) {
         (Some(wiring), _) => (made?, wiring),

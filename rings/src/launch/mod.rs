@@ -35,6 +35,7 @@ mod root;
 mod rules;
 mod running;
 mod server;
+mod step;
 mod streams;
 mod talk;
 

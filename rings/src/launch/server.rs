@@ -105,7 +105,7 @@ fn serve() -> io::Result<()> {
                 if slots.len() <= index {
                     slots.resize_with(index + 1, Slot::default);
                 }
-                slots[index] = Slot { plan: Some(plan), kept: Layer::None };
+                slots[index] = Slot { plan: Some(plan), ..Slot::default() };
             }
             // A slot that was never filled, or other descriptors than were announced: all are dropped, which the supervisor sees
             // as an end of file.
@@ -205,40 +205,28 @@ pub(super) fn changed(mounts: &PollFd<'_>) -> bool {
 #[derive(Default)]
 struct Slot {
     plan: Option<Box<Plan>>,
-    kept: Layer,
-}
-
-/// The layer of a plan's root that is the same at each launch.
-#[derive(Default)]
-enum Layer {
-    /// There is none.
-    #[default]
-    None,
-    /// A launch makes it, and will offer it here.
-    Awaited(OwnedFd),
-    /// Here it is.
-    Here(Rc<Kept>),
+    /// The layer of its root that is the same at each launch.
+    kept: Option<Rc<Kept>>,
+    /// The latest launch, which offers one here if it has to make one: the first, and each that finds the kept one untrue.
+    offered: Option<OwnedFd>,
 }
 
 impl Slot {
     fn forget(&mut self) {
-        self.kept = Layer::None;
+        (self.kept, self.offered) = (None, None);
     }
 
     /// The layer, if it is there by now.
     fn kept(&mut self) -> Option<Rc<Kept>> {
-        if let Layer::Awaited(from) = &self.kept {
+        if let Some(from) = &self.offered {
             match Kept::take(from.as_fd()) {
-                Ok(Some(kept)) => self.kept = Layer::Here(Rc::new(kept)),
+                Ok(Some(kept)) => (self.kept, self.offered) = (Some(Rc::new(kept)), None),
                 Ok(None) => {}
-                // That launch has failed, or did not offer it: another may.
-                Err(_) => self.kept = Layer::None,
+                // That launch has failed, or had no need to make one.
+                Err(_) => self.offered = None,
             }
         }
-        match &self.kept {
-            Layer::Here(kept) => Some(Rc::clone(kept)),
-            Layer::None | Layer::Awaited(_) => None,
-        }
+        self.kept.clone()
     }
 }
 
@@ -382,11 +370,11 @@ fn help(plan: &Plan, pid: i32, home: &HostSide) -> io::Result<[OwnedFd; 2]> {
     made
 }
 
-/// Waits for the layer that an init makes, if one is wanted.
+/// Waits for the layer that an init makes, if one is wanted and nobody is making it already.
 fn await_layer(slot: &mut Slot, from: From, socket: OwnedFd) {
-    if from == From::Layers && matches!(slot.kept, Layer::None) {
+    if from == From::Layers && slot.offered.is_none() {
         // An init that waits for our word gets an end of file if there is none: our end can still read.
         let _ = nix::sys::socket::shutdown(socket.as_raw_fd(), nix::sys::socket::Shutdown::Write);
-        slot.kept = Layer::Awaited(socket);
+        slot.offered = Some(socket);
     }
 }

@@ -35,7 +35,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use self::layer::{Layer, UnknownLayer};
-use crate::launch::LaunchError;
+use crate::launch::{By, LaunchError};
 use crate::report::Gap;
 use crate::ring::Ring;
 
@@ -175,6 +175,8 @@ pub struct Options {
     /// Layers that the probe's own agents go without, so that what rests on them shows as mismatches. For tests of the rings
     /// themselves; it takes root, and some layers are only left out in a debug build.
     pub without: Vec<Layer>,
+    /// How the launcher makes processes.
+    pub by: By,
 }
 
 /// The probe itself could not run.

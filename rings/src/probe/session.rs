@@ -67,7 +67,7 @@ impl Session {
         let program = std::env::current_exe().map_err(Error::decoy("find our own executable"))?;
         let (base, controllers, _) = control_groups()?;
         // After the base: the launcher is born in the group that we moved to.
-        let launcher = Launcher::start(controllers)?;
+        let launcher = Launcher::start_by(options.by, controllers)?;
         let protocols = fs::read_to_string("/proc/net/protocols").map_err(Error::decoy("read /proc/net/protocols"))?;
         Ok(Session {
             launcher,

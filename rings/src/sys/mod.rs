@@ -2,6 +2,7 @@
 //!
 //! Unsafe code is allowed here, in [`crate::launch`] and in the probe's attacks, and nowhere else.
 
+pub mod attribute;
 pub(crate) mod birth;
 pub mod fdpass;
 pub(crate) mod mount;

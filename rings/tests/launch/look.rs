@@ -10,11 +10,29 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::os::unix::net::{SocketAddr, UnixStream};
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// `argv[0]` of a process that looks.
 pub(crate) const NAME: &str = "agt-test-look";
 /// The last line of a look.
 pub(crate) const END: &str = "== looked ==";
+
+/// How this process was started with SIGPIPE, which the runtime of a Rust program ignores before its `main`.
+static BROKEN_PIPE: AtomicUsize = AtomicUsize::new(usize::MAX);
+
+extern "C" fn before_the_runtime() {
+    // SAFETY: sigaction is plain old data, and only read into here.
+    unsafe {
+        let mut now: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(libc::SIGPIPE, std::ptr::null(), &raw mut now);
+        BROKEN_PIPE.store(now.sa_sigaction, Ordering::Relaxed);
+    }
+}
+
+// SAFETY: called once by the dynamic linker, before there is a thread; it needs nothing of the runtime.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static EARLY: extern "C" fn() = before_the_runtime;
 
 /// Looks, waits for the end of its input, and ends, where this process was started for that.
 pub(crate) fn look_if_asked() {
@@ -60,6 +78,7 @@ fn looked(out: &mut String) {
         let seen = fs::metadata(name).map(|m| format!("{:o} {} {}", m.mode(), m.uid(), m.gid()));
         say("folder", &format!("{name} {} {}", worded(seen), if name == "/tmp" { 0 } else { listed }));
     }
+    say("broken pipe", &BROKEN_PIPE.load(Ordering::Relaxed));
     calls(&mut say);
     acts(&mut say);
     let mut env: Vec<String> = std::env::vars().map(|(key, value)| format!("{key}={value}")).collect();

@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod leaks;
 mod look;
 mod paths;
 
@@ -42,9 +43,11 @@ fn main() {
     drop(launcher);
     if is_root {
         run_tests(&AS_ROOT);
+        run_tests(&leaks::AS_ROOT);
     } else {
         println!("SKIPPED tests of what is prepared ahead: they need root");
     }
+    run_tests(&leaks::TESTS);
     run_tests(&paths::TESTS);
 }
 
@@ -296,7 +299,8 @@ fn a_tree_that_was_replaced_is_shown_as_it_is_now() {
 }
 
 fn a_read_only_tree_that_was_replaced_is_shown_as_it_is_now() {
-    let (work, around) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    // Not below /tmp, which is each agent's own: so the tree is in the kept layer.
+    let (work, around) = (tempfile::tempdir().unwrap(), tempfile::tempdir_in("/var/tmp").unwrap());
     fs::set_permissions(around.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let tree = around.path().join("data");
     let make = |content: &str| {
@@ -306,7 +310,6 @@ fn a_read_only_tree_that_was_replaced_is_shown_as_it_is_now() {
     make("old\n");
     let mut spec = shell(work.path(), &format!("cat {}/which", tree.display()));
     spec.files.push(FileRule { path: tree.clone(), access: Access::Read });
-    // A workdir that stands below no private directory, so that the tree is in the kept layer.
     let layers = launcher(Ahead::Layers);
     let kept = compile(&layers, &spec);
     for _ in 0..2 {

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::Path;
 
 use agt_rings::Ring;
-use agt_rings::host::{Privilege, Support};
+use agt_rings::host::{LaunchPath, Privilege, Support};
 use agt_rings::probe::survey::{Survey, survey};
 use agt_rings::report::{Gap, in_words};
 use agt_rings::spec::Limits;
@@ -74,6 +74,9 @@ fn offers(survey: &Survey) -> Vec<String> {
         offers.push(format!("namespaces for agents no ({reason})"));
     }
     offers.push(groups);
+    if let LaunchPath::Fork { because } = &host.launch {
+        offers.push(format!("launches by fork, which is slower ({because})"));
+    }
     offers
 }
 
@@ -231,6 +234,18 @@ mod tests {
         assert!(text.contains("kernel 6.18   Landlock ABI 7   seccomp yes   user namespaces yes"), "{text}");
         assert!(text.contains("cgroup v2, delegated by systemd --user: cpu memory pids"), "{text}");
         assert!(!text.contains("missing") && !text.contains("help:"), "{text}");
+    }
+
+    #[test]
+    fn a_host_that_must_fork_says_so_and_why() {
+        let mut survey = survey_with([&[], &[], &[], &[]]);
+        assert!(!render(&survey).contains("fork"));
+        survey.host.launch = LaunchPath::Fork { because: "clone3(2): Function not implemented".to_owned() };
+        assert!(
+            render(&survey).contains("launches by fork, which is slower (clone3(2): Function"),
+            "{}",
+            render(&survey)
+        );
     }
 
     #[test]

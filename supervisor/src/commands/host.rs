@@ -53,6 +53,8 @@ pub fn probe(global: &Global, args: &ProbeArgs) -> Outcome {
         without: args.without.clone(),
         #[cfg(debug_assertions)]
         only: args.only.clone(),
+        #[cfg(debug_assertions)]
+        by: if args.fork { agt_rings::launch::By::Fork } else { agt_rings::launch::By::WhatWorks },
         ..agt_rings::probe::Options::default()
     };
     match attacks::probe(&rings, &options, form(global), &mut io::stdout().lock()).map_err(|e| failed(&e))? {

@@ -23,6 +23,10 @@ pub struct ProbeArgs {
     #[cfg(debug_assertions)]
     #[arg(long, hide = true, value_name = "LAYER")]
     pub without: Vec<agt_rings::probe::Layer>,
+    /// Launch as on a host without clone3, by fork and exec
+    #[cfg(debug_assertions)]
+    #[arg(long, hide = true)]
+    pub fork: bool,
     /// Only these attacks
     #[cfg(debug_assertions)]
     #[arg(long, hide = true, value_name = "NAME")]

@@ -3,6 +3,8 @@
 use std::io::{BufRead, BufReader};
 use std::time::Duration;
 
+use agt_rings::host::LaunchPath;
+
 use super::{Failure, Outcome, client_runtime, dirs, limits, print, trust, used};
 use crate::cli::{Global, LogsArgs};
 use crate::control::client;
@@ -201,6 +203,9 @@ pub fn status(global: &Global, agent: &str) -> Outcome {
             }
             for gap in &report.gaps {
                 text.push_str(&format!("    {:<20} NOT ENFORCED: {}\n", gap.protection.name(), gap.reason));
+            }
+            if let LaunchPath::Fork { because } = &report.launch {
+                text.push_str(&format!("  launched by fork, which is slower: {because}\n"));
             }
         }
         text.push_str(&protected_lines(&agent.protected));

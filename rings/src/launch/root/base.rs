@@ -7,7 +7,7 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use nix::mount::{MntFlags, MsFlags, umount2};
@@ -120,6 +120,11 @@ impl Kept {
     /// Whether every name of the host that it shows still leads to what it shows.
     pub(super) fn is_true(&self, host: BorrowedFd<'_>) -> bool {
         copies::are_as_seen(host, &self.seen)
+    }
+
+    /// The descriptor of its namespace.
+    pub(in crate::launch) fn number(&self) -> RawFd {
+        self.namespace.as_raw_fd()
     }
 
     /// What it shows of the host.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use nix::mount::MsFlags;
 
 use super::copies::Copy;
-use super::layers::place_of;
+use super::layers::{place_of, written_to_a_tree};
 use super::{CONSOLE, PRIVATE, cover, mount_proc, open_dir, place, show};
 use crate::launch::protocol::Failure;
 use crate::plan::{Execute, Ids, Mount};
@@ -20,6 +20,9 @@ const INODES_MAX: u32 = 1 << 18;
 
 /// A name at which a mask stands, or where nothing was to be masked.
 pub(in crate::launch) type Mask = (PathBuf, Option<u64>);
+
+/// A name that is there and is no mount's root, as a mask is: it has come to be since it was to be masked. 0 is no mount's number.
+const BARE: Option<u64> = Some(0);
 
 /// What was copied before the old root went.
 pub(super) struct Copies<'a> {
@@ -38,6 +41,13 @@ pub(super) fn dress(fresh: &[&Mount], copies: &Copies<'_>, bytes: u64, ids: Opti
     private_room(bytes)?;
     let mut masks = Vec::new();
     for (number, (entry, copy)) in fresh.iter().zip(copies.fresh).enumerate() {
+        if written_to_a_tree(entry, &fresh[..number]) {
+            let at = place_of(entry).display();
+            return Err(Failure {
+                step: format!("show {at}: it would be written to a tree of the host"),
+                errno: libc::EROFS,
+            });
+        }
         let copy = if matches!(entry, Mount::Proc { .. }) { copies.proc } else { copy.as_ref() };
         add(root, number, entry, copy, ids)?;
         if matches!(entry, Mount::Pin { .. } | Mount::Protect { .. } | Mount::Hide { .. }) {
@@ -47,8 +57,9 @@ pub(super) fn dress(fresh: &[&Mount], copies: &Copies<'_>, bytes: u64, ids: Opti
     if let Some(console) = copies.console {
         show(root, Path::new(CONSOLE), console).map_err(|e| Failure::new("show its terminal as /dev/console", &e))?;
     }
-    // Its directories are mounts of their own by now, and stay writable.
-    let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    // Its directories are mounts of their own by now, and stay writable. Here nothing of them can be run, should somebody come here.
+    let refused = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | refused;
     nix::mount::mount(None::<&str>, PRIVATE, None::<&str>, flags, None::<&str>)
         .map_err(|e| Failure::new("make the private directories' own root read-only", &e.into()))?;
     // Only now: a mask may have been covered by a later one.
@@ -61,8 +72,7 @@ pub(super) fn dress(fresh: &[&Mount], copies: &Copies<'_>, bytes: u64, ids: Opti
 /// The mount whose root a name is; `None` when the name does not exist.
 fn mask_at(root: BorrowedFd<'_>, path: &Path) -> io::Result<Option<u64>> {
     match mount::find(root, path) {
-        // A mask is a mount's root: a name without one is not masked, and 0 is no mount's number.
-        Ok(found) => Ok(Some(found.root_of.unwrap_or(0))),
+        Ok(found) => Ok(found.root_of.map_or(BARE, Some)),
         Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => Ok(None),
         Err(e) => Err(e),
     }
@@ -71,12 +81,13 @@ fn mask_at(root: BorrowedFd<'_>, path: &Path) -> io::Result<Option<u64>> {
 /// Whether every mask still stands, and no name has come to be where there was none to mask.
 pub(in crate::launch) fn masks_stand(masks: &[Mask]) -> bool {
     let Ok(root) = open_dir("/") else { return false };
-    masks.iter().all(|(path, stands)| mask_at(root.as_fd(), path).is_ok_and(|now| now == *stands))
+    masks.iter().all(|(path, stands)| *stands != BARE && mask_at(root.as_fd(), path).is_ok_and(|now| now == *stands))
 }
 
 /// One file system for all private directories of an agent, so that they share its bound.
 fn private_room(bytes: u64) -> Result<(), Failure> {
-    let options = format!("size={bytes},nr_inodes={INODES_MAX},mode=0700");
+    // Closed to everybody, its owner too: as an ordinary user the agent has our uid.
+    let options = format!("size={bytes},nr_inodes={INODES_MAX},mode=0000");
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     nix::mount::mount(Some("agt-private"), PRIVATE, Some("tmpfs"), flags, Some(options.as_str()))
         .map_err(|e| Failure::new("mount the private directories", &e.into()))
@@ -157,4 +168,26 @@ fn over_itself(root: BorrowedFd<'_>, target: &Path, attributes: u64) -> io::Resu
         mount::set_attributes(copy.as_fd(), attributes)?;
     }
     mount::attach(copy.as_fd(), at.as_fd())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_name_that_came_to_be_while_the_masks_were_made_is_no_mask_that_stands() {
+        let scratch = tempfile::tempdir().unwrap();
+        let bare = scratch.path().canonicalize().unwrap();
+        let missing = bare.join("missing");
+        let root = open_dir("/").unwrap();
+        assert_eq!(mask_at(root.as_fd(), &bare).unwrap(), BARE);
+        assert!(!masks_stand(&[(bare, BARE)]), "nothing covers it, now as then");
+        assert!(masks_stand(&[(missing.clone(), None)]), "what is not there needs no mask");
+        fs::write(&missing, "").unwrap();
+        assert!(!masks_stand(&[(missing, None)]), "what came later has none");
+        let proc = Path::new("/proc");
+        let mask = mask_at(root.as_fd(), proc).unwrap();
+        assert!(mask != BARE && masks_stand(&[(proc.to_owned(), mask)]));
+    }
 }

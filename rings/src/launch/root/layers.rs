@@ -60,6 +60,14 @@ pub(super) fn place_of(mount: &Mount) -> &Path {
     }
 }
 
+/// Whether an entry that is a file of our own would come to lie in what the host's disk has: shown below an entry that shows it.
+pub(super) fn written_to_a_tree(entry: &Mount, above: &[&Mount]) -> bool {
+    let target = place_of(entry);
+    // What is nearest decides: a private directory may lie in a tree.
+    let around = above.iter().rfind(|above| target.starts_with(place_of(above)) && target != place_of(above));
+    matches!(entry, Mount::File { .. } | Mount::Link { .. }) && matches!(around, Some(Mount::Bind { .. }))
+}
+
 impl Layers<'_> {
     /// The fresh entries whose mount points the kept layer has to have, because nothing fresh lies above them; by number.
     pub(super) fn on_the_kept(&self) -> impl Iterator<Item = (usize, PathBuf)> + '_ {
@@ -122,6 +130,19 @@ mod tests {
         let layers = split(&mounts);
         assert_eq!(layers.kept, [&mounts[3]], "a name that only begins alike lies beside it");
         assert_eq!(layers.fresh.len(), 3);
+    }
+
+    #[test]
+    fn no_file_of_ours_is_written_to_a_tree_of_the_host() {
+        let (etc, run) = (bind("/etc", Access::Write), private("/etc/run"));
+        let file = |at: &str| Mount::File { target: at.into(), content: String::new() };
+        let link = Mount::Link { target: "/etc/mtab".into(), to: "/proc/mounts".into() };
+        for entry in [file("/etc/passwd"), link] {
+            assert!(written_to_a_tree(&entry, &[&etc]), "{entry:?}");
+            assert!(!written_to_a_tree(&entry, &[&run]) && !written_to_a_tree(&entry, &[]));
+        }
+        assert!(!written_to_a_tree(&file("/etc/run/x"), &[&etc, &run]), "that is the agent's own");
+        assert!(!written_to_a_tree(&bind("/etc/ssl", Access::Read), &[&etc]), "that is a mount");
     }
 
     #[test]
