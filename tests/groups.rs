@@ -34,7 +34,7 @@ fn as_user(rig: &Rig, groups: &str, args: &[&str]) -> Outcome {
 /// Whether `doctor` finds fault with the user's groups in this ring, naming this path.
 fn is_missed(rig: &Rig, groups: &str, ring: usize, path: &Path) -> bool {
     let outcome = as_user(rig, groups, &["doctor", "--json"]);
-    let survey: Value = serde_json::from_str(&outcome.stdout).unwrap();
+    let survey: Value = serde_json::from_str(&outcome.stdout).unwrap_or_else(|e| panic!("{e}: {outcome:?}"));
     let gaps = survey["rings"][ring]["gaps"].as_array().unwrap().clone();
     let names = |gap: &Value| gap["reason"].as_str().unwrap().contains(&path.display().to_string());
     gaps.iter().any(|gap| names(gap) && gap["help"].as_str().unwrap().contains("--clear-groups"))

@@ -6,12 +6,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
 
 use serde_json::Value as Json;
 use zbus::blocking::{Connection, connection};
 use zbus::zvariant::{OwnedObjectPath, OwnedValue};
 
-use crate::support::{Outcome, Rig, binary, needs_root, skip};
+use crate::support::{Outcome, Rig, binary, needs_root, skip, until};
 
 /// Debian's `games`: a message bus greets only who is in its user database.
 const USER: u32 = 5;
@@ -68,7 +69,8 @@ enum Mood {
 
 struct Systemd {
     mood: Mood,
-    asked: SyncSender<Vec<(String, OwnedValue)>>,
+    asked: SyncSender<Properties>,
+    given: Arc<Mutex<Vec<String>>>,
 }
 
 type Properties = Vec<(String, OwnedValue)>;
@@ -101,6 +103,7 @@ impl Systemd {
             Mood::Gives | Mood::GivesAsOldOnesDo => {
                 let pids = Vec::<u32>::try_from(pids).unwrap();
                 scopes(&name).iter().for_each(|dir| give(dir, &pids));
+                self.given.lock().unwrap().push(name.clone());
                 "done"
             }
         };
@@ -153,6 +156,8 @@ struct Scene {
     bus: Bus,
     _peer: Connection,
     asked: Receiver<Properties>,
+    /// The scopes that were made.
+    given: Arc<Mutex<Vec<String>>>,
 }
 
 impl Scene {
@@ -170,12 +175,14 @@ impl Scene {
             return None;
         };
         let (asked_tx, asked) = sync_channel(8);
+        let given = Arc::<Mutex<Vec<String>>>::default();
+        let systemd = Systemd { mood, asked: asked_tx, given: Arc::clone(&given) };
         let peer = connection::Builder::address(bus.address.as_str())
             .and_then(|builder| builder.name("org.freedesktop.systemd1"))
-            .and_then(|builder| builder.serve_at("/org/freedesktop/systemd1", Systemd { mood, asked: asked_tx }))
+            .and_then(|builder| builder.serve_at("/org/freedesktop/systemd1", systemd))
             .and_then(connection::Builder::build)
             .unwrap();
-        Some(Scene { rig, bus, _peer: peer, asked })
+        Some(Scene { rig, bus, _peer: peer, asked, given })
     }
 
     /// The program as an ordinary user who has this bus and no group of their own.
@@ -197,14 +204,8 @@ impl Scene {
 impl Drop for Scene {
     /// As systemd does when the last process of a scope is gone.
     fn drop(&mut self) {
-        for parent in scopes("").iter() {
-            for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
-                let name = entry.file_name().to_string_lossy().into_owned();
-                let owned = std::os::unix::fs::MetadataExt::uid(&entry.metadata().unwrap()) == USER;
-                if owned && name.starts_with("agt-supervise-") && name.ends_with(".scope") {
-                    std::fs::remove_dir(entry.path()).unwrap();
-                }
-            }
+        for dir in self.given.lock().unwrap().iter().flat_map(|name| scopes(name)) {
+            until("the scope is empty", || std::fs::remove_dir(&dir).is_ok());
         }
     }
 }

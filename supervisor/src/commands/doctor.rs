@@ -92,7 +92,7 @@ fn supervisors_own(survey: &Survey) -> Vec<String> {
         |weight| format!("CPU weight {weight} (all agents together 20)"),
     );
     let memory = reserve.memory_bytes.map_or_else(
-        || "no memory reserve (that takes cgroup v2)".to_owned(),
+        || "no memory reserve (that takes a group of our own on cgroup v2)".to_owned(),
         |bytes| format!("{} MiB of memory reserved", bytes >> 20),
     );
     vec![format!("  the supervisor itself: {weight}, {memory}")]
@@ -278,7 +278,7 @@ mod tests {
             text.contains("the supervisor itself: CPU weight 1000 (all agents together 20), 64 MiB of memory reserved")
         );
         survey.cgroup.reserve = Some(Reserve::default());
-        assert!(render(&survey).contains("no memory reserve (that takes cgroup v2)"));
+        assert!(render(&survey).contains("no memory reserve (that takes a group of our own on cgroup v2)"));
     }
 
     #[test]
