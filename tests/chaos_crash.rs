@@ -216,7 +216,8 @@ fn a_limit_that_an_operator_sets_during_an_experiment_outlives_its_undo() {
     scene.hang_for("10m");
     let supervisor = scene.start();
     let dir = group(&scene, Controller::Cpu);
-    let file = ["cpu.cfs_quota_us", "cpu.max"].map(|name| dir.join(name)).into_iter().find(|path| path.exists()).unwrap();
+    let file =
+        ["cpu.cfs_quota_us", "cpu.max"].map(|name| dir.join(name)).into_iter().find(|path| path.exists()).unwrap();
     let quota = || std::fs::read_to_string(&file).unwrap().split_whitespace().next().unwrap().to_owned();
     let before = quota();
     let client = scene.begin();

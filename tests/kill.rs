@@ -272,7 +272,8 @@ impl Bare {
 
     /// The mount of / ends with the process: its mount namespace is its own.
     fn command(&self, args: &[&str]) -> std::process::Command {
-        let script = r#"mount --rbind / "$1" && root=$1 && shift && exec chroot --userspec=65533:65533 --groups= "$root" "$@""#;
+        let script =
+            r#"mount --rbind / "$1" && root=$1 && shift && exec chroot --userspec=65533:65533 --groups= "$root" "$@""#;
         let mut command = std::process::Command::new("unshare");
         command.args(["-m", "--propagation", "private", "sh", "-c", script, "sh"]).arg(&self.root);
         command.arg(&self.program).arg("--state-dir").arg(&self.rig.state).args(args);

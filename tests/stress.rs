@@ -102,7 +102,11 @@ impl Scene {
         let began = Instant::now();
         let mut asked = 0;
         while began.elapsed() < lasts() || !has_done_enough() {
-            assert!(began.elapsed() < GIVEN_UP_AFTER, "it does not come to {OPERATIONS} of each: {}", self.said("stdout"));
+            assert!(
+                began.elapsed() < GIVEN_UP_AFTER,
+                "it does not come to {OPERATIONS} of each: {}",
+                self.said("stdout")
+            );
             let (count, asks) = (self.count(), Instant::now());
             let ps = self.rig.output(["ps", "--json"]);
             assert_eq!(ps.code, 0, "{}", ps.stderr);

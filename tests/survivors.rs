@@ -335,7 +335,9 @@ fn has_met_its_task_limit(groups: &[PathBuf]) -> bool {
 fn children(of: i32) -> Vec<i32> {
     let tasks = std::fs::read_dir(format!("/proc/{of}/task")).into_iter().flatten().flatten();
     let children = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
-    tasks.flat_map(|task| children(task).split_whitespace().map(|pid| pid.parse().unwrap()).collect::<Vec<_>>()).collect()
+    tasks
+        .flat_map(|task| children(task).split_whitespace().map(|pid| pid.parse().unwrap()).collect::<Vec<_>>())
+        .collect()
 }
 
 /// What a supervisor has forked for itself: pids, with when each began.
@@ -452,17 +454,19 @@ fn number(variable: &str, usual: usize) -> usize {
 /// Kills of every kind, told one by one.
 pub fn all_kills(usual: usize) -> Found {
     let times = number("AGT_SURVIVORS_KILLS", usual);
-    sum(Kind::ALL.iter().enumerate().map(|(index, kind)| {
-        (format!("kill {kind:?}"), kills(*kind, share(times, Kind::ALL.len(), index)))
-    }))
+    sum(Kind::ALL
+        .iter()
+        .enumerate()
+        .map(|(index, kind)| (format!("kill {kind:?}"), kills(*kind, share(times, Kind::ALL.len(), index)))))
 }
 
 /// Deaths of every kind, told one by one.
 pub fn all_deaths(usual: usize) -> Found {
     let times = number("AGT_SURVIVORS_DEATHS", usual);
-    sum(Death::ALL.iter().enumerate().map(|(index, way)| {
-        (format!("supervisor dies: {way:?}"), deaths(*way, share(times, Death::ALL.len(), index)))
-    }))
+    sum(Death::ALL
+        .iter()
+        .enumerate()
+        .map(|(index, way)| (format!("supervisor dies: {way:?}"), deaths(*way, share(times, Death::ALL.len(), index)))))
 }
 
 fn sum(all: impl Iterator<Item = (String, Found)>) -> Found {

@@ -69,8 +69,12 @@ fn measure(agents: usize) -> Vec<String> {
     for ((what, pids), before) in parts.iter().zip(before) {
         let share = (cpu(pids) - before) / seconds * 100.0;
         let [rss, pss] = ["Rss:", "Pss:"].map(|key| memory(pids, key));
-        let threads: usize = pids.iter().map(|pid| std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().count()).sum();
-        println!("{agents:5} agents  {what:10} n={:<5} cpu={share:.3} %  rss={rss:.1} MB  pss={pss:.1} MB  threads={threads}", pids.len());
+        let threads: usize =
+            pids.iter().map(|pid| std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().count()).sum();
+        println!(
+            "{agents:5} agents  {what:10} n={:<5} cpu={share:.3} %  rss={rss:.1} MB  pss={pss:.1} MB  threads={threads}",
+            pids.len()
+        );
         ratios.push(format!("idle_{agents}_{what}_cpu_percent={share:.3}"));
         ratios.push(format!("idle_{agents}_{what}_rss_mb={rss:.1}"));
     }

@@ -107,7 +107,10 @@ pub(super) async fn end_all(store: &Store, left: &Left) -> Result<(), StoreError
     for state in store.list_states(OPEN).await? {
         match serde_json::from_value::<Open>(state.value) {
             Ok(open) => {
-                eprintln!("note: the experiment {} was cut off by the supervisor's end: `agt-supervise chaos report`", open.report.run);
+                eprintln!(
+                    "note: the experiment {} was cut off by the supervisor's end: `agt-supervise chaos report`",
+                    open.report.run
+                );
                 keep(store, &open.cut_off(left)).await?;
             }
             // Another version's, say: it would be said at each start.

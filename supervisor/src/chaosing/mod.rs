@@ -25,8 +25,8 @@ use agt_chaos::spec::Spec;
 use agt_chaos::undo::RunId;
 use serde::{Deserialize, Serialize};
 
-pub use journal::recover;
 use cut_off::Open;
+pub use journal::recover;
 use journal::{StoreJournal, keep};
 use target::AgentTarget;
 

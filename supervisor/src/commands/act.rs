@@ -20,8 +20,10 @@ use crate::store::StateLock;
 const SUPERVISOR_WITHIN: std::time::Duration = std::time::Duration::from_secs(2);
 /// How long it may take to kill one agent: after a moment it does so past whatever holds it up, and says so.
 const ONE_WITHIN: std::time::Duration = std::time::Duration::from_secs(4);
-/// How long the kill of a hung supervisor's agents may take.
+/// How long the kill of a hung supervisor's agents may take...
 const KILL_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
+/// ... and how much longer for each of them: the kernel tears each one's namespaces down, which took 12 ms where others worked too.
+const KILL_EACH_WITHIN: std::time::Duration = std::time::Duration::from_millis(50);
 
 /// Performs the verb through the operator socket.
 ///
@@ -119,7 +121,8 @@ fn kill_without_supervisor(dirs: &Dirs, agent: Option<&str>, reason: &str) -> Ou
         return Ok(0);
     }
     let mut killed = cgroup::base::names_in(&agents).map_err(of)?;
-    let kill = |tree| cgroup::Grip::open(tree).and_then(|grip| grip.kill(KILL_WITHIN)).map_err(of);
+    let within = KILL_WITHIN + KILL_EACH_WITHIN * u32::try_from(killed.len()).unwrap_or(u32::MAX);
+    let kill = |tree| cgroup::Grip::open(tree).and_then(|grip| grip.kill(within)).map_err(of);
     let began = std::time::Instant::now();
     let processes = match agent {
         None => kill(agents)?.processes,

@@ -6,6 +6,8 @@ use agt_sre::trust::Score;
 
 use super::Supervisor;
 use super::event::Refusal;
+use super::launching::in_full;
+use super::limiting;
 use crate::govern::governed::Memory;
 
 /// An order.
@@ -56,5 +58,28 @@ impl Supervisor {
             Order::EndHang | Order::LimitsAgain => {}
         }
         Ok(())
+    }
+
+    /// The limits that are meant to hold are set again: an experiment's undo has put back those that held when it began, and an
+    /// operator may have set others since. Those that are just on their way to the kernel are waited for.
+    fn limits_again(&mut self, name: &str) -> Result<(), Refusal> {
+        let Some(agent) = self.agents.get_mut(name) else { return Ok(()) };
+        if agent.limiting {
+            agent.limits_again = true;
+            return Ok(());
+        }
+        let wanted = self.ground.fitting(&agent.limits_at(agent.ring));
+        let Some(group) = &agent.group else { return Ok(()) };
+        // In the loop: it was under these limits or under narrower ones, so there is nothing to be reclaimed.
+        limiting::set(group, &wanted)
+            .map_err(|e| Refusal::HostCant(format!("{name}: {}{}", in_full(&e), limiting::advice(&e))))
+    }
+
+    /// Limits have arrived: if an undo came to an end meanwhile, what it wrote may stand over them.
+    pub(super) fn limits_once_more(&mut self, name: &str) {
+        let again = self.agents.get_mut(name).is_some_and(|agent| std::mem::take(&mut agent.limits_again));
+        if again && let Err(refusal) = self.limits_again(name) {
+            eprintln!("error: {refusal}");
+        }
     }
 }

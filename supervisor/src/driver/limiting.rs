@@ -284,7 +284,6 @@ impl Supervisor {
         Some(format!("has more for itself ({what}) than all agents have together ({most}), and can't get it"))
     }
 
-    /// The kernel has them, or not.
     pub(super) fn limited(&mut self, limited: Limited) {
         let Limited { change, result, answer } = limited;
         let Pending { agent: name, by_hand, record, gives, remark } = change;
@@ -293,14 +292,8 @@ impl Supervisor {
             return;
         };
         agent.limiting = false;
-        if result.is_ok() {
-            agent.by_hand = by_hand;
-        }
-        if std::mem::take(&mut agent.limits_again)
-            && let Err(refusal) = self.limits_again(&name)
-        {
-            eprintln!("error: {refusal}");
-        }
+        agent.by_hand = if result.is_ok() { by_hand } else { agent.by_hand.take() };
+        self.limits_once_more(&name);
         if let Err(e) = result {
             let text = in_full(&e);
             self.note(Record { outcome: Outcome::Failed, ..record }.detail("why", text.as_str()));
@@ -315,20 +308,6 @@ impl Supervisor {
         let _ = answer.send(Ok(statuses));
     }
 
-    /// The limits that are meant to hold are set again: an experiment's undo has put back those that held when it began, and an
-    /// operator may have set others since. Those that are just on their way to the kernel are waited for.
-    pub(super) fn limits_again(&mut self, name: &str) -> Result<(), Refusal> {
-        let Some(agent) = self.agents.get_mut(name) else { return Ok(()) };
-        if agent.limiting {
-            agent.limits_again = true;
-            return Ok(());
-        }
-        let wanted = self.ground.fitting(&agent.limits_at(agent.ring));
-        let Some(group) = &agent.group else { return Ok(()) };
-        // In the loop: it was under these limits or under narrower ones, so there is nothing to be reclaimed.
-        set(group, &wanted).map_err(|e| Refusal::HostCant(format!("{name}: {}{}", in_full(&e), advice(&e))))
-    }
-
     /// Another plan takes the place of limits set by hand, if it starts anew or has other limits.
     pub(super) fn drop_limits_by_hand(&mut self, name: &str, new: &AgentPlan, process: Process) {
         let Some(agent) = self.agents.get_mut(name) else { return };
@@ -341,7 +320,7 @@ impl Supervisor {
 }
 
 /// Sets limits and lets the kernel say that they hold; the old ones else.
-fn set(group: &Arc<Group>, wanted: &Limits) -> Result<(), cgroup::Error> {
+pub(super) fn set(group: &Arc<Group>, wanted: &Limits) -> Result<(), cgroup::Error> {
     let old = group.limits();
     let result = group.set_limits(wanted);
     if result.is_err() && group.set_limits(&old).is_err() {
@@ -405,7 +384,7 @@ fn too_much(name: &str, ring: Ring, what: &str, most: &str) -> String {
 }
 
 /// What helps against the kernel's no.
-fn advice(error: &cgroup::Error) -> &'static str {
+pub(super) fn advice(error: &cgroup::Error) -> &'static str {
     use nix::errno::Errno;
     let errno = match error {
         cgroup::Error::Write { source, .. } => source.raw_os_error().map(Errno::from_raw),
