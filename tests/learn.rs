@@ -117,6 +117,45 @@ fn the_proposal_is_enough_for_the_same_command_and_no_more() {
 }
 
 #[test]
+fn an_agent_that_has_a_file_is_told_only_what_it_still_lacks_and_writes_nothing_anywhere() {
+    let rig = Rig::new();
+    let outside = rig.dir.path().join("outside");
+    std::fs::create_dir(&outside).unwrap();
+    for name in ["had", "lacked", "written"] {
+        std::fs::write(outside.join(name), name).unwrap();
+    }
+    std::fs::write(rig.dir.path().join("token"), "secret").unwrap();
+    let script = "cat $O/had; cat $O/lacked; echo changed > $O/written; echo \"token=$TOKEN\"; echo changed > own";
+    let lines = format!(
+        "ring: 2\n{}command: [sh, -c, {}]\nenv:\n  set: {{O: {o}}}\n  secrets: {{TOKEN: {{file: {d}/token}}}}\n\
+         files: {{read: [{o}/had], write: [{o}/written]}}\nrestart: {{policy: always}}\n",
+        crate::support::effort(),
+        crate::support::quoted(script),
+        o = outside.display(),
+        d = rig.dir.path().display(),
+    );
+    let file = rig.agent("has", &lines);
+    let operator = rig.dir.path().join("operator.yaml");
+    let granted = format!(
+        "version: 1\nkind: operator\nagents:\n  has: {{file: {}, read: [{o}/had], write: [{o}/written], secrets: [{d}/token]}}\n",
+        file.display(),
+        o = outside.display(),
+        d = rig.dir.path().display(),
+    );
+    std::fs::write(&operator, granted).unwrap();
+    only_its_owner_writes(&operator);
+    let (file, operator) = (file.to_str().unwrap(), operator.to_str().unwrap());
+    let outcome = rig.output(["learn", file, "--operator", operator, "--drop"]);
+    assert_eq!(outcome.code, 0, "{}", outcome.stderr);
+    assert!(outcome.stdout.contains("had") && outcome.stdout.contains("token=\n"), "{}", outcome.stdout);
+    let proposed = &outcome.stdout[outcome.stdout.find("files:").unwrap()..];
+    let paths: Vec<&str> = proposed.lines().filter(|line| line.trim().starts_with("- ")).collect();
+    assert!(paths.len() == 1 && paths[0].contains("/lacked  # REVIEW: "), "{proposed}");
+    assert_eq!(std::fs::read_to_string(outside.join("written")).unwrap(), "written", "it is the user's");
+    assert!(!rig.work.join("own").exists());
+}
+
+#[test]
 fn a_command_that_needs_nothing_gets_no_line_and_what_it_wrote_can_be_kept() {
     let rig = Rig::new();
     let script = "mkdir -p new/deep && echo one > new/deep/file && rm diary.txt && ls";
@@ -169,7 +208,9 @@ fn what_can_not_be_learnt_is_refused_before_anything_runs() {
         assert_eq!(outcome.code, code, "{options:?}: {}", outcome.stderr);
     }
     assert_eq!(rig.output(["learn", "--", "no-such-program-at-all"]).code, 127);
-    assert_eq!(rig.output(["learn"]).code, 64);
+    for args in [&["learn"][..], &["learn", "there.yaml"], &["learn", "there.yaml", "--", "sh"]] {
+        assert_eq!(rig.output(args).code, 64, "{args:?}");
+    }
     assert_eq!(std::fs::read_to_string(&there).unwrap(), "mine");
     assert!(!rig.state.join("learn").exists(), "nothing was begun");
 }

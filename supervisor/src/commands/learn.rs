@@ -4,8 +4,8 @@
 //! are no secrets, and no network but what the operator's file gives an agent of that name. What was tried comes back as notices.
 
 use std::fs;
-use std::io::{IsTerminal, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,15 +14,17 @@ use agt_rings::builtin::OWN_ID_BASE;
 use agt_rings::plan::{Plan, Refused, Root};
 use agt_rings::probe::outlook::outlook;
 use agt_rings::report::in_words;
-use agt_rings::spec::Enforcement;
+use agt_rings::spec::{Access, Enforcement};
 
 use super::check::{config_failure, surroundings};
+use super::learn_scratch::{discard, settle};
 use super::learn_world::Here;
 use super::run::{stdio_kind, term};
 use super::supervise::{Task, supervise};
 use super::{Failure, Outcome, dirs, print};
 use crate::cli::{Global, agent_name};
-use crate::config::spec::{AgentSpec, Stdio, Switch};
+use crate::config::plan::EnvValue;
+use crate::config::spec::{AgentSpec, RestartPolicy, Stdio, Switch};
 use crate::config::{self, AgentName, AgentPlan, Command, Overrides, Surroundings, Wish, grant};
 use crate::dirs::Dirs;
 use crate::driver::Talk;
@@ -32,7 +34,7 @@ use crate::driver::records::wall_ms;
 use crate::exit;
 use crate::govern::governor::Vouching;
 use crate::learning::propose::{Proposal, propose};
-use crate::learning::render::{Frame, numbers, yaml};
+use crate::learning::render::{Frame, lines, numbers, yaml};
 use crate::learning::{Learning, Observed};
 use crate::store::StoreError;
 use crate::store::lock::StateLock;
@@ -43,27 +45,27 @@ pub(crate) const HELP: &str = "The command runs once, here, in the ring: it sees
 stay as they are), and has neither secrets nor network. What it tried and did not have becomes a line of the proposal; a \
 line that needs the operator's file is marked REVIEW, and the operator's lines are printed beside it. A path that it only asked \
 about (stat, access) is not seen. A program that ends at its first error shows what it needs up to there: allow that, and learn \
-again with --operator.
+what is still lacking with `learn FILE --operator FILE`: then the agent of that file runs, with what it has, and the lines to add are \
+printed.
 
 Examples:
   agt-supervise learn -- python3 researcher.py \"find flights\"
   agt-supervise learn -o agent.yaml -- .venv/bin/python agent.py
-  agt-supervise learn --ring 3 -- node server.mjs";
-
-/// The most that is said of what a run changed.
-const CHANGED_SHOWN: usize = 10;
-/// Names of a scratch folder that are looked at.
-const CHANGED_MAX: usize = 10_000;
+  agt-supervise learn --ring 3 -- node server.mjs
+  agt-supervise learn agent.yaml --operator operator.yaml";
 
 /// `learn`.
 #[derive(Debug, clap::Args)]
 pub struct LearnArgs {
+    /// Run the agent of this file, and print the lines that it lacks
+    #[arg(value_name = "FILE", conflicts_with_all = ["command", "output", "name", "workdir"])]
+    pub file: Option<PathBuf>,
     /// Write the proposal to this new file (default: standard output, behind the command's own)
     #[arg(long, short, value_name = "FILE")]
     pub output: Option<PathBuf>,
-    /// The ring to run in and to propose
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=3))]
-    pub ring: u8,
+    /// The ring to run in and to propose (default: 2, or that of the file)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=3))]
+    pub ring: Option<u8>,
     /// What the agent will be called (default: as its script or program)
     #[arg(long, value_name = "NAME", value_parser = agent_name)]
     pub name: Option<AgentName>,
@@ -83,7 +85,7 @@ pub struct LearnArgs {
     #[arg(long, short)]
     pub quiet: bool,
     /// The command
-    #[arg(last = true, required = true, value_name = "COMMAND")]
+    #[arg(last = true, required_unless_present = "file", value_name = "COMMAND")]
     pub command: Vec<String>,
 }
 
@@ -92,7 +94,7 @@ struct Subject {
     around: Surroundings,
     /// As it runs now.
     plan: AgentPlan,
-    /// The same, compiled as it will be launched.
+    /// What it has been given so far, compiled: what is in there needs no line.
     compiled: Plan,
     /// What this host can't enforce of the ring: the proposed file has to say that it goes without.
     missing: Vec<String>,
@@ -138,7 +140,7 @@ pub fn learn(global: &Global, args: LearnArgs) -> Outcome {
             discard(&scratch).map_err(|e| Failure::new(exit::CANT_CREATE, format!("{}: {e}", scratch.display())))?;
             return Ok(code);
         }
-        settle_scratch(&args, &scratch)?;
+        settle(&args, &scratch)?;
         conclude(&args, &subject, &observed, code)
     });
     if result.is_err() {
@@ -149,39 +151,75 @@ pub fn learn(global: &Global, args: LearnArgs) -> Outcome {
 }
 
 fn subject(args: &LearnArgs, around: Surroundings, scratch: &Path) -> Result<Subject, Failure> {
-    let ring = Ring::from_number(args.ring);
-    let overrides = Overrides { ring, workdir: args.workdir.clone(), ..Overrides::default() };
     let operator = args.operator.as_deref();
-    let mut plan = config::agent_from_command(args.command.clone(), &around, operator, &overrides)
-        .map_err(|e| config_failure(&e))?;
+    let (asked, spec, file) = match &args.file {
+        Some(file) => of_file(args, file, &around)?,
+        None => of_command(args, &around)?,
+    };
+    let mut plan = harmless(&asked);
     // What the ring lacks here is no reason not to learn; the proposal says it.
-    let (missing, compiled) = match compiled(&plan, Some(scratch))? {
-        Ok(compiled) => (Vec::new(), compiled),
+    let (missing, launched) = match compiled(&plan, Some(scratch))? {
+        Ok(launched) => (Vec::new(), launched),
         Err(refused) => {
             plan.enforcement = Enforcement::BestEffort;
-            let compiled = compiled(&plan, Some(scratch))?.map_err(|refused| unavailable(&refused.to_string()))?;
-            (in_words(&refused.gaps), compiled)
+            let launched = compiled(&plan, Some(scratch))?.map_err(|refused| unavailable(&refused.to_string()))?;
+            (in_words(&refused.gaps), launched)
         }
     };
-    let covers = matches!(&compiled.root, Root::Built { .. });
-    if !covers || compiled.clone().learning().is_none() {
+    if !matches!(&launched.root, Root::Built { .. }) || launched.learning().is_none() {
         let text = "nobody can watch a program on this host: it takes namespaces and seccomp notifications";
         return Err(unavailable(text));
     }
-    let name = args.name.clone().unwrap_or_else(|| config::plain_name(&plan.identity.source));
-    let command =
-        Command::from_words(args.command.clone()).map_err(|bad| Failure::usage(bad.message).help(bad.instead))?;
-    let mut spec = AgentSpec::new(name, command);
-    spec.ring = ring;
-    let file = place(args.output.as_deref(), &plan.workdir, &around)?;
+    let asked = AgentPlan { enforcement: Enforcement::BestEffort, ..asked };
+    let compiled = compiled(&asked, None)?.map_err(|refused| unavailable(&refused.to_string()))?;
     let mut subject = Subject { around, plan, compiled, missing, spec, file, pass: Vec::new() };
     // The same program without the user's own PATH: then the file needs no word on it.
-    let same = subject.here(operator).resolve(&[]).is_ok_and(|plan| plan.program == subject.plan.program);
-    if !same && subject.around.env.contains_key("PATH") {
+    let same = || subject.here(operator).resolve(&[]).is_ok_and(|plan| plan.program == subject.plan.program);
+    if args.file.is_none() && subject.around.env.contains_key("PATH") && !same() {
         subject.pass = vec!["PATH".to_owned()];
         subject.spec.env.pass = subject.pass.clone();
     }
     Ok(subject)
+}
+
+/// The agent that a command line is, the file that will be proposed for it, and where that will stand.
+fn of_command(args: &LearnArgs, around: &Surroundings) -> Result<(AgentPlan, AgentSpec, PathBuf), Failure> {
+    let ring = Some(args.ring.and_then(Ring::from_number).unwrap_or(Ring::R2));
+    let overrides = Overrides { ring, workdir: args.workdir.clone(), ..Overrides::default() };
+    let plan = config::agent_from_command(args.command.clone(), around, args.operator.as_deref(), &overrides)
+        .map_err(|e| config_failure(&e))?;
+    let name = args.name.clone().unwrap_or_else(|| config::plain_name(&plan.identity.source));
+    let command =
+        Command::from_words(args.command.clone()).map_err(|bad| Failure::usage(bad.message).help(bad.instead))?;
+    let file = place(args.output.as_deref(), &plan.workdir, around)?;
+    Ok((plan, AgentSpec { ring, ..AgentSpec::new(name, command) }, file))
+}
+
+/// The agent of a file that is there already.
+fn of_file(args: &LearnArgs, file: &Path, around: &Surroundings) -> Result<(AgentPlan, AgentSpec, PathBuf), Failure> {
+    let overrides = Overrides { ring: args.ring.and_then(Ring::from_number), ..Overrides::default() };
+    let plan =
+        config::load_agent(file, around, args.operator.as_deref(), &overrides).map_err(|e| config_failure(&e))?;
+    let loaded = config::load_typed::<AgentSpec>(&around.cwd.join(file), config::Kind::Agent);
+    let spec = loaded.map_err(|e| config_failure(&e))?.value;
+    if plan.ceiling == Ring::R0 {
+        return Err(Failure::usage("an R0 agent sees the host itself: there is nothing to learn for its files")
+            .help("learn in the ring that it shall have: --ring 2"));
+    }
+    let file = plan.identity.source.clone();
+    Ok((plan, spec, file))
+}
+
+/// The same for a run that must leave nothing behind: once, without secrets, writing the workdir's overlay alone.
+fn harmless(asked: &AgentPlan) -> AgentPlan {
+    let mut plan = asked.clone();
+    plan.env.retain(|_, value| matches!(value, EnvValue::Plain(_)));
+    for rule in plan.files.iter_mut().filter(|rule| rule.path != asked.workdir) {
+        rule.access = Access::Read;
+    }
+    plan.restart.policy = RestartPolicy::Never;
+    plan.health = None;
+    plan
 }
 
 fn unavailable(text: &str) -> Failure {
@@ -244,79 +282,6 @@ fn watched(dirs: &Dirs, lock: StateLock, args: &LearnArgs, subject: &Subject, le
     supervise(dirs, lock, task)
 }
 
-/// What the run wrote: kept or dropped, as was typed or is answered.
-fn settle_scratch(args: &LearnArgs, scratch: &Path) -> Result<(), Failure> {
-    let upper = scratch.join("upper");
-    let changed = changed(&upper);
-    let drop_it = |why: &str| match discard(scratch) {
-        Ok(()) => Ok(()),
-        Err(e) => Err(Failure::new(exit::CANT_CREATE, format!("{} can't be removed{why}: {e}", scratch.display()))),
-    };
-    if changed.is_empty() {
-        return drop_it("");
-    }
-    if !args.quiet {
-        eprintln!("note: your files are as they were; what it wrote is in {}:", upper.display());
-        changed.iter().take(CHANGED_SHOWN).for_each(|path| eprintln!("  {path}"));
-        if changed.len() > CHANGED_SHOWN {
-            eprintln!("  and {} more", changed.len() - CHANGED_SHOWN);
-        }
-    }
-    let keep = match (args.keep, args.discard) {
-        (true, _) => true,
-        (_, true) => false,
-        _ if std::io::stdin().is_terminal() && std::io::stderr().is_terminal() => {
-            crate::say::flush();
-            eprint!("Keep it? [y/N] ");
-            crate::say::flush();
-            let mut answer = String::new();
-            // No answer is no.
-            let _ = std::io::stdin().read_line(&mut answer);
-            answer.trim().eq_ignore_ascii_case("y")
-        }
-        _ => true,
-    };
-    if keep {
-        eprintln!("note: it is kept. To drop it: rm -r {}", scratch.display());
-        return Ok(());
-    }
-    drop_it("")
-}
-
-/// Names that an overlay's upper layer holds, relative to it.
-fn changed(upper: &Path) -> Vec<String> {
-    let mut found = Vec::new();
-    let mut folders = vec![upper.to_path_buf()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).into_iter().flatten().filter_map(Result::ok) {
-            if found.len() >= CHANGED_MAX {
-                return found;
-            }
-            let path = entry.path();
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                folders.push(path);
-            } else {
-                let shown = path.strip_prefix(upper).unwrap_or(&path).display().to_string();
-                found.push(crate::driver::streams::escaped(&shown));
-            }
-        }
-    }
-    found.sort();
-    found
-}
-
-/// Removes a scratch folder. The kernel's own folder in it is closed even to its owner.
-fn discard(scratch: &Path) -> std::io::Result<()> {
-    let closed = scratch.join("work/work");
-    if closed.exists() {
-        fs::set_permissions(&closed, fs::Permissions::from_mode(0o700))?;
-    }
-    match fs::remove_dir_all(scratch) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        done => done,
-    }
-}
-
 /// Says what was seen, and writes the proposal.
 fn conclude(args: &LearnArgs, subject: &Subject, observed: &Observed, code: u8) -> Outcome {
     let here = subject.here(args.operator.as_deref());
@@ -328,7 +293,7 @@ fn conclude(args: &LearnArgs, subject: &Subject, observed: &Observed, code: u8) 
         pass: subject.pass.clone(),
         missing: subject.missing.clone(),
     };
-    let text = yaml(&frame, observed, &proposal);
+    let text = if args.file.is_some() { lines(&proposal) } else { yaml(&frame, observed, &proposal) };
     match &args.output {
         Some(_) => {
             let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(&subject.file);

@@ -10,6 +10,7 @@ pub mod failure;
 mod handover;
 pub mod host;
 pub mod learn;
+mod learn_scratch;
 mod learn_world;
 pub mod limits;
 pub mod man;

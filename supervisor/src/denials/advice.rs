@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::memory::{Denial, Tried};
 use super::view::filter_options;
+use crate::config::grant::scalar;
 
 /// What would allow something.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -69,14 +70,20 @@ pub fn reason(denial: &Denial) -> String {
     }
 }
 
+/// The name that an operator's list has to have: `**/.vscode` is `.vscode` at any depth. A rule that is no such pattern (a single
+/// path, a sentence) is opened by the path itself.
+fn opening(path: &str, pattern: &str) -> String {
+    let name = pattern.trim_start_matches("**/");
+    let is_name = !name.is_empty() && !name.contains(|c: char| c.is_whitespace() || "*?[{:".contains(c));
+    if is_name { name.to_owned() } else { path.to_owned() }
+}
+
 /// What would allow a denial to `agent`.
 #[must_use]
 pub fn advice(agent: &str, denial: &Denial) -> Advice {
     let (call, arch, args) = match &denial.tried {
-        Tried::Name { pattern, .. } => {
-            // `**/.vscode` is the name `.vscode` at any depth, as the operator's list has it.
-            let name = pattern.trim_start_matches("**/");
-            let line = format!("writable: [{name}]");
+        Tried::Name { path, pattern, .. } => {
+            let line = format!("writable: [{}]", scalar(&opening(path, pattern)));
             return Advice {
                 ring: None,
                 agent_yaml: None,
@@ -149,6 +156,18 @@ mod tests {
         assert_eq!(of("clone", [17, 0, 0, 0, 0, 0], Ring::R3), Some(Ring::R2));
         assert_eq!(of("clone", [0x1000_0011, 0, 0, 0, 0, 0], Ring::R3), Some(Ring::R0));
         assert!(advice("a", &denial("bpf", [0; 6], Ring::R2)).text.contains("no ring allows it"));
+    }
+
+    #[test]
+    fn a_name_is_opened_by_the_operators_word_for_it() {
+        let of = |path: &str, pattern: &str| {
+            let tried = Tried::Name { call: "mkdir".to_owned(), path: path.to_owned(), pattern: pattern.to_owned() };
+            advice("a", &Denial { tried, ..denial("mkdir", [0; 6], Ring::R2) }).operator.unwrap_or_default()
+        };
+        assert_eq!(of("/w/x/.vscode", "**/.vscode"), "writable: [\".vscode\"]");
+        assert_eq!(of("/w/.git/hooks", ".git/hooks"), "writable: [\".git/hooks\"]");
+        assert_eq!(of("/w/a.key", "**/*.key"), "writable: [/w/a.key]");
+        assert_eq!(of("/w/agent.yaml", "/w/agent.yaml: it is protected"), "writable: [/w/agent.yaml]");
     }
 
     #[test]

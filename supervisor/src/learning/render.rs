@@ -69,6 +69,14 @@ pub fn yaml(frame: &Frame, observed: &Observed, proposal: &Proposal) -> String {
         });
         out.push_str("enforcement: best-effort\n");
     }
+    out.push_str(&lines(proposal));
+    out
+}
+
+/// The lines of a proposal alone: what a file that is there already lacks.
+#[must_use]
+pub fn lines(proposal: &Proposal) -> String {
+    let mut out = String::new();
     let of = |access: Access| -> Vec<&Line> {
         proposal.lines.iter().filter(|line| matches!(&line.wish, Wish::File(_, wanted) if *wanted == access)).collect()
     };
