@@ -19,6 +19,7 @@ mod lifecycle;
 mod limits;
 mod messages;
 mod metrics;
+mod names;
 mod operators;
 mod output;
 mod overruled;

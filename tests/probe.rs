@@ -38,7 +38,7 @@ fn rings_hold_against_every_attack_of_the_probe_and_allow_what_they_should() {
 }
 
 /// What each layer alone stops, in a ring where that shows.
-const ALONE: [(&str, &str, &[&str]); 15] = [
+const ALONE: [(&str, &str, &[&str]); 16] = [
     (
         "2",
         "seccomp",
@@ -54,6 +54,7 @@ const ALONE: [(&str, &str, &[&str]); 15] = [
             "memfd-exec",
         ],
     ),
+    ("2", "name rules", &["envrc-create-nested", "editor-dir-rename", "envrc-dangling-symlink", "git-dir-replace"]),
     ("2", "Landlock", &["check-memory", "check-environ", "check-root", "check-signal", "check-pidfd-signal"]),
     ("2", "mount namespace", &["outside-read", "outside-stat", "outside-chmod", "unix-path", "service-docker"]),
     (
@@ -64,7 +65,7 @@ const ALONE: [(&str, &str, &[&str]); 15] = [
             "readonly-utime",
             "own-config-write",
             "git-hook-plant",
-            "editor-task-plant",
+            "shell-startup-write",
             "mcp-config-write",
         ],
     ),

@@ -25,7 +25,7 @@ use sha2::{Digest, Sha256};
 
 use super::grant::Refusal;
 use super::source::regular;
-use super::spec::{ChaosSpec, Environment, HostPort, LogSpec, RestartSpec, SloSpec, Stdio, Switch, TimeoutsSpec};
+use super::spec::{ChaosSpec, Environment, HostPort, Keep, LogSpec, RestartSpec, SloSpec, Stdio, Switch, TimeoutsSpec};
 use super::units::Span;
 
 pub use super::resolve::look::Opened;
@@ -107,6 +107,9 @@ pub struct AgentPlan {
     /// What the operator's file opens of the two above: what is made later is judged by it at each launch.
     #[serde(default, skip_serializing_if = "Opened::is_empty")]
     pub opened: Opened,
+    /// Whether names that don't exist yet are kept from it too.
+    #[serde(default, skip_serializing_if = "Keep::is_all")]
+    pub keep: Keep,
     /// What no ring may see.
     pub hide: Vec<PathBuf>,
     /// Its ways out.
@@ -281,6 +284,7 @@ impl AgentPlan {
             protect: self.protect.clone(),
             gaps: self.gaps.clone(),
             sockets: self.sockets.clone(),
+            names: None,
             hide: self.hide.clone(),
             listen: self.forwards_at(ring).iter().map(|forward| Listen { address: forward.listen }).collect(),
             limits: self.limits_at(ring),
