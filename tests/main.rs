@@ -22,6 +22,7 @@ mod lifecycle;
 mod limits;
 mod messages;
 mod metrics;
+mod names;
 mod nested;
 mod operators;
 mod output;

@@ -58,7 +58,7 @@ fn assert_rings_hold(args: &[&str]) {
 }
 
 /// What each layer alone stops, in a ring where that shows.
-const ALONE: [(&str, &str, &[&str]); 15] = [
+const ALONE: [(&str, &str, &[&str]); 16] = [
     (
         "2",
         "seccomp",
@@ -74,6 +74,7 @@ const ALONE: [(&str, &str, &[&str]); 15] = [
             "memfd-exec",
         ],
     ),
+    ("2", "name rules", &["envrc-create-nested", "editor-dir-rename", "envrc-dangling-symlink", "git-dir-replace"]),
     ("2", "Landlock", &["check-memory", "check-environ", "check-root", "check-signal", "check-pidfd-signal"]),
     ("2", "mount namespace", &["outside-read", "outside-stat", "outside-chmod", "unix-path", "service-docker"]),
     (
@@ -84,7 +85,7 @@ const ALONE: [(&str, &str, &[&str]); 15] = [
             "readonly-utime",
             "own-config-write",
             "git-hook-plant",
-            "editor-task-plant",
+            "shell-startup-write",
             "mcp-config-write",
         ],
     ),

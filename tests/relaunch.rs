@@ -115,6 +115,17 @@ fn a_restart_keeps_what_the_loaded_plan_protects_as_long_as_it_exists() {
     supervisor.wait();
 }
 
+impl Rig {
+    /// Runs an agent that may make never-writable names: those that exist are kept from it, and no others.
+    fn existing_alone(&self, file: &std::path::Path) -> crate::support::Outcome {
+        let operator = self.dir.path().join("operator.yaml");
+        let name = file.file_stem().unwrap().to_str().unwrap();
+        let grant = format!("  {name}:\n    file: {}\n    protect: existing\n", file.display());
+        fs::write(&operator, format!("version: 1\nkind: operator\nagents:\n{grant}")).unwrap();
+        self.output(["run".as_ref(), "--operator".as_ref(), operator.as_os_str(), file.as_os_str()])
+    }
+}
+
 #[test]
 fn a_link_among_protected_names_that_was_made_later_refuses_the_next_life() {
     if !needs_root("a_link_among_protected_names_that_was_made_later_refuses_the_next_life") {
@@ -133,7 +144,7 @@ fn a_link_among_protected_names_that_was_made_later_refuses_the_next_life() {
             format!("ring: 2\n{effort}{rule}\ncommand: [sh, -c, {}]\n", quoted(&script))
         };
         let file = rig.agent("linker", &rest(""));
-        let outcome = rig.output(["run".as_ref(), file.as_os_str()]);
+        let outcome = rig.existing_alone(&file);
         assert_eq!(outcome.code, 69, "{}", outcome.stderr);
         assert!(outcome.stderr.contains(expected) && outcome.stderr.contains("gave up"), "{}", outcome.stderr);
         assert!(outcome.stderr.contains("writable: [") && outcome.stderr.contains("operator"), "{}", outcome.stderr);
@@ -141,7 +152,7 @@ fn a_link_among_protected_names_that_was_made_later_refuses_the_next_life() {
         // Best effort goes on and reports it.
         let rig = Rig::new();
         let file = rig.agent("linker", &rest("enforcement: best-effort\n"));
-        let outcome = rig.output(["run".as_ref(), file.as_os_str()]);
+        let outcome = rig.existing_alone(&file);
         assert_eq!(outcome.code, 1, "{}", outcome.stderr);
         assert_eq!(fs::read_to_string(rig.work.join("lives")).unwrap(), "\n\n\n");
         assert!(outcome.stderr.contains("not enforced") && outcome.stderr.contains(expected), "{}", outcome.stderr);
@@ -181,7 +192,7 @@ fn a_later_step_of_a_saga_can_not_change_what_an_earlier_one_made_that_is_never_
         return;
     }
     let rig = Rig::new();
-    let first = "mkdir -p .git/hooks && echo theirs > .git/config && echo theirs > .envrc";
+    let first = "mkdir -p .git/hooks && echo theirs > .git/config && ! touch .envrc";
     let second = "for f in .git/config .envrc .git/hooks/new; do echo ours >> $f && exit 1; done; exit 0";
     let text = format!(
         "version: 1\nkind: saga\nname: later\nsteps:\n  make:\n    command: [sh, -c, {}]\n    compensate: {{command: ['true']}}\n  change:\n    needs: [make]\n    command: [sh, -c, {}]\n",

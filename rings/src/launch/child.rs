@@ -274,7 +274,7 @@ pub(super) unsafe fn shed_all_but(p: &Prepared, keep: Capabilities) -> Result<()
             set_limit(libc::RLIMIT_CORE, 1, 1, Step::CoreLimit)?;
         }
         // The bounding set first: lowering it needs the capability that the uid change takes away.
-        drop_bounding_set(p, keep)?;
+        drop_bounding_set(p, p.capabilities)?;
         if p.left_out != Some(LeftOut::NoNewPrivileges) {
             ok(libc::syscall(libc::SYS_prctl, libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), Step::NoNewPrivileges)?;
         }
@@ -287,7 +287,9 @@ pub(super) unsafe fn shed_all_but(p: &Prepared, keep: Capabilities) -> Result<()
             ok(libc::syscall(libc::SYS_setresgid, ids.gid, ids.gid, ids.gid), Step::Gid)?;
             ok(libc::syscall(libc::SYS_setresuid, ids.uid, ids.uid, ids.uid), Step::Uid)?;
         }
-        ok(process::keep_capabilities(keep).map_or(-1, |()| 0), Step::Capabilities)?;
+        // What an exec would pass on takes room in the bounding set, which an attendant does not have, and executes nothing.
+        let kept = if keep == p.capabilities { process::keep_capabilities } else { process::drop_capabilities_but };
+        ok(kept(keep).map_or(-1, |()| 0), Step::Capabilities)?;
         // After the uid change, which clears it.
         ok(libc::syscall(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0), Step::DeathSignal)?;
         Ok(())

@@ -63,6 +63,14 @@ impl Plan {
         plan
     }
 
+    /// The same agent, whose names the kernel makes.
+    pub(crate) fn let_names_be(&mut self) {
+        self.names = None;
+        if let Some(plan) = self.clone().heard(|options| options.names = seccomp::Names::Free) {
+            *self = plan;
+        }
+    }
+
     fn heard(mut self, change: impl FnOnce(&mut seccomp::Options)) -> Option<Plan> {
         self.filters.as_ref()?;
         let mut options = self.filter_options?;

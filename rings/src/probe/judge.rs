@@ -12,6 +12,7 @@ impl Layer {
     fn is_in(self, ring: Ring) -> bool {
         match self {
             Layer::Landlock | Layer::NoExecMount | Layer::Network | Layer::Ipc => ring != Ring::R0,
+            Layer::Names => matches!(ring, Ring::R1 | Ring::R2),
             _ => true,
         }
     }
@@ -27,6 +28,7 @@ impl Layer {
             Layer::NoExecMount => &[E::EACCES, E::EPERM],
             Layer::Landlock => &[E::EACCES, E::EPERM, E::EXDEV],
             Layer::Seccomp => &[E::EPERM, E::ENOSYS],
+            Layer::Names => &[E::EACCES],
             Layer::Pid => &[E::ESRCH, E::ENOENT],
             Layer::Network => &[E::ECONNREFUSED, E::ENETUNREACH],
             Layer::Ipc => &[E::ENOENT],
@@ -41,7 +43,9 @@ impl Layer {
             Got::Signal(libc::SIGSYS) => self == Layer::Seccomp,
             Got::Signal(libc::SIGKILL) => matches!(self, Layer::Cgroup | Layer::Pid),
             // A call that succeeds and gives nothing: no filter and no permission check does that.
-            Got::Nothing(_) => !matches!(self, Layer::Seccomp | Layer::ReadOnlyMount | Layer::Rlimit | Layer::Ipc),
+            Got::Nothing(_) => {
+                !matches!(self, Layer::Seccomp | Layer::Names | Layer::ReadOnlyMount | Layer::Rlimit | Layer::Ipc)
+            }
             Got::Ok | Got::Signal(_) | Got::Setup(_) | Got::Silent(_) => false,
         }
     }

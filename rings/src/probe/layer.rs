@@ -28,6 +28,8 @@ pub enum Layer {
     Landlock,
     /// System calls by number and argument.
     Seccomp,
+    /// Calls that can make a name are answered by somebody who looks at it.
+    Names,
     /// Processes outside have no number.
     Pid,
     /// No way to the host's network.
@@ -52,12 +54,13 @@ pub enum Layer {
 
 impl Layer {
     /// All of them.
-    pub const ALL: [Layer; 15] = [
+    pub const ALL: [Layer; 16] = [
         Layer::MountNamespace,
         Layer::ReadOnlyMount,
         Layer::NoExecMount,
         Layer::Landlock,
         Layer::Seccomp,
+        Layer::Names,
         Layer::Pid,
         Layer::Network,
         Layer::Ipc,
@@ -79,6 +82,7 @@ impl Layer {
             Layer::NoExecMount => "noexec mount",
             Layer::Landlock => "Landlock",
             Layer::Seccomp => "seccomp",
+            Layer::Names => "name rules",
             Layer::Pid => "PID namespace",
             Layer::Network => "network namespace",
             Layer::Ipc => "IPC namespace",
@@ -144,6 +148,7 @@ pub(super) fn take_out(plan: &mut Plan, layer: Layer, host: &Host) {
         }
         Layer::Landlock => plan.landlock = None,
         Layer::Seccomp => plan.filters = None,
+        Layer::Names => plan.let_names_be(),
         Layer::Pid => plan.namespaces &= !libc::CLONE_NEWPID,
         Layer::Network => plan.namespaces &= !libc::CLONE_NEWNET,
         Layer::Ipc => plan.namespaces &= !libc::CLONE_NEWIPC,

@@ -27,7 +27,7 @@ use sha2::{Digest, Sha256};
 use super::grant::Refusal;
 use super::source::regular;
 use super::spec::{
-    ChaosSpec, Environment, HostPort, LogSpec, NestedSpec, RestartSpec, SloSpec, Stdio, Switch, TimeoutsSpec,
+    ChaosSpec, Environment, HostPort, Keep, LogSpec, NestedSpec, RestartSpec, SloSpec, Stdio, Switch, TimeoutsSpec,
 };
 use super::units::Span;
 
@@ -115,6 +115,9 @@ pub struct AgentPlan {
     /// What the operator's file opens of the two above: what is made later is judged by it at each launch.
     #[serde(default, skip_serializing_if = "Opened::is_empty")]
     pub opened: Opened,
+    /// Whether names that don't exist yet are kept from it too.
+    #[serde(default, skip_serializing_if = "Keep::is_all")]
+    pub keep: Keep,
     /// What no ring may see.
     pub hide: Vec<PathBuf>,
     /// Its ways out.

@@ -224,6 +224,7 @@ impl Context<'_> {
             protect: seen.protect,
             sockets: seen.sockets,
             opened,
+            keep: self.rights.keep,
             hide: self.zones.hidden(),
             forwards,
             ring_limits,

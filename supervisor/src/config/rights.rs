@@ -16,7 +16,7 @@ use super::diagnostic::{Class, ConfigError, Problem, Report};
 use super::document::{Document, Kind, Loaded, parse_partial};
 use super::source;
 use super::spec::{
-    AgentGrant, ChaosSpec, Environment, HostPort, LimitsSpec, NestedSpec, OperatorSpec, Operators, Switch,
+    AgentGrant, ChaosSpec, Environment, HostPort, Keep, LimitsSpec, NestedSpec, OperatorSpec, Operators, Switch,
 };
 use super::surroundings::{RingDefaults, Surroundings};
 use super::tree::KeyPath;
@@ -168,6 +168,7 @@ pub(super) struct Rights {
     pub(super) read: Vec<PathBuf>,
     pub(super) write: Vec<PathBuf>,
     pub(super) writable: Vec<String>,
+    pub(super) keep: Keep,
     pub(super) network: Vec<HostPort>,
     pub(super) secrets: Vec<PathBuf>,
     pub(super) env: Vec<String>,
@@ -216,6 +217,7 @@ impl Rights {
         self.write = settle(&grant.write);
         self.secrets = settle(&grant.secrets);
         self.writable.clone_from(&grant.writable);
+        self.keep = grant.protect;
         self.network = grant.network.iter().map(|entry| entry.tcp.clone()).collect();
         self.env.clone_from(&grant.env);
         self.user.clone_from(&grant.user);

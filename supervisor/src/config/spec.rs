@@ -14,7 +14,7 @@ use agt_rings::Ring;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 
-pub use operator::{AgentGrant, Environment, OperatorSpec, Operators, RingLimits, Switch};
+pub use operator::{AgentGrant, Environment, Keep, OperatorSpec, Operators, RingLimits, Switch};
 pub use parts::{
     Backoff, ChaosSpec, EnforcementSpec, EnvSpec, FilesSpec, HealthSpec, LimitsSpec, LogSpec, NestedSpec, NetworkSpec,
     RestartPolicy, RestartSpec, SecretSpec, Stdio, TimeoutsSpec,

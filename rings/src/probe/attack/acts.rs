@@ -27,6 +27,14 @@ pub(super) const ACTS: &[Attack] = &[
     }),
     allowed("write-workdir", "create, rename, link, chmod and remove files in the workdir", |s| work_with(&s.work))
         .rings([A, A, A, N]),
+    allowed("own-repository", "make a repository of its own, with hooks and configuration", |s| {
+        let git = s.work.join("a/.git");
+        fs::create_dir_all(git.join("hooks"))?;
+        fs::write(git.join("config.lock"), "[core]\n")?;
+        fs::rename(git.join("config.lock"), git.join("config"))?;
+        Ok(fs::write(git.join("hooks/pre-commit"), "#!/bin/sh\n")?)
+    })
+    .rings([A, A, A, N]),
     allowed("write-home", "the same in HOME", |s| work_with(&s.home)),
     allowed("write-tmp", "the same in the private /tmp", |s| work_with(&s.own)),
     allowed("threads", "start threads and wait for them", |_| {

@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::{Answer, Attack, D, N, Ready, Stopped, attack};
-use crate::probe::Layer::{Landlock, MountNamespace, ReadOnlyMount};
+use crate::probe::Layer::{Landlock, MountNamespace, Names, ReadOnlyMount};
 use crate::probe::scene::Scene;
 
 const RIGHTS: &str = "to write its own rights for the next start";
@@ -30,7 +30,7 @@ pub(super) const ATTACKS: &[Attack] = &[
     attack("own-config-replace", "rename another file over one's own agent.yaml", RIGHTS, |s| {
         Ok(fs::rename(s.work.join("file"), config(s))?)
     })
-    .by(&[MountNamespace, ReadOnlyMount, Landlock]),
+    .by(&[MountNamespace, ReadOnlyMount, Landlock, Names]),
     attack("own-config-move", "move one's own agent.yaml away", RIGHTS, |s| {
         Ok(fs::rename(config(s), s.work.join("moved"))?)
     })
@@ -45,7 +45,7 @@ pub(super) const ATTACKS: &[Attack] = &[
         fs::hard_link(config(s), &link)?;
         overwrite(&link)
     })
-    .by(&[MountNamespace, ReadOnlyMount, Landlock]),
+    .by(&[MountNamespace, ReadOnlyMount, Landlock, Names]),
     attack("git-hook-plant", "create .git/hooks/pre-commit", HOOKS, |s| plant(&s.work.join(".git")))
         .by(&[ReadOnlyMount, Landlock]),
     attack("git-hooks-swap", "move .git/hooks away and make a new one", HOOKS, |s| {
@@ -76,19 +76,19 @@ pub(super) const ATTACKS: &[Attack] = &[
     attack("editor-task-plant", "create .vscode/tasks.json", EDITOR, |s| {
         Ok(fs::File::create_new(s.work.join(".vscode/tasks.json")).map(drop)?)
     })
-    .by(&[ReadOnlyMount, Landlock]),
+    .by(&[ReadOnlyMount, Landlock, Names]),
     attack("editor-dir-swap", "move .vscode away and make a new one", EDITOR, |s| {
         fs::rename(s.work.join(".vscode"), s.work.join("moved"))?;
         Ok(fs::create_dir(s.work.join(".vscode"))?)
     })
-    .by(&[MountNamespace, ReadOnlyMount, Landlock]),
+    .by(&[MountNamespace, ReadOnlyMount, Landlock, Names]),
     attack(
         "agent-settings-plant",
         "create .claude/settings.json",
         "commands that the user's own coding agent runs",
         |s| Ok(fs::File::create_new(s.work.join(".claude/settings.json")).map(drop)?),
     )
-    .by(&[ReadOnlyMount, Landlock]),
+    .by(&[ReadOnlyMount, Landlock, Names]),
     attack("mcp-config-write", "write to .mcp.json", "programs that the user's own coding agent starts", |s| {
         overwrite(&s.work.join(".mcp.json"))
     })

@@ -15,6 +15,7 @@ pub(super) mod hogs;
 pub(super) mod inherit;
 pub(super) mod ipc;
 mod kernel;
+mod later;
 mod machine;
 mod namespaces;
 mod privileges;
@@ -193,10 +194,11 @@ impl Attack {
 
 /// Every attack, then every act.
 pub(super) fn all() -> impl Iterator<Item = &'static Attack> {
-    let classes: [&'static [Attack]; 16] = [
+    let classes: [&'static [Attack]; 17] = [
         files::ATTACKS,
         declared::ATTACKS,
         config::ATTACKS,
+        later::ATTACKS,
         processes::ATTACKS,
         checks::ATTACKS,
         attendants::ATTACKS,

@@ -3,10 +3,11 @@
 //! The plan itself stays as it was loaded, and with it the hash that an attestation is bound to.
 
 use agt_rings::Ring;
-use agt_rings::spec::{Spec, User};
+use agt_rings::names::Rules;
+use agt_rings::spec::{Access, Spec, User};
 
-use super::AgentPlan;
-use crate::config::resolve::look::{Known, Question, look};
+use super::{AgentPlan, Keep};
+use crate::config::resolve::look::{Known, Question, Seen, look};
 
 /// As root, an agent with a uid of its own is a stranger wherever it was not made the owner.
 pub(in crate::config) fn is_stranger(asking_uid: u32, user: User) -> bool {
@@ -36,6 +37,7 @@ impl AgentPlan {
             known: Known { protect: &self.protect, sockets: &self.sockets },
             operator: "the operator's file",
         });
+        spec.names = (self.keep == Keep::All).then(|| self.names(&spec, &seen));
         // The help of a gap that was there at load names the operator's file by its path.
         let told = |gap: &agt_rings::report::Gap| {
             self.gaps.iter().find(|known| (known.protection, &known.reason) == (gap.protection, &gap.reason)).cloned()
@@ -44,5 +46,19 @@ impl AgentPlan {
         spec.protect = seen.protect;
         spec.sockets = seen.sockets;
         spec
+    }
+
+    /// What it may not make inside its writable trees: what is not there can't be masked.
+    fn names(&self, spec: &Spec, seen: &Seen) -> Rules {
+        let writable = spec.files.iter().filter(|rule| rule.access == Access::Write);
+        let source = &self.identity.source;
+        Rules {
+            roots: writable.map(|rule| rule.path.clone()).collect(),
+            denied: Vec::new(),
+            workdir: self.workdir.clone(),
+            paths: seen.protect.iter().chain([source]).cloned().collect(),
+            opened: self.opened.names.clone(),
+            repositories: seen.repositories.clone(),
+        }
     }
 }

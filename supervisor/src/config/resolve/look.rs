@@ -62,6 +62,8 @@ pub(in crate::config) struct Seen {
     pub(in crate::config) protect: Vec<PathBuf>,
     /// Sockets to cover.
     pub(in crate::config) sockets: Vec<PathBuf>,
+    /// Folders of git repositories in the writable trees.
+    pub(in crate::config) repositories: Vec<PathBuf>,
     /// What can't be kept.
     pub(in crate::config) gaps: Vec<Gap>,
 }

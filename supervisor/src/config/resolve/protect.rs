@@ -42,6 +42,7 @@ pub(super) fn existing(question: &Question<'_>, seen: &mut Seen) -> Vec<PathBuf>
     }
     protect.extend(more.into_iter().take(room));
     seen.protect = protect.into_iter().collect();
+    seen.repositories = walk.repositories;
     walk.sockets
 }
 
@@ -86,13 +87,5 @@ fn folded(path: &Path) -> PathBuf {
 
 /// Whether the operator's file opens this name or path. The agent's own file is never among them.
 fn is_opened(question: &Question<'_>, path: &Path) -> bool {
-    path != question.source
-        && question.opened.names.iter().any(|name| {
-            // `.vscode` or `.git/config` anywhere, or one path.
-            if Path::new(name).is_absolute() {
-                Path::new(name) == path
-            } else {
-                path.ends_with(name) || question.workdir.join(name) == path
-            }
-        })
+    path != question.source && agt_rings::names::is_opened(&question.opened.names, question.workdir, path)
 }

@@ -20,53 +20,13 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, Stat};
 
 use crew::Folder;
 
+use agt_rings::names::lists::{GIT_MARKS, GIT_NAMES, is_never_writable};
+
 /// Deepest folder that is looked into, counted from the top of a tree.
 pub(super) const MAX_DEPTH: usize = 32;
 
 /// Most names that are looked at. A large checkout with its packages has a few hundred thousand.
 pub(super) const MAX_NAMES: usize = 500_000;
-
-/// Files and folders that are protected wherever they stand.
-const NAMES: [&str; 26] = [
-    ".bash_login",
-    ".bash_logout",
-    ".bash_profile",
-    ".bashrc",
-    ".claude",
-    ".cshrc",
-    ".cursor",
-    ".envrc",
-    ".gitconfig",
-    ".idea",
-    ".inputrc",
-    ".kshrc",
-    ".login",
-    ".mcp.json",
-    ".profile",
-    ".tcshrc",
-    ".vscode",
-    ".xprofile",
-    ".xsessionrc",
-    ".zlogin",
-    ".zlogout",
-    ".zprofile",
-    ".zshenv",
-    ".zshrc",
-    "agent.yaml",
-    "operator.yaml",
-];
-
-/// Our own files under other names end like this: `refund.saga.yaml`.
-const ENDINGS: [&str; 4] = [".agent.yaml", ".saga.yaml", ".chaos.yaml", ".operator.yaml"];
-
-/// More files of ours that are protected wherever they stand.
-const OUR_NAMES: [&str; 3] = ["saga.yaml", "chaos.yaml", "ring.yaml"];
-
-/// What git obeys or runs in a repository's folder. `commondir` and `gitdir` say where the rest of a repository is.
-const GIT_NAMES: [&str; 5] = ["hooks", "config", "config.worktree", "commondir", "gitdir"];
-
-/// By these names a folder is known to be git's.
-const GIT_MARKS: [&str; 3] = ["HEAD", "objects", "refs"];
 
 const SET_ID: u32 = libc::S_ISUID | libc::S_ISGID;
 const CAPABILITY: &CStr = c"security.capability";
@@ -85,6 +45,8 @@ pub(super) struct Walk {
     pub(super) hard_links: Vec<PathBuf>,
     /// Links inside protected folders to names that do not exist and could be made.
     pub(super) dangling: Vec<(PathBuf, PathBuf)>,
+    /// Folders of git repositories.
+    pub(super) repositories: Vec<PathBuf>,
     /// Sockets.
     pub(super) sockets: Vec<PathBuf>,
     /// The first folder that was not looked into, because of a bound.
@@ -156,13 +118,14 @@ impl Walk {
         self.found.append(&mut other.found);
         self.links.append(&mut other.links);
         self.hard_links.append(&mut other.hard_links);
+        self.repositories.append(&mut other.repositories);
         self.dangling.append(&mut other.dangling);
         self.sockets.append(&mut other.sockets);
         self.cut = self.cut.take().or(other.cut);
     }
 
     fn sort(&mut self) {
-        for list in [&mut self.links, &mut self.hard_links, &mut self.sockets] {
+        for list in [&mut self.links, &mut self.hard_links, &mut self.repositories, &mut self.sockets] {
             list.sort();
         }
         self.dangling.sort();
@@ -197,7 +160,7 @@ impl Walk {
             let Some((kind, stat)) = kind(&dir, raw, entry.file_type()) else { continue };
             let name = raw.to_string_lossy();
             // A worktree's or submodule's `.git` file says where the repository is.
-            if is_protected_name(&name) || (name == ".git" && kind != FileType::Directory) {
+            if is_never_writable(&name) || (name == ".git" && kind != FileType::Directory) {
                 self.protect(&joined(folder, raw), depth);
             } else if kind == FileType::Directory {
                 below.push(Folder { path: joined(folder, raw), depth: depth + 1 });
@@ -221,6 +184,7 @@ impl Walk {
         let whole = has("HEAD") && has("objects") && has("refs");
         let is_git = folder.file_name().is_some_and(|name| name == ".git");
         if is_git || whole || (has("HEAD") && (has("commondir") || has("gitdir"))) {
+            self.repositories.push(folder.to_path_buf());
             for name in GIT_NAMES.iter().filter(|name| names.contains(**name)) {
                 self.protect(&folder.join(name), depth);
             }
@@ -315,15 +279,6 @@ fn has_capability_by_path(folder: &Path, name: &CStr) -> bool {
     path.is_ok_and(|path| rustix::fs::lgetxattr(&path, CAPABILITY, &mut [0u8; 0][..]).is_ok())
 }
 
-fn is_protected_name(name: &str) -> bool {
-    // Nearly every name is none of them: said by a look at its two ends.
-    (name.starts_with('.') || name.ends_with(".yaml")) && is_listed(name)
-}
-
-fn is_listed(name: &str) -> bool {
-    NAMES.contains(&name) || OUR_NAMES.contains(&name) || ENDINGS.iter().any(|ending| name.ends_with(ending))
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -340,12 +295,6 @@ mod tests {
     fn make(top: &Path, folders: &[&str], files: &[&str]) {
         folders.iter().for_each(|folder| fs::create_dir_all(top.join(folder)).unwrap());
         files.iter().for_each(|file| fs::write(top.join(file), "x").unwrap());
-    }
-
-    #[test]
-    fn a_look_at_the_two_ends_of_a_name_passes_over_none_that_is_listed() {
-        let names = NAMES.iter().chain(&OUR_NAMES).chain(&ENDINGS);
-        assert!(names.into_iter().copied().all(is_protected_name));
     }
 
     #[test]
@@ -388,6 +337,9 @@ mod tests {
             assert!(found.contains(&top.join(name)), "{name} in {found:?}");
         }
         assert_eq!(found.len(), 9);
+        let mut repositories = walked(&top).repositories;
+        repositories.sort();
+        assert_eq!(repositories, [top.join("a/.git"), top.join("bare.git")]);
     }
 
     #[test]

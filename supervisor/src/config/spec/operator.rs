@@ -80,6 +80,25 @@ pub enum OperatorKind {
     Operator,
 }
 
+/// Which of the never-writable names are kept from an agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Keep {
+    /// Those that exist at launch, by masks, and those that don't, by answering each call that could make one.
+    #[default]
+    All,
+    /// Those that exist at launch.
+    Existing,
+}
+
+impl Keep {
+    /// Whether it is the default.
+    #[must_use]
+    pub fn is_all(&self) -> bool {
+        *self == Keep::All
+    }
+}
+
 /// On or off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -141,6 +160,10 @@ pub struct AgentGrant {
     /// Names that are otherwise never writable (`.git/config`, `.vscode`, ...), as paths or as names.
     #[serde(default)]
     pub writable: Vec<String>,
+    /// `existing`: of the never-writable names only those that exist at launch are kept from it. Default `all`: they can't be
+    /// made either.
+    #[serde(default)]
+    pub protect: Keep,
     /// Destinations that it may reach.
     #[serde(default)]
     pub network: Vec<NetworkSpec>,
