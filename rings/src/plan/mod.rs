@@ -4,6 +4,7 @@
 //! launcher performs it step by step and any step that fails ends the launch.
 
 mod control;
+mod heard;
 #[cfg(test)]
 mod identity_tests;
 mod left_out;
@@ -267,8 +268,9 @@ pub fn compile(
         },
     };
     let landlock = landlock(spec, host, definition, &root, system);
-    let names = protections::names(spec).filter(|_| host.seccomp.is_yes() && host.notify.is_yes());
-    let filter_options = host.seccomp.is_yes().then(|| filter_options(spec, names, host, cookie)).flatten();
+    let names = heard::names(spec, host);
+    let options = || heard::filter_options(spec.ring, names, host, cookie);
+    let filter_options = host.seccomp.is_yes().then(options).flatten();
     let filters = filter_options.and_then(|options| seccomp::Filters::for_ring(spec.ring, &options).ok());
     let facts = protections::Facts {
         spec,
@@ -320,50 +322,6 @@ fn open_files(spec: &Spec, definition: &builtin::Definition) -> u64 {
     if spec.ring == Ring::R3 { wanted.min(u64::from(builtin::EXEC_FD)) } else { wanted }
 }
 
-impl Plan {
-    /// What its filters were made from, if one of them needs somebody who listens.
-    #[must_use]
-    pub fn listens(&self) -> Option<&seccomp::Options> {
-        self.filter_options.as_ref().filter(|options| self.filters.is_some() && options.need_listener())
-    }
-
-    /// The same agent, for a run to learn from: what it opens, executes and connects to is told as well. Refuses no more and no
-    /// less. `None` where nobody can listen on this host, and for R0, which has nothing to learn.
-    #[must_use]
-    pub fn learning(self) -> Option<Plan> {
-        self.listens()?;
-        self.heard(|options| options.notify = seccomp::Notify::Learn)
-    }
-
-    /// The same agent with nobody who listens: refused calls answer by themselves, and names are for the mounts alone to keep.
-    #[must_use]
-    pub fn unheard(self) -> Plan {
-        let unheard = |options: &mut seccomp::Options| {
-            (options.notify, options.names) = (seccomp::Notify::Off, seccomp::Names::Free);
-        };
-        let mut plan = self.clone().heard(unheard).unwrap_or(self);
-        plan.names = None;
-        plan
-    }
-
-    /// The same agent, whose names the kernel makes.
-    pub(crate) fn let_names_be(&mut self) {
-        self.names = None;
-        if let Some(plan) = self.clone().heard(|options| options.names = seccomp::Names::Free) {
-            *self = plan;
-        }
-    }
-
-    fn heard(mut self, change: impl FnOnce(&mut seccomp::Options)) -> Option<Plan> {
-        self.filters.as_ref()?;
-        let mut options = self.filter_options?;
-        change(&mut options);
-        self.filters = Some(seccomp::Filters::for_ring(self.ring, &options).ok()?);
-        (self.filter_options, self.notify) = (Some(options), options.notify);
-        Some(self)
-    }
-}
-
 /// Whose uid a root supervisor gives the agent.
 fn identity(spec: &Spec, host: &Host, trees: &[Tree]) -> Option<Ids> {
     if host.privilege != Privilege::Root {
@@ -391,30 +349,6 @@ fn identity(spec: &Spec, host: &Host, trees: &[Tree]) -> Option<Ids> {
 /// Never the group of root for who is not root: files of the system's own are open to it. A group that nobody else has instead.
 fn group(uid: u32, gid: u32, spec: &Spec) -> u32 {
     if uid != 0 && gid == 0 { spec.own_id } else { gid }
-}
-
-fn filter_options(
-    spec: &Spec,
-    names: Option<&crate::names::Rules>,
-    host: &Host,
-    cookie: ExecCookie,
-) -> Option<seccomp::Options> {
-    let mut options = seccomp::Options::new(spec.ring, cookie).ok()?;
-    options.exec_fd = builtin::EXEC_FD;
-    if spec.ring == Ring::R0 {
-        return Some(options);
-    }
-    if !host.namespaces.is_yes() {
-        // No network namespace: not one socket but AF_UNIX pairs, stricter than the ring and never looser.
-        options.sockets = seccomp::Sockets::UnixPairs;
-    }
-    if host.notify.is_yes() {
-        options.notify = seccomp::Notify::Refusals;
-    }
-    if names.is_some() {
-        options.names = seccomp::Names::Asked;
-    }
-    Some(options)
 }
 
 /// Rules by path inside the agent's own view. With a built root everything visible may be read; without one the rules are the

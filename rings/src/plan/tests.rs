@@ -14,8 +14,10 @@ use super::{Landlock, Mount, Plan, Root, SystemEntry, SystemTrees, compile};
 use crate::builtin;
 use crate::capability::Capabilities;
 use crate::host::{Controllers, Host, Privilege, Support, Tree};
+use crate::report::Protection;
 use crate::ring::Ring;
-use crate::seccomp::{Arch, Call, ExecCookie, Verdict};
+use crate::seccomp::policy::{Decision, Notified};
+use crate::seccomp::{self, Arch, Call, ExecCookie, Verdict};
 use crate::spec::{Access, Enforcement, FileRule, Listen, Spec, Terminal, User};
 
 const FOLDERS: [&str; 7] = ["/data", "/data/a", "/data/a/b", "/data/c", "/work", "/work/sub", "/opt/tool"];
@@ -148,12 +150,24 @@ fn reaches(plan: &Plan, path: &Path, access: Access) -> bool {
 
 /// Calls that `less` lets through and `more` does not, each number with plain and with telling arguments.
 fn widened_calls(less: &Plan, more: &Plan) -> Vec<String> {
-    let lets_through =
-        |plan: &Plan, call: &Call| plan.filters.as_ref().is_none_or(|filters| filters.decide(call) == Verdict::Allow);
+    // What the attendant makes or only looks at happens.
+    let policy = |plan: &Plan| plan.listens().map(|options| seccomp::builtin::policy(plan.ring, options));
+    let policies = [policy(less), policy(more)];
+    let happens = |policy: &Option<seccomp::policy::Policy>, call: &Call| {
+        let decision = policy.as_ref().map(|policy| policy.decide(call));
+        matches!(decision, Some(Decision::Notify(Notified::Creating | Notified::Observed)))
+    };
+    let lets_through = |plan: &Plan, policy: &Option<seccomp::policy::Policy>, call: &Call| {
+        plan.filters.as_ref().is_none_or(|filters| match filters.decide(call) {
+            Verdict::Allow => true,
+            Verdict::Notify => happens(policy, call),
+            _ => false,
+        })
+    };
     let arguments = [[0; 6], [2, 1, 6, 0, 0, 0], [u64::MAX; 6], [0x1_0000, 8, 0, 0, 0, 0]];
     let calls = (0..480).flat_map(|number| arguments.map(|args| Call::new(Arch::native().unwrap(), number, args)));
     calls
-        .filter(|call| lets_through(less, call) && !lets_through(more, call))
+        .filter(|call| lets_through(less, &policies[0], call) && !lets_through(more, &policies[1], call))
         .map(|call| format!("{call:x?}"))
         .collect()
 }
@@ -290,4 +304,33 @@ fn the_comparison_sees_what_is_wider() {
     let open = Spec { files: vec![FileRule { path: "/data".into(), access: Access::Write }], ..spec.clone() };
     let found = widened(&plan(&open, Ring::R2, &host), &plan(&spec, Ring::R2, &host));
     assert!(found.iter().any(|what| what == "Write /data/a/b/f"), "{found:?}");
+}
+
+#[test]
+fn filters_ask_a_listener_where_the_host_can_have_one_and_refuse_the_same_without() {
+    let silent = Host { notify: Support::No { reason: "old kernel".to_owned() }, ..full_host(Support::Yes) };
+    for ring in Ring::ALL {
+        let (heard, silent) = (plan(&any_spec(), ring, &full_host(Support::Yes)), plan(&any_spec(), ring, &silent));
+        assert_eq!((heard.listens().is_some(), silent.listens().is_some()), (ring != Ring::R0, false), "{ring}");
+        assert_eq!(silent.filters, heard.clone().unheard().filters);
+        let told = |plan: &Plan| {
+            assert!(plan.report.gaps.iter().all(|gap| gap.protection != Protection::Syscalls));
+            let held = plan.report.enforced.iter().find(|held| held.protection == Protection::Syscalls);
+            held.unwrap().by.join(", ")
+        };
+        if ring == Ring::R0 {
+            assert_eq!((told(&heard), told(&silent)), ("seccomp".to_owned(), "seccomp".to_owned()));
+            assert!(heard.learning().is_none());
+        } else {
+            assert!(told(&heard).contains("refusals told"), "{}", told(&heard));
+            assert!(
+                told(&silent).contains("refusals untold, no seccomp notification: old kernel"),
+                "{}",
+                told(&silent)
+            );
+            assert!(silent.learning().is_none());
+            let learning = heard.clone().learning().unwrap();
+            assert_eq!((learning.notify, learning.report == heard.report), (seccomp::Notify::Learn, true));
+        }
+    }
 }

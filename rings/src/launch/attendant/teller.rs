@@ -226,6 +226,7 @@ mod tests {
         for _ in 0..1000 {
             teller.notice(Key::Refused(1, 101), start, || refused("ptrace"));
         }
+        assert_eq!(teller.due(), Some(start + WINDOW), "what was not told yet is waited for");
         for (at, call) in ["mount", "bpf", "unshare", "setns"].iter().enumerate() {
             teller.notice(Key::Refused(1, at as u32), start, || refused(call));
         }

@@ -26,7 +26,7 @@ pub(super) const ATTACKS: &[Attack] = &[
     })
     .by(&[NonDumpable, Seccomp, Landlock, Capabilities]),
     attendant("attendant-memory", "open the memory of the process that answers for its filter", ANSWERS, |s| {
-        open(&proc_path(target(s)?, "mem"), OFlag::O_RDWR).map(drop)
+        open(&proc_path(target(s)?, "mem"), OFlag::O_RDONLY).map(drop)
     })
     .by(&[NonDumpable, Landlock]),
     attendant("attendant-vm-read", "read the memory of the process that answers for its filter", ANSWERS, |s| {
