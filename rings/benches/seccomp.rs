@@ -238,6 +238,7 @@ mod refused {
             protect: Vec::new(),
             gaps: Vec::new(),
             sockets: Vec::new(),
+            names: None,
             hide: Vec::new(),
             listen: Vec::new(),
             limits: agt_rings::builtin::definition(Ring::R2).limits,

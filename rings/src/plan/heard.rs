@@ -11,6 +11,11 @@ use crate::ring::Ring;
 use crate::seccomp::{self, ExecCookie};
 use crate::spec::Spec;
 
+/// The rules about names, where somebody can be had who keeps them.
+pub(super) fn names<'a>(spec: &'a Spec, host: &Host) -> Option<&'a Rules> {
+    super::protections::names(spec, host).filter(|_| host.seccomp.is_yes() && host.notify.is_yes())
+}
+
 /// What a ring's filters are made from on this host.
 pub(super) fn filter_options(
     spec: &Spec,

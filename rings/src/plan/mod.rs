@@ -284,7 +284,7 @@ pub fn compile(
         },
     };
     let landlock = landlock(spec, host, definition, &root, system);
-    let names = protections::names(spec, host).filter(|_| host.seccomp.is_yes() && host.notify.is_yes());
+    let names = heard::names(spec, host);
     let options = || heard::filter_options(spec, names, host, cookie);
     let filter_options = host.seccomp.is_yes().then(options).flatten();
     let filters = filter_options.and_then(|options| seccomp::Filters::for_ring(spec.ring, &options).ok());

@@ -44,7 +44,6 @@ const IS_VALID: libc::Ioctl = 0x4008_2102_u32 as libc::Ioctl;
 const ADD_FD: libc::Ioctl = 0x4018_2103_u32 as libc::Ioctl;
 
 const FLAG_CONTINUE: u32 = 1;
-const ADDFD_FLAG_SEND: u32 = 2;
 
 /// A call that waits for its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,7 +114,7 @@ impl Listener {
             Reply::Value(value) => (value, 0, 0),
             Reply::Continue => (0, 0, FLAG_CONTINUE),
             Reply::Later => return Ok(()),
-            Reply::AddFd { fd, cloexec } => return self.add_fd(id, &fd, cloexec),
+            Reply::AddFd { fd, cloexec } => return self.add_fd(id, fd, cloexec),
         };
         self.send(&mut Response { id, value, error, flags })
     }
@@ -125,28 +124,22 @@ impl Listener {
         gone_is_fine(check(unsafe { libc::ioctl(self.0.as_raw_fd(), SEND, std::ptr::from_mut(response)) }.into()))
     }
 
-    /// Gives the caller a descriptor and has its call return the number: in one step since Linux 5.14.
-    fn add_fd(&self, id: u64, fd: &OwnedFd, cloexec: bool) -> io::Result<()> {
+    /// Gives the caller a descriptor and has its call return the number: in two steps, with ours closed in between. A caller that
+    /// runs while somebody else still has its new file open for writing can't execute it (ETXTBSY).
+    fn add_fd(&self, id: u64, fd: OwnedFd, cloexec: bool) -> io::Result<()> {
         let target_flags = if cloexec { libc::O_CLOEXEC.unsigned_abs() } else { 0 };
-        let source = fd.as_raw_fd().unsigned_abs();
-        let add = |flags| {
-            let mut request = AddFd { id, flags, source, target: 0, target_flags };
-            // SAFETY: the kernel reads the 24 bytes that the number names.
-            check(unsafe { libc::ioctl(self.0.as_raw_fd(), ADD_FD, &raw mut request) }.into())
-        };
-        let added = match add(ADDFD_FLAG_SEND) {
-            Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {
-                add(0).and_then(|number| self.send(&mut Response { id, value: number, error: 0, flags: 0 }).map(|()| 0))
-            }
-            added => added,
-        };
+        let mut request = AddFd { id, flags: 0, source: fd.as_raw_fd().unsigned_abs(), target: 0, target_flags };
+        // SAFETY: the kernel reads the 24 bytes that the number names.
+        let added = check(unsafe { libc::ioctl(self.0.as_raw_fd(), ADD_FD, &raw mut request) }.into());
+        drop(fd);
         match added {
+            Ok(number) => self.send(&mut Response { id, value: number, error: 0, flags: 0 }),
             // The caller's own: it has as many open as it may. Any other way the call would wait for ever.
             Err(e) if !is_gone(&e) => {
                 let errno = e.raw_os_error().unwrap_or(libc::EIO);
                 self.send(&mut Response { id, value: 0, error: -errno, flags: 0 })
             }
-            added => gone_is_fine(added),
+            Err(_) => Ok(()),
         }
     }
 }
