@@ -267,6 +267,16 @@ fn serve(post: Post, plan: &Plan, names: Option<Box<dyn Answer>>) {
     let mut groups: Vec<OwnedFd> = Vec::new();
     loop {
         let events = wait(&inside, &listeners, &teller);
+        if events.door {
+            match take(&inside) {
+                Some(Taken::Groups(files)) => groups = files,
+                Some(Taken::Listener(listener)) if listeners.len() < LISTENERS_MAX => {
+                    listeners.push(Rc::new(listener));
+                }
+                Some(Taken::Listener(_)) => {}
+                None => break,
+            }
+        }
         if events.is_asked() || hearer.is_some() {
             // From now on it works for the agent, and is paid by it.
             for group in groups.drain(..) {
@@ -286,21 +296,12 @@ fn serve(post: Post, plan: &Plan, names: Option<Box<dyn Answer>>) {
         }
         // No task is left under that filter.
         let mut gone = events.listeners.iter().map(|event| event.intersects(PollFlags::POLLHUP | PollFlags::POLLERR));
+        // One that has just come in has no event yet.
         listeners.retain(|_| !gone.next().unwrap_or(false));
         if events.room {
             teller.drain();
         }
         teller.turn(Instant::now());
-        if events.door {
-            match take(&inside) {
-                Some(Taken::Groups(files)) => groups = files,
-                Some(Taken::Listener(listener)) if listeners.len() < LISTENERS_MAX => {
-                    listeners.push(Rc::new(listener));
-                }
-                Some(Taken::Listener(_)) => {}
-                None => break,
-            }
-        }
     }
     teller.finish();
 }
