@@ -249,7 +249,6 @@ mod refused {
             terminal: Terminal::None,
             nested: Default::default(),
             scratch: None,
-            names: None,
             check: None,
         })
     }
