@@ -235,6 +235,7 @@ mod refused {
             workdir: folder.canonicalize()?,
             files: vec![FileRule { path: folder.canonicalize()?, access: Access::Write }],
             as_owner: Vec::new(),
+            scratch: None,
             protect: Vec::new(),
             gaps: Vec::new(),
             sockets: Vec::new(),
