@@ -70,9 +70,9 @@ fn waiting_inits_hold_nothing_of_each_other() {
         let fds = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().map(|fd| fd.unwrap().path());
         let mut kinds: Vec<String> = fds.map(|fd| kind_of_link(fd.to_str().unwrap())).collect();
         kinds.sort();
-        // Its channel and its way to the launcher.
+        // Its channel and its way to the launcher; the way to its attendant, and the supervisor's end of what that tells.
         let sockets = kinds.iter().filter(|kind| *kind == "socket").count();
-        assert_eq!(sockets, 2, "{kinds:?}");
+        assert_eq!(sockets, 4, "{kinds:?}");
         assert!(kinds.iter().filter(|kind| *kind == "mnt").count() <= 1, "layers of others: {kinds:?}");
     }
 }
