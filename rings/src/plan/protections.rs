@@ -180,6 +180,13 @@ fn protected(facts: &Facts<'_>) -> Judgement {
             namespace_help(facts),
         ));
     }
+    let later = facts.spec.names.as_ref().is_some_and(|rules| !rules.roots.is_empty());
+    if later && matches!(facts.root, Root::Unchanged) && matches!(facts.spec.ring, Ring::R1 | Ring::R2) {
+        return Err((
+            format!("needs namespaces to keep names that are made later ({})", why_no_namespaces(facts)),
+            namespace_help(facts),
+        ));
+    }
     let mut by = files(facts)?;
     if names(facts.spec, facts.host).is_some() {
         if let Some(reason) = facts.host.seccomp.reason().or(facts.host.notify.reason()) {
@@ -195,8 +202,11 @@ fn protected(facts: &Facts<'_>) -> Judgement {
 
 /// The rules about names that hold in this ring: R0 has the host's files, R3 writes nothing that lasts. Whoever may mount can
 /// show a folder under another path, or have another root, so that paths say nothing: sandboxes of its own leave the masks alone.
+/// Without namespaces there are no masks to begin with, and whoever answered would stand among the host's processes.
 pub(super) fn names<'a>(spec: &'a Spec, host: &Host) -> Option<&'a crate::names::Rules> {
-    let asked = matches!(spec.ring, Ring::R1 | Ring::R2) && nested::given(spec, host) == Nested::Refused;
+    let asked = matches!(spec.ring, Ring::R1 | Ring::R2)
+        && host.namespaces.is_yes()
+        && nested::given(spec, host) == Nested::Refused;
     spec.names.as_ref().filter(|rules| asked && !rules.roots.is_empty())
 }
 

@@ -152,8 +152,18 @@ pub(crate) fn keep_capabilities(keep: Capabilities) -> io::Result<()> {
     Ok(())
 }
 
+/// What this thread may use.
+pub(crate) fn permitted_capabilities() -> io::Result<Capabilities> {
+    let mut header = CapHeader { version: LINUX_CAPABILITY_VERSION_3, pid: 0 };
+    let mut data = [0u32; 6];
+    // SAFETY: header and data have the layout of version 3 (two triples) and live until the call returns.
+    check(unsafe { libc::syscall(libc::SYS_capget, &raw mut header, data.as_mut_ptr()) })?;
+    Ok(Capabilities::from_mask(u64::from(data[1]) | u64::from(data[4]) << 32))
+}
+
+const LINUX_CAPABILITY_VERSION_3: u32 = 0x2008_0522;
+
 fn set_capabilities(keep: Capabilities, inheritable: Capabilities) -> io::Result<()> {
-    const LINUX_CAPABILITY_VERSION_3: u32 = 0x2008_0522;
     let header = CapHeader { version: LINUX_CAPABILITY_VERSION_3, pid: 0 };
     let halves = |set: Capabilities| (set.mask() as u32, (set.mask() >> 32) as u32);
     let ((low, high), (low_inherited, high_inherited)) = (halves(keep), halves(inheritable));

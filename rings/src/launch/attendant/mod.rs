@@ -3,7 +3,8 @@
 //! A filter can leave a call to a listener ([`crate::seccomp::Options`]); the attendant holds it. It is forked by the init and confined
 //! with the agent's own steps (uid, groups, capabilities, cgroup), but for two things. It has no Landlock domain, because from
 //! within one nobody may look into a process of another, and it must read the paths that calls point to. And where Yama lets
-//! only parents look into their children, it keeps CAP_SYS_PTRACE, which reaches no further than its PID and user namespace.
+//! only parents look into their children, or it answers for names, it keeps CAP_SYS_PTRACE, which reaches no further than its PID
+//! and user namespace.
 //! It is not dumpable, so the agent, whose uid it has, can't look into it. The agent can stop or end it: then its refused and
 //! creating calls wait, or answer ENOSYS for ever. Nothing is allowed by that, and the supervisor sees the socket close.
 //!
@@ -224,8 +225,10 @@ fn confine(
     // First: the agent runs already, and has this uid in a moment.
     process::set_non_dumpable()?;
     process::set_name(NAME)?;
-    // Programs that keep secrets (ssh-agent) make themselves non-dumpable, and make names all the same.
-    let keep = if yama_wants_a_capability() || plan.names.is_some() {
+    // Programs that keep secrets (ssh-agent) make themselves non-dumpable, and make names all the same. Without a PID namespace
+    // of its own it would reach the host's processes.
+    let wanted = (yama_wants_a_capability() || plan.names.is_some()) && plan.namespaces & libc::CLONE_NEWPID != 0;
+    let keep = if wanted && process::permitted_capabilities()?.has(process::CAP_SYS_PTRACE) {
         Capabilities::from_mask(1 << process::CAP_SYS_PTRACE)
     } else {
         Capabilities::NONE
