@@ -105,8 +105,8 @@ fn what_a_stopping_agent_says_of_itself_does_not_bring_it_back() {
                   s = socket.socket(socket.AF_UNIX)\n\
                   s.connect(os.environ['AGT_SOCKET'])\n\
                   def stop(*_):\n  \
-                  for n in range(20): s.sendall(b'{\"task\":\"end\",\"id\":\"%d\",\"outcome\":\"bad\"}\\n' % n)\n  \
-                  open('said', 'w').close()\n\
+                  open('said', 'w').close()\n  \
+                  for n in range(20): s.sendall(b'{\"task\":\"end\",\"id\":\"%d\",\"outcome\":\"bad\"}\\n' % n)\n\
                   signal.signal(signal.SIGTERM, stop)\n\
                   open('ready', 'w').close()\n\
                   while True: time.sleep(0.05)\n";

@@ -111,7 +111,12 @@ fn a_limit_that_reads_back_otherwise_is_refused_and_nothing_is_started() {
         let file = rig.agent("lied", &format!("ring: 2\nenforcement: {enforcement}\ncommand: [touch, started]\n"));
         let mut starter = Command::new(&strange);
         starter.arg("lying-limit");
-        let outcome = started_by(&rig, starter, &["run", file.to_str().unwrap()]);
+        // What lies here listens to system calls, and nobody else can: names that come later are nobody's to keep.
+        let operator = rig.dir.path().join("operator.yaml");
+        let grant = format!("agents:\n  lied:\n    file: {}\n    protect: existing\n", file.display());
+        std::fs::write(&operator, format!("version: 1\nkind: operator\n{grant}")).unwrap();
+        let (operator, file) = (operator.to_str().unwrap(), file.to_str().unwrap());
+        let outcome = started_by(&rig, starter, &["run", "--operator", operator, file]);
         assert_eq!(outcome.code, 69, "{}", outcome.stderr);
         for word in ["did not stick", "pids.max", "`max`", "`256`", "help:"] {
             assert!(outcome.stderr.contains(word), "`{word}` is missing in: {}", outcome.stderr);
