@@ -136,3 +136,38 @@ fn the_mechanism_is_named_and_an_operator_can_keep_to_the_masks() {
         assert_eq!(by.iter().any(|by| by == "seccomp notification"), named, "{written}");
     }
 }
+
+#[test]
+fn what_a_repository_of_its_own_would_run_is_told_at_the_end_and_a_quiet_one_is_not() {
+    let rig = Rig::new();
+    let git = "git -c user.name=a -c user.email=a";
+    let quiet =
+        format!("set -e; git init -q own; cd own; echo x > f; git add f; {git} commit -qm m; git clone -q . ../two");
+    let outcome = rig.sh(2, &quiet);
+    assert_eq!((outcome.code, outcome.stderr.contains("repository")), (0, false), "{}", outcome.stderr);
+
+    // Begun at another place than where it ends, and with links out of the tree.
+    let loud = "set -e; git init -q a; cd a; printf '#!/bin/sh\\ntouch ran' > .git/hooks/pre-commit; chmod +x .git/hooks/pre-commit; \
+                git config core.fsmonitor './.git/x'; git config filter.f.clean y; cd ..; mkdir deep; mv a deep/b; \
+                git init -q c; rm -rf c/.git/hooks; ln -s /etc c/.git/hooks";
+    let file = rig.agent("loud", &format!("ring: 2\n{}command: [sh, -c, {}]\n", effort(), quoted(loud)));
+    let end = rig.dir.path().join("end.json");
+    let outcome = rig.output(["run".as_ref(), file.as_os_str(), "--status-file".as_ref(), end.as_os_str()]);
+    let top = rig.work.canonicalize().unwrap();
+    let line = format!(
+        "warning: loud: made a repository: {}; hooks: pre-commit; config runs: core.fsmonitor, filter.f.clean. Look before you use git there.",
+        top.join("deep/b/.git").display()
+    );
+    assert!(outcome.stderr.contains(&line), "{}", outcome.stderr);
+    assert!(
+        outcome.stderr.contains(&format!("{}; not to be read: hooks (", top.join("c/.git").display())),
+        "{}",
+        outcome.stderr
+    );
+    assert!(!outcome.stderr.contains("own/.git") && !rig.work.join("deep/b/ran").exists(), "{}", outcome.stderr);
+    let status: serde_json::Value = serde_json::from_slice(&fs::read(&end).unwrap()).unwrap();
+    let made = status["made"]["made"].as_array().unwrap();
+    assert_eq!((made.len(), &made[1]["hooks"][0]), (2, &serde_json::json!("pre-commit")), "{made:?}");
+    let audit = rig.output(["audit", "show", "--json"]);
+    assert!(audit.stdout.contains("repository.made") && audit.stdout.contains("core.fsmonitor"), "{}", audit.stdout);
+}

@@ -82,6 +82,13 @@ pub(in crate::config) fn look(question: &Question<'_>) -> Seen {
     seen
 }
 
+/// The repositories in these trees, and the first folder that was not looked into. Blocks as [`look`] does.
+pub(crate) fn repositories(trees: &[PathBuf]) -> (Vec<PathBuf>, Option<PathBuf>) {
+    let mut walk = super::walk::Walk::default();
+    trees.iter().for_each(|tree| walk.tree(tree));
+    (walk.repositories, walk.cut)
+}
+
 /// Whether a path still leads to what it named, without a link on the way. One that can't be looked at is taken to be there.
 pub(super) fn stands(path: &Path) -> bool {
     use std::io::ErrorKind::{NotADirectory, NotFound};
