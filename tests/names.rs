@@ -136,3 +136,95 @@ fn the_mechanism_is_named_and_an_operator_can_keep_to_the_masks() {
         assert_eq!(by.iter().any(|by| by == "seccomp notification"), named, "{written}");
     }
 }
+
+#[test]
+fn what_a_repository_of_its_own_would_run_is_told_at_the_end_and_a_quiet_one_is_not() {
+    let rig = Rig::new();
+    let git = "git -c user.name=a -c user.email=a";
+    let quiet =
+        format!("set -e; git init -q own; cd own; echo x > f; git add f; {git} commit -qm m; git clone -q . ../two");
+    let outcome = rig.sh(2, &quiet);
+    assert_eq!((outcome.code, outcome.stderr.contains("repository")), (0, false), "{}", outcome.stderr);
+
+    // Begun at another place than where it ends, and with links out of the tree.
+    let loud = "set -e; git init -q a; cd a; printf '#!/bin/sh\\ntouch ran' > .git/hooks/pre-commit; chmod +x .git/hooks/pre-commit; \
+                git config core.fsmonitor './.git/x'; git config filter.f.clean y; cd ..; mkdir deep; mv a deep/b; \
+                git init -q c; rm -rf c/.git/hooks; ln -s /etc c/.git/hooks";
+    let file = rig.agent("loud", &format!("ring: 2\n{}command: [sh, -c, {}]\n", effort(), quoted(loud)));
+    let end = rig.dir.path().join("end.json");
+    let outcome = rig.output(["run".as_ref(), file.as_os_str(), "--status-file".as_ref(), end.as_os_str()]);
+    let top = rig.work.canonicalize().unwrap();
+    let line = format!(
+        "warning: loud: made a repository: {}; hooks: pre-commit; config runs: core.fsmonitor, filter.f.clean. Look before you use git there.",
+        top.join("deep/b/.git").display()
+    );
+    assert!(outcome.stderr.contains(&line), "{}", outcome.stderr);
+    assert!(
+        outcome.stderr.contains(&format!("{}; not to be read: hooks (", top.join("c/.git").display())),
+        "{}",
+        outcome.stderr
+    );
+    assert!(!outcome.stderr.contains("own/.git") && !rig.work.join("deep/b/ran").exists(), "{}", outcome.stderr);
+    let status: serde_json::Value = serde_json::from_slice(&fs::read(&end).unwrap()).unwrap();
+    let made = status["made"]["made"].as_array().unwrap();
+    assert_eq!((made.len(), &made[1]["hooks"][0]), (2, &serde_json::json!("pre-commit")), "{made:?}");
+    let audit = rig.output(["audit", "show", "--json"]);
+    assert!(audit.stdout.contains("repository.made") && audit.stdout.contains("core.fsmonitor"), "{}", audit.stdout);
+}
+
+#[test]
+fn what_a_file_denies_is_hidden_where_it_exists_and_cannot_be_made_later() {
+    let rig = Rig::new();
+    fs::create_dir_all(rig.work.join("a/b/c")).unwrap();
+    fs::create_dir_all(rig.work.join("secrets/deep")).unwrap();
+    for name in [".env", "a/b/c/.env", "secrets/deep/key", "plain", "a/b/secrets"] {
+        fs::write(rig.work.join(name), "hush\n").unwrap();
+    }
+    std::os::unix::fs::symlink(".env", rig.work.join("link")).unwrap();
+    let script = format!(
+        "{TRY} mkdir dir; touch f; for d in .env a/b/c/.env link secrets/deep/key; do grep -s hush $d && echo LEAK read $d; \
+         (echo x > $d) 2>/dev/null; rm -f $d 2>/dev/null; done; \
+         mv .env seen 2>/dev/null && echo LEAK away; ln .env seen 2>/dev/null && echo LEAK linked; mv secrets s 2>/dev/null && echo LEAK folder; \
+         t a/.env; t a/b/d/.env; mkdir -p a/b/d; t a/b/d/.env; mkdir -p x/y; echo x > x/y/z; mv x secrets 2>/dev/null && echo LEAK moved; \
+         cat plain a/b/secrets; echo y > a/b/fine && ls a/b/fine"
+    );
+    let file = rig.agent(
+        "deny",
+        &format!(
+            "ring: 2\n{}files: {{deny: [\"**/.env\", \"secrets/*\"]}}\ncommand: [sh, -c, {}]\n",
+            effort(),
+            quoted(&script)
+        ),
+    );
+    let outcome = rig.output(["run".as_ref(), file.as_os_str()]);
+    if outcome.stderr.contains("not enforced: file-read") {
+        return crate::support::skip("what_a_file_denies_is_hidden", "no mounts here");
+    }
+    assert_eq!(outcome.stdout, "hush\nhush\na/b/fine\n", "{}", outcome.stderr);
+    for name in [".env", "a/b/c/.env", "secrets/deep/key"] {
+        assert_eq!(fs::read_to_string(rig.work.join(name)).unwrap(), "hush\n");
+    }
+    assert_eq!(found(&rig.work, &[".env"]).len(), 2);
+
+    let why = |path: &str, access: &str| {
+        let real = rig.work.canonicalize().unwrap().join(path);
+        rig.output(["why".as_ref(), file.as_os_str(), "--path".as_ref(), real.as_os_str(), access.as_ref()])
+    };
+    for (path, rule) in [("a/.env", "files.deny"), ("a/.envrc", "files.protected"), ("secrets/new", "files.deny")] {
+        let told = why(path, "--write");
+        assert!(
+            told.stdout.contains(rule) && told.stdout.contains("seccomp notification"),
+            "{}{}",
+            told.stdout,
+            told.stderr
+        );
+    }
+    assert!(!why("a/new", "--write").stdout.contains("files.deny"));
+
+    // By another name it is still reached: refused where all is required.
+    fs::hard_link(rig.work.join(".env"), rig.work.join("other")).unwrap();
+    let required = fs::read_to_string(&file).unwrap().replace(effort(), "");
+    fs::write(&file, required).unwrap();
+    let outcome = rig.output(["run".as_ref(), file.as_os_str()]);
+    assert!(outcome.code != 0 && outcome.stderr.contains(".env: it has another name"), "{}", outcome.stderr);
+}

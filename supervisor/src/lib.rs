@@ -18,6 +18,7 @@ pub mod govern;
 pub mod learning;
 pub mod machine;
 pub mod reloading;
+pub mod repositories;
 pub mod sagas;
 pub mod store;
 pub mod telemetry;

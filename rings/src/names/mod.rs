@@ -11,4 +11,4 @@ mod pattern;
 mod rules;
 
 pub use pattern::{BadPattern, Pattern};
-pub use rules::{Kind, Place, Rules, Verdict, is_opened};
+pub use rules::{DENIED, Kind, Place, Rules, Verdict, is_opened, relative};

@@ -16,12 +16,15 @@ use super::fold::folded;
 use super::lists::{ENDINGS, GIT_NAMES, NAMES};
 use super::pattern::{Pattern, States, components};
 
+/// How a refusal by a user's own pattern begins: the key of the agent's file that has it.
+pub const DENIED: &str = "files.deny ";
+
 /// Which names an agent may not make.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Rules {
     /// The writable trees below which all of this holds, as the agent sees them.
     pub roots: Vec<PathBuf>,
-    /// Patterns of a user, relative to the workdir.
+    /// Patterns of a user, relative to the workdir, or to the outermost tree of a path that is not in it.
     pub denied: Vec<Pattern>,
     /// Where the agent starts.
     pub workdir: PathBuf,
@@ -110,7 +113,7 @@ impl Rules {
         match never_writable(name) {
             Some(pattern) => Verdict::Refused(pattern),
             None => match self.denied.iter().find(|pattern| pattern.could_end_with(name)) {
-                Some(pattern) => Verdict::Refused(pattern.text().to_owned()),
+                Some(pattern) => Verdict::Refused(format!("{DENIED}{pattern}")),
                 None => Verdict::Free,
             },
         }
@@ -150,7 +153,11 @@ impl Rules {
             },
             Kind::Folder | Kind::New => None,
         };
-        let names = |path: &Path| path.strip_prefix(&self.workdir).ok().map(components);
+        // What is below changes what it is relative to.
+        if !self.denied.is_empty() && from.is_some() && self.workdir.starts_with(whole) {
+            return Verdict::Refused(format!("{DENIED}: the workdir would come to lie elsewhere"));
+        }
+        let names = |path: &Path| relative(path, &self.workdir, &self.roots).map(components);
         let (to, from) = (names(whole), from.as_deref().map(names));
         for pattern in &self.denied {
             let Some(to) = &to else { continue };
@@ -158,12 +165,12 @@ impl Rules {
             for name in to {
                 states = pattern.step(states, name);
                 if pattern.accepts(states) {
-                    return Verdict::Refused(pattern.text().to_owned());
+                    return Verdict::Refused(format!("{DENIED}{pattern}"));
                 }
             }
             let before = from.as_ref().map(|from| from.as_ref().map_or(States::NONE, |from| pattern.after(from)));
             if before.is_some_and(|before| !states.within(before)) {
-                return Verdict::Refused(format!("{}: what is moved there can't be checked", pattern.text()));
+                return Verdict::Refused(format!("{DENIED}{pattern}: what is moved there can't be checked"));
             }
         }
         Verdict::Free
@@ -190,6 +197,15 @@ pub fn is_opened(opened: &[String], workdir: &Path, path: &Path) -> bool {
         } else {
             path.ends_with(name) || workdir.join(name) == path
         }
+    })
+}
+
+/// What patterns see of a path: what is below the workdir, or else below the outermost of these trees.
+#[must_use]
+pub fn relative<'p>(path: &'p Path, workdir: &Path, trees: &[PathBuf]) -> Option<&'p Path> {
+    path.strip_prefix(workdir).ok().or_else(|| {
+        let holding = trees.iter().filter_map(|tree| path.strip_prefix(tree).ok());
+        holding.max_by_key(|below| below.as_os_str().len())
     })
 }
 
@@ -276,6 +292,10 @@ mod tests {
         }
         assert_eq!(moved("/w/conf/x", "/w/conf/y"), Verdict::Free, "what is in it was kept there already");
         assert_eq!(moved("/w/conf/x", "/w/z"), Verdict::Free);
+        assert!(refused("/data/a/.env", Kind::New) && refused("/data/conf/x/key", Kind::New), "in a tree of its own");
+        assert!(matches!(moved("/data/a", "/data/conf"), Verdict::Refused(_)));
+        let inner = Rules { roots: vec!["/w".into()], workdir: "/w/x/y".into(), ..rules() };
+        assert!(matches!(inner.decide(&place("/w/x"), Kind::Moved(place("/w/z"))), Verdict::Refused(_)));
         assert_eq!(moved("/tmp/x", "/w/z"), Verdict::FromOutside);
     }
 

@@ -68,6 +68,9 @@ pub(super) fn ask(global: &Global, who: &str, operator: Option<&Path>, question:
     let remedy = match &verdict {
         Verdict::Allowed { .. } => Remedy::default(),
         Verdict::Denied { rule, .. } if rule == view::PROTECTED => subject.unprotected(question),
+        Verdict::Denied { rule, .. } if rule == view::DENY => {
+            Remedy { text: Some("the agent's own file denies it: `files.deny`".to_owned()), ..Remedy::default() }
+        }
         Verdict::Denied { .. } => subject.remedy(question),
     };
     let name = subject.plan.name();

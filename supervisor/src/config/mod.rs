@@ -36,6 +36,7 @@ pub use document::{Document, Kind, Loaded, Partial, load_partial, load_typed, pa
 pub use grant::{Grant, Refusal, Right};
 pub use plan::{AgentPlan, Change, Identity, PlanHash, diff};
 pub use resolve::Overrides;
+pub(crate) use resolve::look::repositories;
 pub use rights::{Commanders, Operator, load_operator};
 pub use schema::{SchemaKind, schema, schema_of};
 pub use spec::{AgentName, AgentSpec, Command, OperatorSpec};

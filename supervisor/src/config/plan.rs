@@ -18,6 +18,7 @@ use std::path::PathBuf;
 
 use agt_rings::Ring;
 use agt_rings::capability::Capabilities;
+use agt_rings::names::Pattern;
 use agt_rings::report::Gap;
 use agt_rings::seccomp::Nested;
 use agt_rings::spec::{Access, Check, Enforcement, FileRule, Limits, Listen, Spec, Terminal, User};
@@ -112,7 +113,13 @@ pub struct AgentPlan {
     pub protect: Vec<PathBuf>,
     /// Sockets of other programs in what it sees, which no ring but R0 may call.
     pub sockets: Vec<PathBuf>,
-    /// What the operator's file opens of the two above: what is made later is judged by it at each launch.
+    /// Patterns of its file: what matches is hidden from it, and can't be made where it writes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deny: Vec<Pattern>,
+    /// What matches them when the plan is made; each launch adds what does then.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub denied: Vec<PathBuf>,
+    /// What the operator's file opens of `protect` and `sockets`: what is made later is judged by it at each launch.
     #[serde(default, skip_serializing_if = "Opened::is_empty")]
     pub opened: Opened,
     /// Whether names that don't exist yet are kept from it too.

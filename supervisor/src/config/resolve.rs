@@ -5,6 +5,7 @@
 //! into the plan, or says which line of the operator's file would allow it. All problems of a file are collected; a plan
 //! exists only when there are none.
 
+mod deny;
 mod env;
 mod files;
 mod installation;
@@ -189,12 +190,14 @@ impl Context<'_> {
         let as_owner: Vec<PathBuf> =
             files.iter().filter(|rule| files::is_given(self, &workdir, rule)).map(|r| r.path.clone()).collect();
         let opened = self.opened(&files);
+        let deny = deny::patterns(self);
         let seen = look::look(&look::Question {
             ring: self.ceiling,
             files: &files,
             workdir: &workdir,
             source: self.origin.source,
             opened: &opened,
+            deny: &deny,
             as_owner: &as_owner,
             is_stranger: plan::is_stranger(self.around.uid, user),
             known: look::Known::default(),
@@ -223,6 +226,8 @@ impl Context<'_> {
             as_owner,
             protect: seen.protect,
             sockets: seen.sockets,
+            deny,
+            denied: seen.denied,
             opened,
             keep: self.rights.keep,
             hide: self.zones.hidden(),

@@ -61,7 +61,7 @@ pub struct AgentSpec {
     /// Whether it may build sandboxes of its own (bwrap and the like) in R1 or R2: `on` needs the operator's line.
     #[serde(default)]
     pub nested_sandbox: NestedSpec,
-    /// Files outside the workdir.
+    /// Files outside the workdir, and what of all files is kept from the agent.
     #[serde(default)]
     pub files: FilesSpec,
     /// Destinations that it may reach; each needs a line in the operator's file.

@@ -4,6 +4,7 @@
 //! exactly these arguments, what that ring takes, or says that there is none. A name is a line of the operator's file.
 
 use agt_rings::Ring;
+use agt_rings::names::DENIED;
 use agt_rings::seccomp::policy::Decision;
 use agt_rings::seccomp::{Arch, Call, builtin, checks, groups};
 use serde::Serialize;
@@ -50,6 +51,9 @@ pub fn ring_that_allows(call: &str, arch: &str, args: [u64; 6], ring: Ring) -> O
 #[must_use]
 pub fn reason(denial: &Denial) -> String {
     match &denial.tried {
+        Tried::Name { pattern, .. } if pattern.starts_with(DENIED) => {
+            "the agent's own file denies that name".to_owned()
+        }
         Tried::Name { pattern, .. } => {
             format!(
                 "`{pattern}` is never an agent's to make: it could change the agent's own rules, or run as its user later"
@@ -82,6 +86,9 @@ fn opening(path: &str, pattern: &str) -> String {
 #[must_use]
 pub fn advice(agent: &str, denial: &Denial) -> Advice {
     let (call, arch, args) = match &denial.tried {
+        Tried::Name { pattern, .. } if pattern.starts_with(DENIED) => {
+            return Advice::never("`files.deny` of the agent's own file would have to say less".to_owned());
+        }
         Tried::Name { path, pattern, .. } => {
             let line = format!("writable: [{}]", scalar(&opening(path, pattern)));
             return Advice {
@@ -167,6 +174,7 @@ mod tests {
         assert_eq!(of("/w/x/.vscode", "**/.vscode"), "writable: [\".vscode\"]");
         assert_eq!(of("/w/.git/hooks", ".git/hooks"), "writable: [\".git/hooks\"]");
         assert_eq!(of("/w/a.key", "**/*.key"), "writable: [/w/a.key]");
+        assert_eq!(of("/w/.env", "files.deny **/.env"), "", "no operator opens what the file itself denies");
         assert_eq!(of("/w/agent.yaml", "/w/agent.yaml: it is protected"), "writable: [/w/agent.yaml]");
     }
 

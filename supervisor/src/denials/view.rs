@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use agt_rings::Ring;
+use agt_rings::names;
 use agt_rings::plan::{Mount, Plan, Root};
 use agt_rings::seccomp::policy::{Decision, Refusal, Rule};
 use agt_rings::seccomp::{ExecCookie, Options, Sockets, builtin, checks, groups};
@@ -17,6 +18,8 @@ use crate::config::spec::HostPort;
 
 /// The rule that keeps never-writable names.
 pub const PROTECTED: &str = "files.protected";
+/// The rule of the file itself that keeps names.
+pub const DENY: &str = "files.deny";
 
 /// Links of the view that are followed for one path.
 const LINKS_MAX: usize = 16;
@@ -73,6 +76,12 @@ pub fn path(plan: &Plan, path: &Path, access: Access, mode: Option<Mode>, own: (
         Root::Unchanged => Seen { verdict: Verdict::allowed("the host's own tree"), owns: false },
     };
     let Verdict::Allowed { .. } = &seen.verdict else { return seen.verdict };
+    if access == Access::Write
+        && mode.is_none()
+        && let Some(refused) = unmade(plan, path)
+    {
+        return refused;
+    }
     if let Some(landlock) = &plan.landlock {
         let covers = |(tree, granted): &(PathBuf, Access)| {
             path.starts_with(tree) && (access == Access::Read || *granted == Access::Write)
@@ -97,6 +106,20 @@ pub fn path(plan: &Plan, path: &Path, access: Access, mode: Option<Mode>, own: (
             ),
         ),
         None => seen.verdict,
+    }
+}
+
+/// What keeps a name from being made that does not exist.
+fn unmade(plan: &Plan, path: &Path) -> Option<Verdict> {
+    let (rules, name) = (plan.names.as_ref()?, path.file_name()?);
+    let place = names::Place { folder: path.parent(), name, in_repository: false };
+    match rules.decide(&place, names::Kind::New) {
+        names::Verdict::Refused(pattern) => {
+            let why = format!("no such name may be made: {pattern}");
+            let rule = if pattern.starts_with(names::DENIED) { DENY } else { PROTECTED };
+            Some(Verdict::denied("seccomp notification", rule, libc::EACCES, why))
+        }
+        names::Verdict::Free | names::Verdict::FromOutside => None,
     }
 }
 
@@ -185,7 +208,10 @@ fn built(mounts: &[Mount], path: &Path, access: Access, on_host: Option<Mode>) -
             Verdict::denied("mounts", words(access).0, libc::ENOENT, why)
         }
         Some(Mount::Hide { target }) => {
-            let why = format!("{} is covered: a socket of another program, or the supervisor's own", target.display());
+            let why = format!(
+                "{} is covered: `files.deny`, a socket of another program, or the supervisor's own",
+                target.display()
+            );
             Verdict::denied("mounts", "files.hidden", libc::ENOENT, why)
         }
         Some(Mount::Protect { target }) if is_write => {

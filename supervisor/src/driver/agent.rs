@@ -23,6 +23,7 @@ use super::status::{AgentStatus, Frozen, KillSeen};
 use super::streams::Wiring;
 use crate::machine::lifecycle::{Conclusion, Death, GaveUp, Lifecycle, State, Timer};
 use crate::machine::limit_events::Meter;
+use crate::repositories::Found;
 
 /// How long a status may look at the kernel's numbers: it reads a handful of small files.
 pub(super) const STOP_WITHIN: Duration = Duration::from_secs(10);
@@ -77,6 +78,8 @@ pub(super) struct Agent {
     pub(super) meter: Meter,
     /// What it was denied.
     pub(super) denied: Denied,
+    /// The repositories that its last life left.
+    pub(super) made: Found,
 }
 
 /// Whether a stop is the first half of a restart.
@@ -126,6 +129,7 @@ impl Agent {
             limits_again: false,
             meter: Meter::default(),
             denied: Denied::default(),
+            made: Found::default(),
         }
     }
 
@@ -203,6 +207,7 @@ impl Agent {
             frozen: self.frozen,
             remark: None,
             health: self.health.status(&self.definition, self.life.state()),
+            made: self.made.clone(),
         }
     }
 }

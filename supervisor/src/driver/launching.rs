@@ -44,6 +44,7 @@ impl Supervisor {
         agent.strikes = 0;
         agent.gone = None;
         agent.denied.begin();
+        agent.made = crate::repositories::Found::default();
         streams::give_way(std::mem::take(&mut agent.pumps), &agent.wiring).await;
         let wired = match streams::wire(name, &agent.wiring, agent.log.clone(), agent.definition.log_limits()) {
             Ok(wired) => wired,

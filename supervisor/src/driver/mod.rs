@@ -24,6 +24,7 @@ mod limit_watch;
 pub mod limiting;
 pub mod loaded;
 pub mod logfile;
+mod made;
 mod marked;
 pub mod noticing;
 pub mod observing;
@@ -418,7 +419,13 @@ impl Supervisor {
                         eprintln!("error: {}: the forward to {} can't be served: {e}", whose.agent, forward.target);
                     }
                 }
-                let ear = noticing::listen(whose, agent, launched.running.take_notices(), &self.events);
+                let ear = noticing::listen(
+                    whose,
+                    agent,
+                    launched.running.take_notices(),
+                    launched.plan.names.as_ref(),
+                    &self.events,
+                );
                 let running = Arc::new(launched.running);
                 self.reach.enter(&whose.agent, &running, launched.group.as_ref());
                 agent.running = Some(Arc::clone(&running));
@@ -528,7 +535,9 @@ fn watch(
         let gone = beside("agt-clear", move || launching::clear_away(&name, exit, &running, group.as_deref())).await;
         let gone = gone.unwrap_or(Gone { exit, out_of_memory: OutOfMemory::NotSeen, usage: None });
         // What it was denied comes before its end.
-        ear.iter().for_each(|ear| ear.drain());
+        if let Some(ear) = ear {
+            ear.last().await;
+        }
         let _ = events.send(Event::Exited(whose, Box::new(gone)));
     });
 }

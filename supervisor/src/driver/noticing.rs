@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use agt_rings::Ring;
+use agt_rings::names::Rules;
 use agt_rings::notice::{Notice, Notices};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
@@ -20,12 +21,14 @@ use super::Supervisor;
 use super::agent::Agent;
 use super::audience::Line;
 use super::event::{Event, Whose};
+use super::made::Places;
 use super::records::wall_ms;
 use crate::audit::coalesce::Coalescer;
 use crate::audit::record::{Action, Actor, Outcome, Record};
 use crate::denials::memory::{Kept, News, Taken, Weighs};
 use crate::denials::{Denial, Memory, Tried, advice, words};
 use crate::govern::evidence::Weight;
+use crate::repositories::Found;
 use crate::store::{Commit, Store};
 
 /// What an agent was denied.
@@ -60,6 +63,8 @@ pub enum Heard {
     Notices(Vec<Notice>),
     /// Their socket is closed.
     Gone,
+    /// What became of the repositories that it made, when the tree is gone.
+    Made(Found),
 }
 
 /// What one agent was denied, and where that goes.
@@ -106,6 +111,8 @@ pub(super) struct Ear {
     notices: Mutex<Notices>,
     pace: Pace,
     events: mpsc::UnboundedSender<Event>,
+    /// Where it was seen to make repositories.
+    places: Places,
 }
 
 /// What is left in an ear.
@@ -122,7 +129,10 @@ impl Ear {
         let (mut heard, mut left) = (Vec::new(), Left::Perhaps);
         for _ in 0..self.pace.batch {
             match notices.next() {
-                Ok(Some(notice)) => heard.push(notice),
+                Ok(Some(notice)) => {
+                    self.places.take(&notice);
+                    heard.push(notice);
+                }
                 Ok(None) => left = Left::Nothing,
                 // What is no notice is nothing to us, whoever sent it.
                 Err(e) if e.kind() == io::ErrorKind::InvalidData => continue,
@@ -139,8 +149,15 @@ impl Ear {
         left
     }
 
-    /// Hears what is left when the tree is gone.
-    pub(super) fn drain(&self) {
+    /// Hears what is left when the tree is gone, and looks at the repositories that were made.
+    pub(super) async fn last(&self) {
+        self.drain();
+        if let Some(found) = self.places.look().await {
+            let _ = self.events.send(Event::Noticed(self.whose.clone(), Heard::Made(found)));
+        }
+    }
+
+    fn drain(&self) {
         let mut rest = LAST_MAX;
         while rest > 0 && self.hear() == Left::Perhaps {
             rest = rest.saturating_sub(self.pace.batch);
@@ -153,6 +170,7 @@ pub(super) fn listen(
     whose: &Whose,
     agent: &mut Agent,
     notices: Option<Notices>,
+    names: Option<&Rules>,
     events: &mpsc::UnboundedSender<Event>,
 ) -> Option<Arc<Ear>> {
     let notices = notices?;
@@ -160,10 +178,11 @@ pub(super) fn listen(
     let socket = notices.as_fd().try_clone_to_owned().map(Socket::from);
     let ready = socket.and_then(|socket| socket.set_nonblocking(true).and_then(|()| UnixStream::from_std(socket)));
     let pace = if agent.definition.learning.is_some() { OF_LEARNING } else { OF_DENIALS };
-    let ear = Arc::new(Ear { whose: whose.clone(), notices: Mutex::new(notices), pace, events: events.clone() });
+    let (whose, events) = (whose.clone(), events.clone());
+    let ear = Arc::new(Ear { whose, notices: Mutex::new(notices), pace, events, places: Places::new(names) });
     match ready {
         Ok(ready) => drop(agent.served.spawn(hear_all(ready, Arc::clone(&ear)))),
-        Err(e) => eprintln!("warning: {}: what it is denied is told at its end: {e}", whose.agent),
+        Err(e) => eprintln!("warning: {}: what it is denied is told at its end: {e}", ear.whose.agent),
     }
     Some(ear)
 }
@@ -210,6 +229,7 @@ impl Supervisor {
         match heard {
             Heard::Gone if agent.running.is_some() => self.deaf(name),
             Heard::Gone => {}
+            Heard::Made(found) => self.made(name, found),
             Heard::Notices(notices) => {
                 let mut weight = Weight::Light;
                 for notice in notices {
@@ -348,7 +368,8 @@ mod tests {
         .unwrap();
         let (events, mut inbox) = mpsc::unbounded_channel();
         let whose = Whose { agent: "a".to_owned(), life: 1 };
-        let ear = Ear { whose, notices: Mutex::new(Notices::new(here)), pace: OF_DENIALS, events };
+        let ear =
+            Ear { whose, notices: Mutex::new(Notices::new(here)), pace: OF_DENIALS, events, places: Places::new(None) };
         let notice = Notice { pid: 1, comm: "x".to_owned(), what: What::Lost { count: 2 }, count: 1 };
         let sent = OF_DENIALS.batch + 3;
         for _ in 0..sent {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::limiting::LimitsStatus;
 use crate::govern::governed::GovernedStatus;
 use crate::machine::lifecycle::{Death, State};
+use crate::repositories::Found;
 
 /// One agent, now.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -61,6 +62,9 @@ pub struct AgentStatus {
     /// Its health; `None` if it has no health check.
     #[serde(default)]
     pub health: Option<HealthStatus>,
+    /// Repositories that came to be in its last life, with what git would run in them.
+    #[serde(default)]
+    pub made: Found,
 }
 
 /// Who holds an agent's tasks.

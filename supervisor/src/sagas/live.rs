@@ -234,6 +234,7 @@ impl LiveRun {
             kill: None,
             governed: None,
             health: None,
+            made: crate::repositories::Found::default(),
         }
     }
 }

@@ -74,6 +74,8 @@ impl AgentPlan {
         }
         self.protect.iter().for_each(|path| page.row("read-only", path.display()));
         self.sockets.iter().for_each(|path| page.row("covered", format!("the socket {}", path.display())));
+        self.deny.iter().for_each(|pattern| page.row("denied", pattern));
+        self.denied.iter().for_each(|path| page.row("hidden", path.display()));
         for forward in self.forwards_at(self.ceiling) {
             page.row("network", format!("tcp {} as {} inside", forward.target, forward.listen));
         }

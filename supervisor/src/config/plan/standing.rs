@@ -32,9 +32,10 @@ impl AgentPlan {
             workdir: &self.workdir,
             source: &self.identity.source,
             opened: &self.opened,
+            deny: &self.deny,
             as_owner: &self.as_owner,
             is_stranger: is_stranger(self.identity.uid, self.user),
-            known: Known { protect: &self.protect, sockets: &self.sockets },
+            known: Known { protect: &self.protect, sockets: &self.sockets, denied: &self.denied },
             operator: "the operator's file",
         });
         spec.names = (self.keep == Keep::All).then(|| self.names(&spec, &seen));
@@ -45,6 +46,7 @@ impl AgentPlan {
         spec.gaps = seen.gaps.into_iter().map(|gap| told(&gap).unwrap_or(gap)).collect();
         spec.protect = seen.protect;
         spec.sockets = seen.sockets;
+        spec.hide.extend(seen.denied);
         spec
     }
 
@@ -54,7 +56,7 @@ impl AgentPlan {
         let source = &self.identity.source;
         Rules {
             roots: writable.map(|rule| rule.path.clone()).collect(),
-            denied: Vec::new(),
+            denied: self.deny.clone(),
             workdir: self.workdir.clone(),
             paths: seen.protect.iter().chain([source]).cloned().collect(),
             opened: self.opened.names.clone(),

@@ -6,11 +6,12 @@
 use std::path::{Path, PathBuf};
 
 use agt_rings::Ring;
+use agt_rings::names::Pattern;
 use agt_rings::report::{Gap, Protection};
 use agt_rings::spec::FileRule;
 use serde::{Deserialize, Serialize};
 
-use super::{protect, sockets};
+use super::{deny, protect, sockets};
 
 /// What the operator's file opens of what is kept from agents otherwise.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +39,8 @@ pub(in crate::config) struct Question<'a> {
     /// Its agent.yaml.
     pub(in crate::config) source: &'a Path,
     pub(in crate::config) opened: &'a Opened,
+    /// The file's own patterns.
+    pub(in crate::config) deny: &'a [Pattern],
     /// Trees in which it counts as the owner.
     pub(in crate::config) as_owner: &'a [PathBuf],
     /// Its uid is nobody else's: where strangers can't enter, it can't either.
@@ -53,6 +56,7 @@ pub(in crate::config) struct Question<'a> {
 pub(in crate::config) struct Known<'a> {
     pub(in crate::config) protect: &'a [PathBuf],
     pub(in crate::config) sockets: &'a [PathBuf],
+    pub(in crate::config) denied: &'a [PathBuf],
 }
 
 /// What was found.
@@ -62,6 +66,8 @@ pub(in crate::config) struct Seen {
     pub(in crate::config) protect: Vec<PathBuf>,
     /// Sockets to cover.
     pub(in crate::config) sockets: Vec<PathBuf>,
+    /// What the file's own patterns hide.
+    pub(in crate::config) denied: Vec<PathBuf>,
     /// Folders of git repositories in the writable trees.
     pub(in crate::config) repositories: Vec<PathBuf>,
     /// What can't be kept.
@@ -79,7 +85,18 @@ pub(in crate::config) fn look(question: &Question<'_>) -> Seen {
     let mut seen = Seen::default();
     let in_writable = protect::existing(question, &mut seen);
     sockets::to_cover(question, in_writable, &mut seen);
+    deny::existing(question, &mut seen);
+    // One mask is enough, and the tighter one.
+    let Seen { protect, denied, .. } = &mut seen;
+    protect.retain(|path| !denied.iter().any(|hidden| path.starts_with(hidden)));
     seen
+}
+
+/// The repositories in these trees, and the first folder that was not looked into. Blocks as [`look`] does.
+pub(crate) fn repositories(trees: &[PathBuf]) -> (Vec<PathBuf>, Option<PathBuf>) {
+    let mut walk = super::walk::Walk::default();
+    trees.iter().for_each(|tree| walk.tree(tree));
+    (walk.repositories, walk.cut)
 }
 
 /// Whether a path still leads to what it named, without a link on the way. One that can't be looked at is taken to be there.

@@ -58,7 +58,7 @@ pub struct SecretSpec {
     pub file: String,
 }
 
-/// Files outside the workdir.
+/// Files outside the workdir, and what of all files is kept from the agent.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct FilesSpec {
@@ -68,10 +68,19 @@ pub struct FilesSpec {
     /// Files and folders to write. Those outside the workdir need a line in the operator's file.
     #[schemars(schema_with = "paths_schema")]
     pub write: Vec<String>,
+    /// Patterns of names that it neither reads nor writes: `**/.env`, `secrets/*`. Relative to the workdir, or to the folder of
+    /// `read` or `write` that they are in; without a slash at any depth. What exists is hidden
+    /// (it reads as empty, and what is written to it is lost), later names can't be made.
+    #[schemars(schema_with = "patterns_schema")]
+    pub deny: Vec<String>,
 }
 
 fn paths_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "array", "items": {"type": "string", "minLength": 1, "maxLength": 4000}, "maxItems": 500})
+}
+
+fn patterns_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "array", "items": {"type": "string", "minLength": 1, "maxLength": 4000}, "maxItems": 100})
 }
 
 /// One destination that the agent may reach.
