@@ -22,6 +22,9 @@ const PATH_MAX: usize = 4096;
 /// No page is smaller: what is read up to such a boundary is readable whole or not at all.
 const PAGE: u64 = 4096;
 
+/// The lines of a task's status up to its process: a name of at most 64 bytes, escaped, a mask, a state, two numbers.
+const STATUS_BYTES: usize = 512;
+
 /// A thread that waits.
 #[derive(Debug)]
 pub(super) struct Reader {
@@ -87,15 +90,22 @@ impl Reader {
         open(Path::new(&path), OFlag::O_PATH | OFlag::O_CLOEXEC | more, Mode::empty())
     }
 
-    fn status(&self, key: &str) -> Result<String, Errno> {
-        let text = fs::read_to_string(format!("/proc/{}/status", self.tid)).map_err(|_| Errno::ESRCH)?;
-        let line = text.lines().find_map(|line| line.strip_prefix(key)).ok_or(Errno::ESRCH)?;
-        Ok(line.trim().to_owned())
+    /// A number of one of the first lines of its status.
+    fn status(&self, key: &str, radix: u32) -> Result<u32, Errno> {
+        let file =
+            open(Path::new(&format!("/proc/{}/status", self.tid)), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
+        let mut start = [0u8; STATUS_BYTES];
+        // One read: so all of it is of one moment.
+        let read = nix::unistd::read(file.map_err(|_| Errno::ESRCH)?, &mut start).map_err(|_| Errno::ESRCH)?;
+        let mut lines = start[..read].split(|byte| *byte == b'\n');
+        let value = lines.find_map(|line| line.strip_prefix(key.as_bytes())).ok_or(Errno::ESRCH)?;
+        let value = std::str::from_utf8(value.trim_ascii()).map_err(|_| Errno::ESRCH)?;
+        u32::from_str_radix(value, radix).map_err(|_| Errno::ESRCH)
     }
 
     /// The bits that it takes off every mode.
     pub(super) fn umask(&self) -> Result<u32, Errno> {
-        u32::from_str_radix(&self.status("Umask:")?, 8).map_err(|_| Errno::ESRCH)
+        self.status("Umask:", 8)
     }
 
     /// Its process.
@@ -103,7 +113,7 @@ impl Reader {
         if let Some(process) = self.process.get() {
             return Ok(process);
         }
-        let process = self.status("Tgid:")?.parse().map_err(|_| Errno::ESRCH)?;
+        let process = i32::try_from(self.status("Tgid:", 10)?).map_err(|_| Errno::ESRCH)?;
         self.process.set(Some(process));
         Ok(process)
     }

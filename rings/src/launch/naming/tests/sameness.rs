@@ -115,6 +115,8 @@ fn same_by_shell(script: &str) -> Option<()> {
         let mut command = Command::new("/bin/sh");
         command.args(["-ec", script]).current_dir(tops[at].path()).stdin(std::process::Stdio::null());
         command.env("HOME", tops[at].path()).env("GIT_CONFIG_NOSYSTEM", "1").env("LC_ALL", "C");
+        // Compilers make files of their own, which only there somebody makes for them.
+        command.env("TMPDIR", tops[at].path());
         for (who, what) in [("AUTHOR", "a"), ("COMMITTER", "c")] {
             command.env(format!("GIT_{who}_NAME"), what).env(format!("GIT_{who}_EMAIL"), what);
             command.env(format!("GIT_{who}_DATE"), "2020-01-01T00:00:00Z");
