@@ -249,7 +249,6 @@ mod refused {
             open_files: None,
             terminal: Terminal::None,
             nested: Default::default(),
-            scratch: None,
             check: None,
         })
     }

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use agt_rings::cgroup::Join;
 use agt_rings::host::Controllers;
 use agt_rings::launch::{Ahead, End, Exit, Launcher, Running, Streams, become_launcher_if_asked};
+use agt_rings::names::Rules;
 use agt_rings::notice::{Notice, Notices, Outcome, What};
 use agt_rings::plan::Plan;
 use agt_rings::ring::Ring;
@@ -39,12 +40,13 @@ fn main() {
         return;
     }
     drop(launcher);
-    let tests: [(&str, fn()); 9] = [
+    let tests: [(&str, fn()); 10] = [
         ("refused_calls_have_their_errno_and_are_told", refused_calls_have_their_errno_and_are_told),
         ("a_prepared_init_has_an_attendant_too", a_prepared_init_has_an_attendant_too),
         ("attendants_are_paid_by_their_agents_group", attendants_are_paid_by_their_agents_group),
         ("many_at_once_are_all_answered_and_counted", many_at_once_are_all_answered_and_counted),
         ("an_agent_whose_attendant_is_ended_gets_nothing_by_it", an_agent_whose_attendant_is_ended_gets_nothing_by_it),
+        ("names_whose_maker_is_ended_are_made_by_nobody", names_whose_maker_is_ended_are_made_by_nobody),
         ("the_listener_is_nowhere_in_the_agent", the_listener_is_nowhere_in_the_agent),
         ("the_attendant_holds_nothing_but_what_it_needs", the_attendant_holds_nothing_but_what_it_needs),
         ("a_check_of_the_agent_is_answered_and_told_too", a_check_of_the_agent_is_answered_and_told_too),
@@ -360,16 +362,77 @@ fn an_agent_whose_attendant_is_ended_gets_nothing_by_it() {
     }
 }
 
+/// Waits until the agent has printed so much.
+fn printed(out: &File, bytes: u64, deadline: Instant) {
+    while out.metadata().unwrap().len() < bytes {
+        assert!(Instant::now() < deadline, "the agent did not begin");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Hears notices to their end.
+fn last_of(notices: &Notices, deadline: Instant) -> io::ErrorKind {
+    loop {
+        match notices.next() {
+            Ok(Some(_)) => {}
+            Ok(None) => std::thread::sleep(Duration::from_millis(1)),
+            Err(e) => return e.kind(),
+        }
+        assert!(Instant::now() < deadline, "the end of the attendant is not seen");
+    }
+}
+
+fn names_whose_maker_is_ended_are_made_by_nobody() {
+    let launcher = launcher(Ahead::Nothing);
+    for ring in [Ring::R1, Ring::R2] {
+        let folder = workdir();
+        // The agent has another uid.
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        let script = "$| = 1; sub made { print $_[0] ? 'made ' : $!+0 . ' ' } made(open F, '>', 'first'); <STDIN>;
+             made(open F, '>', 'new'); made(open F, '>', '.envrc'); made(mkdir 'folder'); made(symlink 'x', 'link');
+             made(link 'first', 'second'); made(rename 'first', 'moved'); open F, '<', 'first' and print 'works';";
+        let rules = Rules { roots: vec![folder.path().into()], workdir: folder.path().into(), ..Rules::default() };
+        let plan = compile(&launcher, &Spec { names: Some(rules), ..spec(ring, folder.path(), script) });
+        if plan.names.is_none() {
+            return println!("SKIPPED names_whose_maker_is_ended_are_made_by_nobody: nobody can make names here");
+        }
+        let (read, write) = nix::unistd::pipe().unwrap();
+        let (mut running, mut out) = launch_with(&launcher, &plan, read);
+        let (notices, deadline) = (running.take_notices().unwrap(), Instant::now() + WITHIN);
+        printed(&out, 5, deadline);
+        let attendants = beside(running.pid(), "agt-attendant");
+        let workers: Vec<i32> = named("agt-attendant")
+            .filter(|pid| attendants.iter().any(|a| parent(*pid) == Some(a.to_string())))
+            .collect();
+        assert_eq!(workers.len(), 1, "{ring}: one worker makes names");
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(workers[0]), nix::sys::signal::Signal::SIGKILL).unwrap();
+        assert_eq!(last_of(&notices, deadline), io::ErrorKind::UnexpectedEof, "the supervisor hears of it");
+        drop(write);
+        assert!(running.wait_gone(WITHIN).unwrap());
+        let mut text = String::new();
+        out.rewind().unwrap();
+        out.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "made 38 38 38 38 38 38 works", "{ring}");
+        let left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, ["first"], "{ring}");
+    }
+}
+
+fn parent(pid: i32) -> Option<String> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    status.lines().find_map(|line| line.strip_prefix("PPid:")).map(|pid| pid.trim().to_owned())
+}
+
+/// Processes of that name.
+fn named(name: &str) -> impl Iterator<Item = i32> {
+    let all = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    all.filter(move |pid| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == name))
+}
+
 /// Processes of that name with the same parent as `pid`.
 fn beside(pid: i32, name: &str) -> Vec<i32> {
-    let parent = |pid: i32| {
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        status.lines().find_map(|line| line.strip_prefix("PPid:")).map(|pid| pid.trim().to_owned())
-    };
-    let ours = parent(pid).unwrap();
-    let named = |pid: &i32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == name);
-    let all = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    all.filter(named).filter(|pid| parent(*pid).as_ref() == Some(&ours)).collect()
+    let ours = parent(pid);
+    named(name).filter(|pid| parent(*pid) == ours).collect()
 }
 
 fn the_listener_is_nowhere_in_the_agent() {

@@ -396,7 +396,7 @@ mod tests {
     use crate::builtin;
     use crate::capability::Capabilities;
     use crate::host::{Controllers, Host, Privilege, Support, Tree};
-    use crate::plan::{Mount, Plan, Root, SystemTrees, compile};
+    use crate::plan::{Mount, Plan, Refused, Root, SystemTrees, compile};
     use crate::report::Protection;
     use crate::ring::Ring;
     use crate::seccomp::ExecCookie;
@@ -423,9 +423,8 @@ mod tests {
         plan_on(&host(namespaces), ring, protect, hide)
     }
 
-    fn plan_on(host: &Host, ring: Ring, protect: &[&str], hide: &[&str]) -> Plan {
-        let paths = |list: &[&str]| list.iter().map(Into::into).collect();
-        let spec = Spec {
+    fn spec(ring: Ring) -> Spec {
+        Spec {
             name: "test".to_owned(),
             ring,
             enforcement: Enforcement::BestEffort,
@@ -436,11 +435,11 @@ mod tests {
             files: vec![FileRule { path: "/var/tmp/w".into(), access: Access::Write }],
             as_owner: Vec::new(),
             scratch: None,
-            protect: paths(protect),
+            protect: Vec::new(),
             gaps: Vec::new(),
             sockets: Vec::new(),
             names: None,
-            hide: paths(hide),
+            hide: Vec::new(),
             listen: Vec::new(),
             limits: builtin::definition(ring).limits,
             user: User::Own,
@@ -450,21 +449,56 @@ mod tests {
             open_files: None,
             terminal: Terminal::None,
             check: None,
-        };
-        let tree = Tree {
+        }
+    }
+
+    fn tree() -> Tree {
+        Tree {
             path: "/var/tmp/w".into(),
             uid: 1000,
             gid: 1000,
             id_map: Support::No { reason: "test".to_owned() },
             filesystem: "ext4".to_owned(),
-        };
+        }
+    }
+
+    fn compiled(host: &Host, spec: Spec) -> Result<Plan, Refused> {
+        compile(&spec, host, &[tree()], &SystemTrees::default(), ExecCookie::new(1))
+    }
+
+    fn plan_on(host: &Host, ring: Ring, protect: &[&str], hide: &[&str]) -> Plan {
+        let paths = |list: &[&str]| list.iter().map(Into::into).collect();
+        let spec = Spec { protect: paths(protect), hide: paths(hide), ..spec(ring) };
         let plan = |trees: &[Tree]| compile(&spec, host, trees, &SystemTrees::default(), ExecCookie::new(1));
         // Of another tree, or of none: refused, best effort or not.
-        let other = Tree { path: "/var/tmp/v".into(), ..tree.clone() };
+        let other = Tree { path: "/var/tmp/v".into(), ..tree() };
         for trees in [&[][..], &[other]] {
             assert!(plan(trees).unwrap_err().to_string().contains("nothing is known of /var/tmp/w"));
         }
-        plan(&[tree]).unwrap()
+        compiled(host, spec).unwrap()
+    }
+
+    #[test]
+    fn names_that_nobody_can_keep_are_a_gap_which_names_the_way_out() {
+        let silent = Host { notify: Support::No { reason: "old kernel".to_owned() }, ..host(Support::Yes) };
+        let rules = || crate::names::Rules { roots: vec!["/var/tmp/w".into()], ..Default::default() };
+        for ring in [Ring::R1, Ring::R2] {
+            let asked =
+                |host: &Host, enforcement| compiled(host, Spec { enforcement, names: Some(rules()), ..spec(ring) });
+            let gap =
+                |plan: &Plan| plan.report.gaps.iter().find(|gap| gap.protection == Protection::FileWrite).cloned();
+            let kept = asked(&host(Support::Yes), Enforcement::Required).unwrap();
+            assert!(gap(&kept).is_none() && kept.names.is_some(), "{ring}");
+            let refused = asked(&silent, Enforcement::Required).unwrap_err();
+            let missing = refused.gaps.iter().find(|gap| gap.protection == Protection::FileWrite).unwrap();
+            assert!(missing.reason.contains("seccomp notification") && missing.reason.contains("old kernel"), "{ring}");
+            assert!(missing.help.contains("`protect: existing`"), "{ring}: {}", missing.help);
+            let best = asked(&silent, Enforcement::BestEffort).unwrap();
+            assert!(gap(&best).unwrap().help.contains("`protect: existing`") && best.names.is_none(), "{ring}");
+            // That way: masks alone.
+            let existing = compiled(&silent, Spec { enforcement: Enforcement::Required, ..spec(ring) }).unwrap();
+            assert!(gap(&existing).is_none() && existing.names.is_none(), "{ring}");
+        }
     }
 
     fn missing(plan: &Plan) -> Vec<Protection> {

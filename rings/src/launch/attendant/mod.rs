@@ -353,5 +353,7 @@ fn take(inside: &OwnedFd) -> Option<Taken> {
     if word == GROUPS {
         return Some(Taken::Groups(fds));
     }
-    fds.into_iter().next().map(|fd| Taken::Listener(Listener::new(fd)))
+    let listener = Listener::new(fds.into_iter().next()?);
+    listener.take_turns();
+    Some(Taken::Listener(listener))
 }

@@ -34,7 +34,7 @@ use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, fstat};
 
 use self::ask::{Ask, PathAt};
-use self::caller::Reader;
+use self::caller::{Reader, Statuses};
 use self::walk::{Spot, Walk, path_of};
 use self::worker::{Bond, Worker};
 use super::attendant::{Answer, Caller, Request};
@@ -106,6 +106,7 @@ struct Names {
     worker: Worker,
     told: HashSet<PathBuf>,
     notices: Vec<What>,
+    statuses: Rc<Statuses>,
 }
 
 /// Why a call goes no further, or what it gave.
@@ -143,7 +144,7 @@ impl Names {
             standing.push((stat.st_dev, stat.st_ino, folder));
         }
         let root = Rc::new(pinned(Path::new("/"))?);
-        Ok(Names { rules, standing, root, worker, told: HashSet::new(), notices: Vec::new() })
+        Ok(Names { rules, standing, root, worker, told: HashSet::new(), notices: Vec::new(), statuses: Rc::default() })
     }
 
     /// Answers one creating call, and says what is to be told of it. Blocks for as long as the file system takes.
@@ -151,7 +152,7 @@ impl Names {
         let Some(ask) = Ask::of(request.call.number.into(), &request.call.args) else {
             return (Reply::Errno(libc::ENOSYS), Vec::new());
         };
-        let caller = Reader::new(waiting.tid);
+        let caller = Reader::new(waiting.tid, &self.statuses);
         let turn = Turn { caller: &caller, call: request.name, waiting };
         let reply = match ask {
             // Such an open makes nothing, whatever its path leads to: the flag stands in a register.
