@@ -107,7 +107,7 @@ impl Look<'_> {
     }
 
     fn matches(&self, path: &Path) -> bool {
-        let Some(below) = relative(path, &self.question.workdir, self.trees) else { return false };
+        let Some(below) = relative(path, self.question.workdir, self.trees) else { return false };
         self.question.deny.iter().any(|pattern| pattern.matches(below))
     }
 
