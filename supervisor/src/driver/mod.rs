@@ -419,13 +419,8 @@ impl Supervisor {
                         eprintln!("error: {}: the forward to {} can't be served: {e}", whose.agent, forward.target);
                     }
                 }
-                let ear = noticing::listen(
-                    whose,
-                    agent,
-                    launched.running.take_notices(),
-                    launched.plan.names.as_ref(),
-                    &self.events,
-                );
+                let notices = launched.running.take_notices();
+                let ear = noticing::listen(whose, agent, notices, launched.plan.names.as_ref(), &self.events);
                 let running = Arc::new(launched.running);
                 self.reach.enter(&whose.agent, &running, launched.group.as_ref());
                 agent.running = Some(Arc::clone(&running));
