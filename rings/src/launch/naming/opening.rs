@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
+use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::sys::stat::{FileStat, Mode, fstat};
 
 use super::ask::PathAt;
@@ -134,11 +134,13 @@ impl Names {
             if how.has(libc::O_CREAT) && is_folder(found) {
                 return Err(Errno::EISDIR);
             }
-            let act = Act::Open { folder, name: &name, flags: how.of_existing(), mode: 0 };
-            return match self.opened(&act, 0, how) {
+            let act = Act::Open { folder, name: &name, flags: how.of_existing() | libc::O_NONBLOCK, mode: 0 };
+            return match self.opened_at_once(&act, 0, how) {
                 // It went meanwhile, or a link came: looked at anew.
                 Err(Errno::ENOENT) => Ok(Step::Again),
                 Err(Errno::ELOOP) if how.follows() => Ok(Step::Again),
+                // What came in its place may let one wait: a FIFO, a file with a lease on it.
+                Err(Errno::ENXIO | Errno::EAGAIN) => self.open_pinned(turn, spot, how),
                 opened => opened.map(Step::Done),
             };
         }
@@ -148,15 +150,46 @@ impl Names {
         if let (true, Verdict::Refused(pattern)) = (how.has(libc::O_CREAT), self.decide(spot, &place, Kind::New)) {
             return Err(self.refuse(turn, spot, &place, &pattern));
         }
-        let act = Act::Open { folder, name: &name, flags: how.flags | libc::O_NOFOLLOW, mode: how.mode };
-        match self.opened(&act, umask, how) {
+        let flags = how.flags | libc::O_NOFOLLOW | libc::O_NONBLOCK;
+        let act = Act::Open { folder, name: &name, flags, mode: how.mode };
+        match self.opened_at_once(&act, umask, how) {
             Err(Errno::ELOOP) if how.follows() => Ok(Step::Again),
+            Err(Errno::ENXIO | Errno::EAGAIN) => self.open_pinned(turn, spot, how),
             Err(e) => Err(e),
             Ok(reply) => {
                 self.made(spot, &place);
                 Ok(Step::Done(reply))
             }
         }
+    }
+
+    /// Opens what stands at a name by now, in a process of its own if that may wait.
+    fn open_pinned(&mut self, turn: &Turn<'_>, spot: &Spot, how: How) -> Outcome<Step> {
+        let object = spot.pin()?;
+        match fstat(&object)? {
+            stat if stat.st_mode & libc::S_IFMT == libc::S_IFLNK => Ok(Step::Again),
+            stat if stat.st_mode & libc::S_IFMT == libc::S_IFREG && !how.has(libc::O_NONBLOCK) => {
+                let flags = how.flags & !(libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW);
+                let (listener, id) = turn.waiting.for_later();
+                self.worker.open_late(object, flags, listener, id)?;
+                Ok(Step::Done(Reply::Later))
+            }
+            _ => self.open_object(turn, object, how).map(Step::Done),
+        }
+    }
+
+    /// Opens by a name, at which anything may stand since the look, without waiting for it: whoever waited here would hold up every
+    /// other call. The descriptor then waits as the caller asked for it.
+    fn opened_at_once(&self, act: &Act<'_>, umask: u32, how: How) -> Outcome<Reply> {
+        let reply = self.opened(act, umask, how)?;
+        if let Reply::AddFd { fd, .. } = &reply
+            && !how.has(libc::O_NONBLOCK)
+            && !how.has(libc::O_PATH)
+        {
+            let flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
+            fcntl(fd, FcntlArg::F_SETFL(flags - OFlag::O_NONBLOCK))?;
+        }
+        Ok(reply)
     }
 
     /// Opens an object that has no name to be made: what a magic link leads to, a FIFO, a device.

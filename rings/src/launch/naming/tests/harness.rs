@@ -129,9 +129,21 @@ fn serve(mut socket: std::os::unix::net::UnixStream, rules: Rules, wall: Option<
 /// What stands below a folder: kind, mode, content or target.
 pub(super) fn tree(top: &Path) -> BTreeMap<PathBuf, String> {
     fn walk(top: &Path, at: &Path, found: &mut BTreeMap<PathBuf, String>) {
-        for entry in std::fs::read_dir(at).unwrap() {
+        // A folder without rights (umask 777) is as closed to an ordinary user here as it was to the acts.
+        let entries = match std::fs::read_dir(at) {
+            Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => return,
+            entries => entries.unwrap(),
+        };
+        for entry in entries {
             let path = entry.unwrap().path();
-            let meta = path.symlink_metadata().unwrap();
+            let meta = match path.symlink_metadata() {
+                // It can be listed, and not looked into.
+                Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => {
+                    found.insert(path.strip_prefix(top).unwrap().to_owned(), "closed".to_owned());
+                    continue;
+                }
+                meta => meta.unwrap(),
+            };
             let kind = meta.file_type();
             let mode = meta.permissions().mode();
             let what = if kind.is_symlink() {
