@@ -4,13 +4,15 @@
 //! exactly these arguments, what that ring takes, or says that there is none. A name is a line of the operator's file.
 
 use agt_rings::Ring;
-use agt_rings::names::DENIED;
+use agt_rings::names::lists::GIT_NAMES;
+use agt_rings::names::{DENIED, PATH_TOO_LONG, PROTECTED_PATH, STANDING_REPOSITORY, WORKDIR_MOVED};
 use agt_rings::seccomp::policy::Decision;
 use agt_rings::seccomp::{Arch, Call, Nested, builtin, checks, groups};
 use serde::Serialize;
 
 use super::memory::{Denial, Tried};
 use super::view::filter_options;
+use super::words;
 use crate::config::grant::scalar;
 
 /// What would allow something.
@@ -60,14 +62,7 @@ fn allows(call: &str, arch: &str, args: [u64; 6], ring: Ring, nested: Nested) ->
 #[must_use]
 pub fn reason(denial: &Denial) -> String {
     match &denial.tried {
-        Tried::Name { pattern, .. } if pattern.starts_with(DENIED) => {
-            "the agent's own file denies that name".to_owned()
-        }
-        Tried::Name { pattern, .. } => {
-            format!(
-                "`{pattern}` is never an agent's to make: it could change the agent's own rules, or run as its user later"
-            )
-        }
+        Tried::Name { pattern, .. } => words::name_rule(pattern),
         Tried::Call { call, .. } => {
             let Some(group) = groups::of(call) else {
                 return "the ring's list does not have it: newer than this program, or no call at all".to_owned();
@@ -83,12 +78,17 @@ pub fn reason(denial: &Denial) -> String {
     }
 }
 
-/// The name that an operator's list has to have: `**/.vscode` is `.vscode` at any depth. A rule that is no such pattern (a single
-/// path, a sentence) is opened by the path itself.
+/// The name that an operator's list has to have: `**/.vscode` is `.vscode` at any depth, and a repository is opened by its own folder
+/// or by the name in it. A rule that is no such pattern is opened by the path itself.
 fn opening(path: &str, pattern: &str) -> String {
+    if pattern == STANDING_REPOSITORY {
+        let last = path.rsplit('/').next().unwrap_or(path).to_lowercase();
+        let is_git = last.ends_with(".git") || GIT_NAMES.contains(&&*last);
+        return if is_git { path.to_owned() } else { format!("{path}/.git") };
+    }
     let name = pattern.trim_start_matches("**/");
     let is_name = !name.is_empty() && !name.contains(|c: char| c.is_whitespace() || "*?[{:".contains(c));
-    if is_name { name.to_owned() } else { path.to_owned() }
+    if is_name && pattern != PROTECTED_PATH { name.to_owned() } else { path.to_owned() }
 }
 
 /// What would allow a denial to `agent`.
@@ -97,6 +97,12 @@ pub fn advice(agent: &str, denial: &Denial) -> Advice {
     let (call, arch, args) = match &denial.tried {
         Tried::Name { pattern, .. } if pattern.starts_with(DENIED) => {
             return Advice::never("`files.deny` of the agent's own file would have to say less".to_owned());
+        }
+        Tried::Name { pattern, .. } if pattern == WORKDIR_MOVED => {
+            return Advice::never("no line can: without `files.deny` in its own file it could".to_owned());
+        }
+        Tried::Name { pattern, .. } if pattern == PATH_TOO_LONG => {
+            return Advice::never("no line can: a shorter path is judged by its names".to_owned());
         }
         Tried::Name { path, pattern, .. } => {
             let line = format!("writable: [{}]", scalar(&opening(path, pattern)));
@@ -234,7 +240,27 @@ mod tests {
         assert_eq!(of("/w/.git/hooks", ".git/hooks"), "writable: [\".git/hooks\"]");
         assert_eq!(of("/w/a.key", "**/*.key"), "writable: [/w/a.key]");
         assert_eq!(of("/w/.env", "files.deny **/.env"), "", "no operator opens what the file itself denies");
-        assert_eq!(of("/w/agent.yaml", "/w/agent.yaml: it is protected"), "writable: [/w/agent.yaml]");
+        assert_eq!(of("/w/x.yaml", "protected-path"), "writable: [/w/x.yaml]");
+        assert_eq!(of("/w/r/.git/Hooks", "standing-repository"), "writable: [/w/r/.git/Hooks]");
+        assert_eq!(of("/w/r/.git", "standing-repository"), "writable: [/w/r/.git]");
+        assert_eq!(of("/w/r", "standing-repository"), "writable: [/w/r/.git]", "what was to be replaced is in it");
+        assert_eq!(of("y", "path-too-long") + &of("/w/x", "workdir-moved"), "");
+    }
+
+    #[test]
+    fn a_rules_word_has_its_sentence_and_a_pattern_is_shown_in_one() {
+        let of = |pattern: &str| {
+            let tried = Tried::Name { call: "mkdir".to_owned(), path: "/w/x".to_owned(), pattern: pattern.to_owned() };
+            let denial = Denial { tried, ..denial("mkdir", [0; 6], Ring::R2) };
+            (denial.tried.rule(), reason(&denial))
+        };
+        for word in [PROTECTED_PATH, STANDING_REPOSITORY, PATH_TOO_LONG, WORKDIR_MOVED] {
+            let (rule, why) = of(word);
+            assert_eq!(rule, format!("name.{word}"));
+            assert!(!why.contains(word) && why.contains(' '), "{why}");
+        }
+        assert!(of("**/.vscode").1.starts_with("`**/.vscode` is never"));
+        assert!(of("files.deny **/.env").1.contains("own file"));
     }
 
     #[test]

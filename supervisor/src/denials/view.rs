@@ -13,6 +13,7 @@ use agt_rings::seccomp::policy::{Decision, Refusal, Rule};
 use agt_rings::seccomp::{ExecCookie, Nested, Options, Sockets, builtin, checks, groups};
 use agt_rings::spec::Access;
 
+use super::words::name_rule;
 use crate::config::AgentPlan;
 use crate::config::spec::HostPort;
 
@@ -115,7 +116,7 @@ fn unmade(plan: &Plan, path: &Path) -> Option<Verdict> {
     let place = names::Place { folder: path.parent(), name, in_repository: false };
     match rules.decide(&place, names::Kind::New) {
         names::Verdict::Refused(pattern) => {
-            let why = format!("no such name may be made: {pattern}");
+            let why = format!("no such name may be made: {}", name_rule(&pattern));
             let rule = if pattern.starts_with(names::DENIED) { DENY } else { PROTECTED };
             Some(Verdict::denied("seccomp notification", rule, libc::EACCES, why))
         }
