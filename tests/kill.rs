@@ -217,9 +217,14 @@ fn kill_all_works_when_the_supervisor_hangs() {
         rig.agent("hung", &format!("ring: 2\ncommand: [sh, -c, {}]\n", quoted(&format!("sleep 1000; : {marker}"))));
     let supervisor = rig.start(&file);
     supervisor.signal(Signal::SIGSTOP);
+    // A look is no order: it gives up, and names who does not answer and what works without it.
+    let looked = rig.output(["limits", "show"]);
     let killed = rig.output(["kill", "--all", "--yes"]);
     let left = processes_with(&marker);
     supervisor.signal(Signal::SIGCONT);
+    let hung = format!("the supervisor (pid {}) does not answer", supervisor.pid());
+    assert!(looked.code == 69 && looked.stderr.contains(&hung), "{}", looked.stderr);
+    assert!(looked.stderr.contains("`agt-supervise kill --all` works without it"), "{}", looked.stderr);
     assert_eq!(killed.code, 0, "{}", killed.stderr);
     assert_eq!(left, Vec::<i32>::new());
     supervisor.wait();
@@ -322,4 +327,34 @@ fn a_kill_with_neither_namespace_nor_cgroup_leaves_nothing() {
     assert_eq!(killed.code, 0, "{}", killed.stderr);
     assert!(killed.stderr.contains("verified empty"), "{}", killed.stderr);
     supervisor.wait();
+}
+
+#[test]
+fn a_kill_beside_a_hung_supervisor_without_cgroups_names_what_ends_it() {
+    if !needs_root("a_kill_beside_a_hung_supervisor_without_cgroups_names_what_ends_it") {
+        return;
+    }
+    let bare = Bare::new();
+    let mark = unique("stuck");
+    let script = format!("(setsid sh -c 'sleep 1000; : {mark}' &); touch ready; sleep 1000; : {mark}");
+    let text = format!("ring: 2\nenforcement: best-effort\ncommand: [sh, -c, {}]\n", quoted(&script));
+    let file = bare.rig.agent("stuck", &text);
+    let mut run = bare.command(&["run", file.to_str().unwrap()]);
+    let run = run.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
+    let supervisor = crate::support::Supervisor { child: Some(run) };
+    let pid = supervisor.pid();
+    until("the agent runs", || bare.rig.work.join("ready").exists());
+    supervisor.signal(Signal::SIGSTOP);
+    for whom in [&["kill", "--all", "--yes"][..], &["kill", "stuck", "--yes"]] {
+        let killed = bare.output(whom);
+        assert_eq!(killed.code, 69, "{}", killed.stderr);
+        for said in
+            [&format!("(pid {pid}) does not answer")[..], "no control groups", &format!("kill -9 {pid} ends it")]
+        {
+            assert!(killed.stderr.contains(said), "{}", killed.stderr);
+        }
+    }
+    supervisor.signal(Signal::SIGKILL);
+    supervisor.wait();
+    until("its agents have ended with it", || processes_with(&mark).is_empty());
 }

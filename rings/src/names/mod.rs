@@ -11,4 +11,7 @@ mod pattern;
 mod rules;
 
 pub use pattern::{BadPattern, Pattern};
-pub use rules::{DENIED, Kind, Place, Rules, Verdict, is_opened, relative};
+pub use rules::{
+    DENIED, Kind, PATH_TOO_LONG, PROTECTED_PATH, Place, Rules, STANDING_REPOSITORY, Verdict, WORKDIR_MOVED, is_opened,
+    relative,
+};

@@ -18,6 +18,14 @@ use super::pattern::{Pattern, States, components};
 
 /// How a refusal by a user's own pattern begins: the key of the agent's file that has it.
 pub const DENIED: &str = "files.deny ";
+/// The rule of [`Rules::paths`]. A rule is one of these words or a pattern: who reads it finds its sentence by it.
+pub const PROTECTED_PATH: &str = "protected-path";
+/// The rule of [`Rules::repositories`].
+pub const STANDING_REPOSITORY: &str = "standing-repository";
+/// The rule of a path that the kernel can't tell.
+pub const PATH_TOO_LONG: &str = "path-too-long";
+/// The rule of a move by which patterns would be about other folders than were meant.
+pub const WORKDIR_MOVED: &str = "workdir-moved";
 
 /// Which names an agent may not make.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -70,7 +78,7 @@ pub enum Kind<'a> {
 pub enum Verdict {
     /// It may come to be.
     Free,
-    /// It may not, by this rule.
+    /// It may not, by this rule: one of the words above, a pattern of ours, or [`DENIED`] and a user's.
     Refused(String),
     /// It would come from outside of the trees: by EXDEV, as from another file system.
     FromOutside,
@@ -83,7 +91,7 @@ impl Rules {
         let Some(whole) = place.whole() else { return self.decide_blind(&name, place, kind) };
         let Some(root) = self.root_of(&whole) else { return Verdict::Free };
         if self.paths.contains(&whole) {
-            return Verdict::Refused(format!("{}: it is protected", whole.display()));
+            return by(PROTECTED_PATH);
         }
         if let Some(refused) = self.repository(place, &whole, &name, kind) {
             return refused;
@@ -103,12 +111,11 @@ impl Rules {
 
     /// The kernel has no path to give: what could match anywhere is refused, and so is what could bring a folder here.
     fn decide_blind(&self, name: &str, place: &Place<'_>, kind: Kind<'_>) -> Verdict {
-        let somewhere = || "a path that is too long to be known".to_owned();
         if matches!(kind, Kind::Moved(_)) {
-            return Verdict::Refused(somewhere());
+            return by(PATH_TOO_LONG);
         }
         if place.in_repository && is_git_name(name) {
-            return Verdict::Refused(stood(&somewhere()));
+            return by(STANDING_REPOSITORY);
         }
         match never_writable(name) {
             Some(pattern) => Verdict::Refused(pattern),
@@ -124,12 +131,12 @@ impl Rules {
         let folder = place.folder?;
         let inside = place.in_repository || self.repositories.iter().any(|repository| repository == folder);
         if inside && is_git_name(name) && !self.is_opened(whole) {
-            return Some(Verdict::Refused(stood(&whole.display().to_string())));
+            return Some(by(STANDING_REPOSITORY));
         }
         // A new folder in a repository's place, or above, has nothing in it, and what is made there is asked for again.
         let below = |repository: &&PathBuf| repository.starts_with(whole);
         let replaced = self.repositories.iter().find(below).filter(|_| !matches!(kind, Kind::Folder))?;
-        (!self.is_opened(replaced)).then(|| Verdict::Refused(stood(&replaced.display().to_string())))
+        (!self.is_opened(replaced)).then(|| by(STANDING_REPOSITORY))
     }
 
     /// The never-writable name on the way to a path below a tree.
@@ -149,13 +156,13 @@ impl Rules {
             Kind::Moved(from) => match from.whole() {
                 Some(from) if self.root_of(&from).is_some() => Some(from),
                 Some(_) => return Verdict::FromOutside,
-                None => return Verdict::Refused("a path that is too long to be known".to_owned()),
+                None => return by(PATH_TOO_LONG),
             },
             Kind::Folder | Kind::New => None,
         };
         // What is below changes what it is relative to.
         if !self.denied.is_empty() && from.is_some() && self.workdir.starts_with(whole) {
-            return Verdict::Refused(format!("{DENIED}: the workdir would come to lie elsewhere"));
+            return by(WORKDIR_MOVED);
         }
         let names = |path: &Path| relative(path, &self.workdir, &self.roots).map(components);
         let (to, from) = (names(whole), from.as_deref().map(names));
@@ -170,7 +177,8 @@ impl Rules {
             }
             let before = from.as_ref().map(|from| from.as_ref().map_or(States::NONE, |from| pattern.after(from)));
             if before.is_some_and(|before| !states.within(before)) {
-                return Verdict::Refused(format!("{DENIED}{pattern}: what is moved there can't be checked"));
+                // What is in it can't be looked at.
+                return Verdict::Refused(format!("{DENIED}{pattern}"));
             }
         }
         Verdict::Free
@@ -209,8 +217,8 @@ pub fn relative<'p>(path: &'p Path, workdir: &Path, trees: &[PathBuf]) -> Option
     })
 }
 
-fn stood(path: &str) -> String {
-    format!("{path}: a repository that stood there before")
+fn by(rule: &str) -> Verdict {
+    Verdict::Refused(rule.to_owned())
 }
 
 fn is_git_name(folded: &str) -> bool {
@@ -313,6 +321,27 @@ mod tests {
         }
         let elsewhere = Place { in_repository: true, ..place("/w/moved/hooks") };
         assert!(matches!(rules().decide(&elsewhere, Kind::Folder), Verdict::Refused(_)));
+    }
+
+    #[test]
+    fn a_rule_is_a_word_or_a_pattern_and_never_tells_a_path() {
+        let blind = Place { folder: None, name: OsStr::new("y"), in_repository: true };
+        let rules = rules();
+        let told = [
+            (rules.decide(&place("/w/own-name.yml"), Kind::New), PROTECTED_PATH),
+            (rules.decide(&place("/w/repo/.git/config"), Kind::New), STANDING_REPOSITORY),
+            (moved("/w/evil", "/w/repo"), STANDING_REPOSITORY),
+            (rules.decide(&Place { name: OsStr::new("hooks"), ..blind }, Kind::Folder), STANDING_REPOSITORY),
+            (rules.decide(&blind, Kind::Moved(place("/w/x"))), PATH_TOO_LONG),
+            (rules.decide(&place("/w/x/plain"), Kind::Moved(blind)), PATH_TOO_LONG),
+            (moved("/w/a", "/w/conf"), "files.deny conf/*/key"),
+            (rules.decide(&place("/w/x/.vscode"), Kind::Folder), "**/.vscode"),
+        ];
+        for (verdict, rule) in told {
+            assert_eq!(verdict, by(rule));
+        }
+        let inner = Rules { roots: vec!["/w".into()], workdir: "/w/x/y".into(), ..rules };
+        assert_eq!(inner.decide(&place("/w/x"), Kind::Moved(place("/w/z"))), by(WORKDIR_MOVED));
     }
 
     #[test]

@@ -48,11 +48,13 @@ pub fn act(global: &Global, args: &ActArgs, act: ActWord) -> Outcome {
     });
     let agents = match answered {
         Ok(agents) => agents.agents,
-        Err(ClientError::Nobody { .. } | ClientError::Late(_) | ClientError::Broken(_)) if kills && args.all => {
-            return kill_without_supervisor(&dirs, None, &args.reason);
+        Err(e @ (ClientError::Nobody { .. } | ClientError::Late { .. } | ClientError::Broken(_)))
+            if kills && args.all =>
+        {
+            return kill_without_supervisor(&dirs, None, &args.reason, hung(&dirs, &e));
         }
-        Err(ClientError::Late(_) | ClientError::Broken(_)) if kills => {
-            return kill_without_supervisor(&dirs, agent, &args.reason);
+        Err(e @ (ClientError::Late { .. } | ClientError::Broken(_))) if kills => {
+            return kill_without_supervisor(&dirs, agent, &args.reason, hung(&dirs, &e));
         }
         Err(ClientError::Nobody { .. }) if act == ActWord::Revive && args.agent.is_some() => {
             let agent = args.agent.as_deref().unwrap_or_default();
@@ -100,12 +102,30 @@ fn confirm(args: &ActArgs, act: ActWord) -> Result<(), Failure> {
     }
 }
 
+/// Who was asked and does not answer.
+fn hung(dirs: &Dirs, error: &ClientError) -> Option<u32> {
+    let ClientError::Late { pid, .. } = error else { return None };
+    pid.and_then(|pid| u32::try_from(pid).ok()).or_else(|| StateLock::holder(&dirs.state))
+}
+
+/// Its agents can be ended only with it.
+fn without_cgroups(pid: u32, agent: Option<&str>) -> Failure {
+    let whom = agent.map_or_else(|| "its agents".to_owned(), |agent| format!("{agent} alone"));
+    let text = format!(
+        "the supervisor (pid {pid}) does not answer, and it has no control groups here by which {whom} could be killed without it"
+    );
+    Failure::new(exit::UNAVAILABLE, text).help(format!("kill -9 {pid} ends it, and its agents with it"))
+}
+
 /// The supervisor is dead or hangs: its cgroups are on record, and the kernel needs no supervisor to end what is in them.
-fn kill_without_supervisor(dirs: &Dirs, agent: Option<&str>, reason: &str) -> Outcome {
+fn kill_without_supervisor(dirs: &Dirs, agent: Option<&str>, reason: &str, hung: Option<u32>) -> Outcome {
     let record = dirs.cgroup_record();
     let bytes = match std::fs::read(&record) {
         Ok(bytes) => bytes,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            if let Some(pid) = hung {
+                return Err(without_cgroups(pid, agent));
+            }
             return Err(Failure::new(
                 exit::UNAVAILABLE,
                 "no supervisor is running, and none has left a record of its cgroups",
@@ -117,6 +137,10 @@ fn kill_without_supervisor(dirs: &Dirs, agent: Option<&str>, reason: &str) -> Ou
     let tree: cgroup::Tree = serde_json::from_slice(&bytes).map_err(|e| Failure::of(exit::DATA, &e))?;
     let agents = cgroup::base::agents_of(&tree).map_err(of)?;
     if !agents.exists() {
+        // What an earlier one left on record says nothing of this one.
+        if let Some(pid) = hung {
+            return Err(without_cgroups(pid, agent));
+        }
         eprintln!("nothing to kill: the supervisor's cgroups are gone");
         return Ok(0);
     }

@@ -10,6 +10,7 @@ use agt_rings::Ring;
 use agt_rings::builtin::OWN_ID_BASE;
 use agt_rings::plan::Plan;
 use agt_rings::probe::outlook::outlook;
+use agt_rings::seccomp::Nested;
 use agt_rings::spec::Access;
 use serde_json::{Value, json};
 
@@ -17,7 +18,7 @@ use super::check::{config_failure, surroundings};
 use super::why::{identity, ring_words};
 use super::{Failure, Outcome, dirs, print, show};
 use crate::cli::Global;
-use crate::config::spec::HostPort;
+use crate::config::spec::{HostPort, NestedSpec};
 use crate::config::{self, AgentPlan, ConfigError, Overrides, Surroundings, Wish, grant};
 use crate::denials::advice;
 use crate::denials::view::{self, Mode, Verdict};
@@ -152,7 +153,8 @@ impl Subject<'_> {
                 (format!("{verb} {}", escaped(&real.display().to_string())), verdict)
             }
             Question::Call(call) => {
-                let verdict = view::call(self.plan.ceiling, self.compiled.namespaces, call).ok_or_else(|| {
+                let (ring, namespaces) = (self.plan.ceiling, self.compiled.namespaces);
+                let verdict = view::call(ring, namespaces, self.nested(), call).ok_or_else(|| {
                     let text = format!("there is no system call `{}` here", escaped(call));
                     Failure::usage(text).help("the name is that of section 2 of the manual: openat, connect, ptrace")
                 })?;
@@ -160,6 +162,13 @@ impl Subject<'_> {
             }
             Question::Connect(to) => (format!("connect {to}"), view::connect(&self.plan, self.plan.ceiling, to)),
         })
+    }
+
+    fn nested(&self) -> Nested {
+        match self.plan.nested_sandbox {
+            NestedSpec::On => Nested::Allowed,
+            NestedSpec::Off => Nested::Refused,
+        }
     }
 
     /// The line that opens a never-writable name: an operator's, and for the agent's own file there is none.
@@ -172,17 +181,41 @@ impl Subject<'_> {
         // The mask stands at the name itself or at the folder that it is in: that is what has to be opened.
         let masked = self.compiled.protected().filter(|masked| path.starts_with(masked));
         let path = masked.max_by_key(|masked| masked.components().count()).map_or(path.clone(), Path::to_path_buf);
+        self.granted(None, grant::Right::Writable(path))
+    }
+
+    /// The operator's block for a right.
+    fn granted(&self, agent_yaml: Option<String>, right: grant::Right) -> Remedy {
         let operator_file = self.operator.map_or_else(|| self.around.operator_file.clone(), Path::to_path_buf);
-        let agent = self.plan.name().to_owned();
-        let grant = grant::Grant { agent, file, operator_file, right: grant::Right::Writable(path) };
-        Remedy { operator: grant::yaml_block(std::iter::once(&grant)), ..Remedy::default() }
+        let (agent, file) = (self.plan.name().to_owned(), self.plan.identity.source.clone());
+        let grant = grant::Grant { agent, file, operator_file, right };
+        Remedy { agent_yaml, operator: grant::yaml_block(std::iter::once(&grant)), text: None }
+    }
+
+    /// A sandbox of its own, or the ring that has the call.
+    fn call_remedy(&self, call: &str) -> Remedy {
+        let (ring, none) = (self.plan.ceiling, [0; 6]);
+        let arch = agt_rings::seccomp::Arch::native().map_or_else(String::new, |arch| arch.to_string());
+        match (advice::ring_that_allows(call, &arch, none, ring), advice::sandbox_ring(call, &arch, none, ring)) {
+            (None | Some(Ring::R0), Some(with)) => {
+                let line = "nested_sandbox: on";
+                let lines = if with == ring { line.to_owned() } else { format!("ring: {}\n{line}", with.number()) };
+                self.granted(Some(lines), grant::Right::NestedSandbox)
+            }
+            (Some(above), _) => Remedy {
+                agent_yaml: Some(format!("ring: {}", above.number())),
+                operator: None,
+                text: Some(format!("{above} allows it, with all else that it allows, and takes more trust")),
+            },
+            (None, None) => Remedy { text: Some("no ring allows it".to_owned()), ..Remedy::default() },
+        }
     }
 
     fn remedy(&self, question: &Question) -> Remedy {
         let wish = match question {
             Question::Path { path, access } => Wish::File(self.settled(path), *access),
             Question::Connect(to) => Wish::Network(to.clone()),
-            Question::Call(call) => return ring_remedy(self.plan.ceiling, call),
+            Question::Call(call) => return self.call_remedy(call),
         };
         let ring_first = self.plan.ceiling == Ring::R3 && !matches!(wish, Wish::File(_, Access::Read));
         let overrides = Overrides::default();
@@ -231,19 +264,6 @@ fn from_problems(error: &ConfigError, line: Option<String>) -> Remedy {
         .collect();
     let text = (!rest.is_empty()).then(|| rest.join("; "));
     Remedy { agent_yaml: line.filter(|_| rest.is_empty()), operator, text }
-}
-
-/// The ring that has the call.
-fn ring_remedy(ring: Ring, call: &str) -> Remedy {
-    let arch = agt_rings::seccomp::Arch::native().map_or_else(String::new, |arch| arch.to_string());
-    match advice::ring_that_allows(call, &arch, [0; 6], ring) {
-        Some(above) => Remedy {
-            agent_yaml: Some(format!("ring: {}", above.number())),
-            operator: None,
-            text: Some(format!("{above} allows it, with all else that it allows, and takes more trust")),
-        },
-        None => Remedy { text: Some("no ring allows it".to_owned()), ..Remedy::default() },
-    }
 }
 
 fn as_json(subject: &Subject<'_>, words: &str, verdict: &Verdict, remedy: &Remedy) -> Value {

@@ -127,6 +127,7 @@ impl From<ClientError> for Failure {
             ClientError::Nobody { .. } => {
                 failure.help("start one with `agt-supervise run agent.yaml`, or name its folder with --state-dir")
             }
+            ClientError::Late { .. } => failure.help("`agt-supervise kill --all` works without it"),
             ClientError::NotPermitted { .. } => failure.help(
                 "ask root or the user that runs the supervisor; `operators:` in the operator's file names others who may",
             ),

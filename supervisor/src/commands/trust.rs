@@ -162,7 +162,13 @@ pub(super) fn revive_without_supervisor(dirs: &Dirs, agent: &str, reason: &str) 
 /// Asks the supervisor, or the store where there is none.
 pub(super) fn ask(global: &Global, ask: Ask) -> Result<Answer, Failure> {
     let dirs = dirs(global)?;
-    let answered = client_runtime()?.block_on(client::post::<_, Answer>(&dirs.operator_socket(), GOVERN, &ask));
+    let socket = dirs.operator_socket();
+    let answered = client_runtime()?.block_on(async {
+        match &ask {
+            Ask::Slo { .. } | Ask::Trust { .. } => client::look::<_, Answer>(&socket, GOVERN, &ask).await,
+            _ => client::post::<_, Answer>(&socket, GOVERN, &ask).await,
+        }
+    });
     match answered {
         Err(ClientError::Nobody { .. }) => on_store(&dirs, ask),
         answered => Ok(answered?),

@@ -21,9 +21,24 @@ const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// The longest an answer may take: a stop waits for the longest grace that anybody sensible configures.
 const ANSWER_WITHIN: Duration = Duration::from_secs(600);
 
+/// How long the answer to a look may take: the supervisor reads it off what it knows.
+const READ_WITHIN: Duration = Duration::from_secs(5);
+
 /// How long a supervisor that is ending is waited for.
 const ENDED_WITHIN: Duration = Duration::from_secs(20);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// How long what is waited for.
+#[derive(Debug, Clone, Copy)]
+struct Patience {
+    /// An answer.
+    answer: Duration,
+    /// The end of a supervisor that is ending.
+    ended: Duration,
+}
+
+const FOR_LOOKS: Patience = Patience { answer: READ_WITHIN, ended: ENDED_WITHIN };
+const FOR_ORDERS: Patience = Patience { answer: ANSWER_WITHIN, ended: ENDED_WITHIN };
 
 /// Why a request got no answer, or a refusal.
 #[derive(Debug, thiserror::Error)]
@@ -53,8 +68,13 @@ pub enum ClientError {
     #[error("the supervisor did not answer")]
     Broken(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// It did not come in time.
-    #[error("the supervisor did not answer within {} s", .0.as_secs())]
-    Late(Duration),
+    #[error("the supervisor{} does not answer (waited {} s)", of_pid(*.pid), .waited.as_secs())]
+    Late {
+        /// How long it was waited for.
+        waited: Duration,
+        /// Whose socket it is, where the kernel tells.
+        pid: Option<i32>,
+    },
     /// The supervisor says no.
     #[error("{0}")]
     Refused(String, u8),
@@ -65,23 +85,27 @@ impl ClientError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            ClientError::Nobody { .. } | ClientError::Broken(_) | ClientError::Late(_) => exit::UNAVAILABLE,
+            ClientError::Nobody { .. } | ClientError::Broken(_) | ClientError::Late { .. } => exit::UNAVAILABLE,
             ClientError::NotPermitted { .. } | ClientError::Stranger(_) => exit::REFUSED,
             ClientError::Refused(_, code) => *code,
         }
     }
 }
 
+fn of_pid(pid: Option<i32>) -> String {
+    pid.map_or_else(String::new, |pid| format!(" (pid {pid})"))
+}
+
 fn broken(e: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> ClientError {
     ClientError::Broken(e.into())
 }
 
-/// GET.
+/// GET: a look, which a supervisor that hangs doesn't hold up for long.
 ///
 /// # Errors
-/// [`ClientError`].
+/// [`ClientError::Late`] when no answer came in time.
 pub async fn get<T: DeserializeOwned>(socket: &Path, path: &str) -> Result<T, ClientError> {
-    exchange(socket, Method::GET, path, Vec::new(), ANSWER_WITHIN).await
+    exchange(socket, Method::GET, path, Vec::new(), FOR_LOOKS).await
 }
 
 /// POST.
@@ -89,7 +113,17 @@ pub async fn get<T: DeserializeOwned>(socket: &Path, path: &str) -> Result<T, Cl
 /// # Errors
 /// [`ClientError`].
 pub async fn post<B: Serialize, T: DeserializeOwned>(socket: &Path, path: &str, body: &B) -> Result<T, ClientError> {
-    post_within(socket, path, body, ANSWER_WITHIN).await
+    let body = serde_json::to_vec(body).map_err(broken)?;
+    exchange(socket, Method::POST, path, body, FOR_ORDERS).await
+}
+
+/// POST of a question that changes nothing.
+///
+/// # Errors
+/// [`ClientError::Late`] when no answer came in time.
+pub async fn look<B: Serialize, T: DeserializeOwned>(socket: &Path, path: &str, body: &B) -> Result<T, ClientError> {
+    let body = serde_json::to_vec(body).map_err(broken)?;
+    exchange(socket, Method::POST, path, body, FOR_LOOKS).await
 }
 
 /// POST to a supervisor that may hang.
@@ -103,7 +137,8 @@ pub async fn post_within<B: Serialize, T: DeserializeOwned>(
     within: Duration,
 ) -> Result<T, ClientError> {
     let body = serde_json::to_vec(body).map_err(broken)?;
-    exchange(socket, Method::POST, path, body, within).await
+    let patience = Patience { answer: within, ended: ENDED_WITHIN.min(within) };
+    exchange(socket, Method::POST, path, body, patience).await
 }
 
 /// Asks; a supervisor that is ending is waited for, because what is asked then is asked of nobody or of the next one.
@@ -112,11 +147,11 @@ async fn exchange<T: DeserializeOwned>(
     method: Method,
     path: &str,
     body: Vec<u8>,
-    within: Duration,
+    patience: Patience,
 ) -> Result<T, ClientError> {
-    let deadline = Instant::now() + ENDED_WITHIN.min(within);
+    let deadline = Instant::now() + patience.ended;
     loop {
-        match ask(socket, method.clone(), path, body.clone(), within).await? {
+        match ask(socket, method.clone(), path, body.clone(), patience.answer).await? {
             (StatusCode::SERVICE_UNAVAILABLE, _) if Instant::now() < deadline => {
                 // It closes its socket when it has ended: no event tells a client of that.
                 tokio::time::sleep(LOOK_EVERY).await;
@@ -140,6 +175,8 @@ async fn ask(
     within: Duration,
 ) -> Result<(StatusCode, Bytes), ClientError> {
     let stream = UnixStream::connect(socket).await.map_err(|source| match source.kind() {
+        // So many wait already that the kernel lets nobody else.
+        io::ErrorKind::WouldBlock => ClientError::Late { waited: Duration::ZERO, pid: None },
         io::ErrorKind::PermissionDenied => ClientError::NotPermitted { path: socket.to_owned(), source },
         _ => ClientError::Nobody { path: socket.to_owned(), source },
     })?;
@@ -147,8 +184,9 @@ async fn ask(
         Some(Stranger { path, uid }) => ClientError::Stranger(Stranger { path: path.clone(), uid: *uid }),
         None => broken(e),
     })?;
+    let pid = stream.peer_cred().ok().and_then(|peer| peer.pid()).filter(|pid| *pid > 0);
     let answer = tokio::time::timeout(within, converse(stream, method, path, body));
-    answer.await.map_err(|_| ClientError::Late(within))?
+    answer.await.map_err(|_| ClientError::Late { waited: within, pid })?
 }
 
 async fn converse(

@@ -10,9 +10,10 @@ use agt_rings::Ring;
 use agt_rings::names;
 use agt_rings::plan::{Mount, Plan, Root};
 use agt_rings::seccomp::policy::{Decision, Refusal, Rule};
-use agt_rings::seccomp::{ExecCookie, Options, Sockets, builtin, checks, groups};
+use agt_rings::seccomp::{ExecCookie, Nested, Options, Sockets, builtin, checks, groups};
 use agt_rings::spec::Access;
 
+use super::words::name_rule;
 use crate::config::AgentPlan;
 use crate::config::spec::HostPort;
 
@@ -115,7 +116,7 @@ fn unmade(plan: &Plan, path: &Path) -> Option<Verdict> {
     let place = names::Place { folder: path.parent(), name, in_repository: false };
     match rules.decide(&place, names::Kind::New) {
         names::Verdict::Refused(pattern) => {
-            let why = format!("no such name may be made: {pattern}");
+            let why = format!("no such name may be made: {}", name_rule(&pattern));
             let rule = if pattern.starts_with(names::DENIED) { DENY } else { PROTECTED };
             Some(Verdict::denied("seccomp notification", rule, libc::EACCES, why))
         }
@@ -289,8 +290,8 @@ pub fn filter_options(ring: Ring, namespaces: i32) -> Option<Options> {
 
 /// What becomes of a system call by name, whatever its arguments. `None`: the kernel's table here has no such call.
 #[must_use]
-pub fn call(ring: Ring, namespaces: i32, name: &str) -> Option<Verdict> {
-    let options = filter_options(ring, namespaces)?;
+pub fn call(ring: Ring, namespaces: i32, nested: Nested, name: &str) -> Option<Verdict> {
+    let options = Options { nested, ..filter_options(ring, namespaces)? };
     let number = options.arch.number(name)?;
     let group = groups::of(name)?;
     let rule = format!("seccomp.{}", group.name);
@@ -358,12 +359,19 @@ mod tests {
     #[test]
     fn the_policy_that_filters_are_made_from_answers_for_calls() {
         let all = i32::MAX;
-        assert!(matches!(call(Ring::R2, all, "mount"), Some(Verdict::Denied { errno: libc::EPERM, .. })));
-        assert!(matches!(call(Ring::R2, all, "clone3"), Some(Verdict::Denied { errno: libc::ENOSYS, .. })));
-        assert!(matches!(call(Ring::R0, all, "mount"), Some(Verdict::Allowed { .. })));
-        let Some(Verdict::Allowed { by }) = call(Ring::R2, all, "socket") else { panic!("refused") };
+        assert!(matches!(
+            call(Ring::R2, all, Nested::Refused, "mount"),
+            Some(Verdict::Denied { errno: libc::EPERM, .. })
+        ));
+        assert!(matches!(
+            call(Ring::R2, all, Nested::Refused, "clone3"),
+            Some(Verdict::Denied { errno: libc::ENOSYS, .. })
+        ));
+        assert!(matches!(call(Ring::R0, all, Nested::Refused, "mount"), Some(Verdict::Allowed { .. })));
+        assert!(matches!(call(Ring::R2, all, Nested::Allowed, "mount"), Some(Verdict::Allowed { .. })));
+        let Some(Verdict::Allowed { by }) = call(Ring::R2, all, Nested::Refused, "socket") else { panic!("refused") };
         assert!(by.contains("refused: families"), "{by}");
-        assert_eq!(call(Ring::R2, all, "no_such_call"), None);
+        assert_eq!(call(Ring::R2, all, Nested::Refused, "no_such_call"), None);
     }
 
     #[test]

@@ -5,6 +5,8 @@
 
 use std::fmt::Write as _;
 
+use agt_rings::names;
+
 // linux/sched.h
 const CLONE_FLAGS: [(u64, &str); 8] = [
     (0x0000_8000, "CLONE_PARENT"),
@@ -157,6 +159,32 @@ pub fn errno(number: i32) -> String {
         libc::ENOSYS => "ENOSYS".to_owned(),
         libc::ECONNREFUSED => "ECONNREFUSED".to_owned(),
         other => format!("errno {other}"),
+    }
+}
+
+/// Why a rule keeps a name from being made.
+#[must_use]
+pub fn name_rule(rule: &str) -> String {
+    match rule {
+        names::PROTECTED_PATH => {
+            "what stood at that path at the launch was protected, and nothing else may come into its place".to_owned()
+        }
+        names::STANDING_REPOSITORY => {
+            "a git repository stood there at the launch: it gets no hooks or settings that it lacked then, and nothing may come into its place"
+                .to_owned()
+        }
+        names::PATH_TOO_LONG => {
+            "the path is too long for the kernel to tell, and a protected name could come about by it".to_owned()
+        }
+        names::WORKDIR_MOVED => {
+            "the workdir would come to lie elsewhere, and the patterns of `files.deny` are about what is in it".to_owned()
+        }
+        rule => match rule.strip_prefix(names::DENIED) {
+            Some(pattern) => format!("the agent's own file denies that name (`{pattern}`)"),
+            None => format!(
+                "`{rule}` is never an agent's to make: it could change the agent's own rules, or run as its user later"
+            ),
+        },
     }
 }
 
