@@ -191,6 +191,63 @@ fn a_refused_call_and_a_stranger_on_the_network_are_told_and_no_lines() {
 }
 
 #[test]
+fn no_home_no_system_folder_and_no_secret_is_offered_and_they_hide_nothing() {
+    let rig = Rig::new();
+    let outside = rig.dir.path().join("outside");
+    std::fs::create_dir(&outside).unwrap();
+    std::fs::write(outside.join("read"), "x").unwrap();
+    let name = crate::support::unique("made");
+    let script = format!(
+        r"import os
+def attempt(path, flags):
+    try:
+        os.open(path, flags)
+    except OSError:
+        pass
+for folder in ('/', '/home/', '/opt/', '/srv/', '/usr/local/bin/'):
+    attempt(folder + '{name}', os.O_CREAT | os.O_WRONLY)
+attempt('/etc/shadow', os.O_WRONLY)
+attempt('{o}/read', os.O_RDONLY)
+",
+        o = outside.display()
+    );
+    std::fs::write(rig.work.join("tries.py"), script).unwrap();
+    let outcome = rig.output(["learn", "--drop", "--", "/usr/bin/python3", "tries.py"]);
+    assert_eq!(outcome.code, 0, "{}", outcome.stderr);
+    let lines: Vec<&str> = outcome.stdout.lines().filter(|line| line.contains("  - ")).collect();
+    assert!(lines.len() == 1 && lines[0].contains(&format!("{}/read  # REVIEW", outside.display())), "{lines:?}");
+    for told in
+        [format!("/home/{name}"), format!("/usr/local/bin/{name}"), format!("/{name}"), "/etc/shadow".to_owned()]
+    {
+        let is_told = |line: &str| line.starts_with("# note: ") && line.contains(told.as_str());
+        assert!(outcome.stdout.lines().any(is_told), "{told}: {}", outcome.stdout);
+    }
+    let granted = outcome.stderr.split("an operator can allow this in").nth(1).unwrap();
+    assert!(
+        !["/home,", "/home]", "/opt", "/srv", "shadow", "write:"].iter().any(|bad| granted.contains(bad)),
+        "{granted}"
+    );
+}
+
+#[test]
+fn a_tree_deeper_than_there_are_descriptors_is_dropped_behind_the_proposal() {
+    let rig = Rig::new();
+    let script =
+        "import os\nfor _ in range(1500):\n  os.mkdir('level'); os.chdir('level')\nopen('file', 'w').close()\n";
+    std::fs::write(rig.work.join("deep.py"), script).unwrap();
+    let learn = rig.command(["learn", "--drop", "--", "/usr/bin/python3", "deep.py"]);
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", "ulimit -n 1024 && exec \"$@\"", "sh"]).arg(learn.get_program()).args(learn.get_args());
+    command.envs(learn.get_envs().filter_map(|(key, value)| Some((key, value?))));
+    command.current_dir(learn.get_current_dir().unwrap_or(&rig.work));
+    let output = command.output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("ring: 2"), "the proposal");
+    assert_eq!(std::fs::read_dir(rig.state.join("learn")).unwrap().count(), 0, "{stderr}");
+}
+
+#[test]
 fn what_can_not_be_learnt_is_refused_before_anything_runs() {
     let rig = Rig::new();
     let there = rig.work.join("there.yaml");

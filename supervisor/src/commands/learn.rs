@@ -140,8 +140,11 @@ pub fn learn(global: &Global, args: LearnArgs) -> Outcome {
             discard(&scratch).map_err(|e| Failure::new(exit::CANT_CREATE, format!("{}: {e}", scratch.display())))?;
             return Ok(code);
         }
+        // What was learnt is said first, whatever becomes of the files.
+        let code = conclude(&args, &subject, &observed, code)?;
+        crate::say::flush();
         settle(&args, &scratch)?;
-        conclude(&args, &subject, &observed, code)
+        Ok(code)
     });
     if result.is_err() {
         // Somebody who was told of an error has no use for half a run's files.

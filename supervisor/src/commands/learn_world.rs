@@ -62,6 +62,10 @@ impl World for Here<'_> {
         config::may_be_asked_for_whole(folder, self.around)
     }
 
+    fn closed(&self, path: &Path, access: Access) -> Option<String> {
+        config::not_to_be_offered(path, access, self.around)
+    }
+
     fn says(&self, wish: &Wish) -> Said {
         let Err(error) = self.resolve(std::slice::from_ref(wish)) else { return Said::Free };
         let problems = error.report().map(|report| report.problems.as_slice()).unwrap_or_default();

@@ -27,7 +27,11 @@ mod zones;
 #[cfg(test)]
 mod tests;
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+
+use agt_rings::names::lists;
+use agt_rings::spec::Access;
 
 use sha2::{Digest, Sha256};
 
@@ -224,6 +228,40 @@ pub fn total(named: Option<&Path>, around: &Surroundings) -> Result<agt_rings::s
 pub fn may_be_asked_for_whole(folder: &Path, around: &Surroundings) -> bool {
     const TOP: usize = 2;
     folder.components().count() > TOP && zones::Zones::new(around, &around.operator_file).can_be_installation(folder)
+}
+
+/// Why nobody should be offered a line for this path, though an operator could write one: what of /etc only root may read, and
+/// for writing the system and the never-writable names.
+#[must_use]
+pub fn not_to_be_offered(path: &Path, access: Access, around: &Surroundings) -> Option<String> {
+    if is_kept_secret(path) {
+        return Some("only root may read that".to_owned());
+    }
+    if access == Access::Read {
+        return None;
+    }
+    if let Some(name) = never_writable_part(path) {
+        return Some(format!("`{name}` is run or obeyed later by its user, so no agent writes it"));
+    }
+    let is_system = zones::Zones::new(around, &around.operator_file).is_system(path);
+    is_system.then(|| "that is part of the system; let it write in its own folder".to_owned())
+}
+
+/// Whether this is, or lies in, something of /etc that is root's and closed to others: shadow, sudoers, host keys.
+fn is_kept_secret(path: &Path) -> bool {
+    const OF_OTHERS: u32 = 0o004;
+    let is_closed = |part: &Path| match part.metadata() {
+        Ok(found) => found.uid() == 0 && found.mode() & OF_OTHERS == 0,
+        Err(e) => e.kind() == std::io::ErrorKind::PermissionDenied,
+    };
+    path.starts_with("/etc") && path.ancestors().take_while(|part| *part != Path::new("/etc")).any(is_closed)
+}
+
+/// The part of a path by which it is never writable.
+fn never_writable_part(path: &Path) -> Option<String> {
+    let parts: Vec<_> = path.components().map(|part| part.as_os_str().to_string_lossy().to_lowercase()).collect();
+    let of_git = |at: usize| at > 0 && parts[at - 1] == ".git" && lists::GIT_NAMES.contains(&parts[at].as_str());
+    (0..parts.len()).find(|at| lists::is_never_writable(&parts[*at]) || of_git(*at)).map(|at| parts[at].clone())
 }
 
 /// The operator's file that counts: the one that was named, else the default one if it is there.

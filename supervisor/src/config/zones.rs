@@ -180,6 +180,11 @@ impl Zones {
         self.homes.iter().any(|home| home == path) || path.parent() == Some(Path::new("/home"))
     }
 
+    /// Whether `path` (resolved) is part of the system: nobody's place to write.
+    pub(super) fn is_system(&self, path: &Path) -> bool {
+        inside_any(path, SYSTEM_TREES).is_some() && self.home_of(path).is_none()
+    }
+
     /// The innermost home that `path` is in.
     fn home_of(&self, path: &Path) -> Option<PathBuf> {
         let known =

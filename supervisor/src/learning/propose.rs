@@ -1,11 +1,15 @@
 //! From what was seen to the fewest and smallest rules that would have allowed it.
 //!
 //! What the ring shows anyway needs no rule. What does not exist on this host gets none. Several files of one folder become the
-//! folder, an installation (a venv, node_modules) becomes its root; but never a home, `/`, or a folder right below it. Each rule is
-//! put to the resolver, whose word decides whether it is free, an operator's, or nobody's.
+//! folder, an installation (a venv, node_modules) becomes its root; but never a home, `/`, or a folder right below it, asked for by
+//! itself or as the place of a new name: that, and what nobody should paste (secrets of /etc, the system, never-writable names), is
+//! told as a note. Each rule is put to the resolver, whose word decides whether it is free, an operator's, or nobody's; what is
+//! nobody's hides nothing that lies in it.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
 use agt_rings::spec::Access;
@@ -20,6 +24,10 @@ pub const FOLDER_FROM: usize = 4;
 const ROUNDS_MAX: usize = 32;
 /// Most rules of one kind: a file for people to read. More are told as a note.
 pub const RULES_MAX: usize = 100;
+/// Most questions to the resolver before the lines are known: each resolves the whole file.
+const ASKS_MAX: usize = 200;
+/// Paths that one note names.
+const NAMED_MAX: usize = 5;
 
 /// What the resolver says to a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +68,8 @@ pub trait World {
     fn installation(&self, path: &Path) -> Option<PathBuf>;
     /// Whether a whole folder can be asked for: no home, nothing that holds one, no folder of everybody.
     fn may_be_whole(&self, folder: &Path) -> bool;
+    /// Why nobody should paste a line for this path, whatever the resolver says: a secret, the system, a never-writable name.
+    fn closed(&self, path: &Path, access: Access) -> Option<String>;
     /// What the resolver says to this line.
     fn says(&self, wish: &Wish) -> Said;
     /// Whether something on the host listens there.
@@ -95,11 +105,13 @@ impl Proposal {
 /// Makes a proposal.
 #[must_use]
 pub fn propose(observed: &Observed, world: &dyn World) -> Proposal {
-    let mut proposal = Proposal::default();
-    let (reads, writes) = wanted(observed, world);
-    let writes = generalised(writes, Wanted::Write, world);
-    let is_covered = |path: &Path| writes.iter().any(|tree| path.starts_with(tree));
-    let reads = generalised(reads.into_iter().filter(|path| !is_covered(path)).collect(), Wanted::Read, world);
+    let asks = Asks { world, said: RefCell::default() };
+    let Sorted { reads, writes, notes } = wanted(observed, world);
+    let mut proposal = Proposal { lines: Vec::new(), notes };
+    let writes = generalised(writes, Wanted::Write, &asks);
+    let is_covered =
+        |path: &Path| writes.iter().any(|tree| path.starts_with(tree) && !asks.is_never(tree, Wanted::Write));
+    let reads = generalised(reads.into_iter().filter(|path| !is_covered(path)).collect(), Wanted::Read, &asks);
     for (paths, wanted) in [(reads, Wanted::Read), (writes, Wanted::Write)] {
         if paths.len() > RULES_MAX {
             proposal
@@ -107,9 +119,8 @@ pub fn propose(observed: &Observed, world: &dyn World) -> Proposal {
                 .push(format!("{} more paths are not listed: name the folders that it needs", paths.len() - RULES_MAX));
         }
         for path in paths.into_iter().take(RULES_MAX) {
-            let wish = Wish::File(path, wanted.access());
-            let said = world.says(&wish);
-            proposal.lines.push(Line { wish, said });
+            let said = asks.says(&path, wanted);
+            proposal.lines.push(Line { wish: Wish::File(path, wanted.access()), said });
         }
     }
     for (address, times) in &observed.addresses {
@@ -128,52 +139,117 @@ fn counted(times: u64) -> String {
     if times == 1 { "once".to_owned() } else { format!("{times} times") }
 }
 
+/// The resolver's answers, each asked for once.
+struct Asks<'w> {
+    world: &'w dyn World,
+    said: RefCell<BTreeMap<(PathBuf, Wanted), Said>>,
+}
+
+impl Asks<'_> {
+    fn says(&self, path: &Path, wanted: Wanted) -> Said {
+        let key = (path.to_path_buf(), wanted);
+        if let Some(said) = self.said.borrow().get(&key) {
+            return said.clone();
+        }
+        let said = self.world.says(&Wish::File(path.to_path_buf(), wanted.access()));
+        self.said.borrow_mut().insert(key, said.clone());
+        said
+    }
+
+    /// Whether no line allows it. What is asked beyond the bound is taken for allowed: then it is looked at as a line.
+    fn is_never(&self, path: &Path, wanted: Wanted) -> bool {
+        let may_ask = || self.said.borrow().len() < ASKS_MAX;
+        let is_known = || self.said.borrow().contains_key(&(path.to_path_buf(), wanted));
+        (may_ask() || is_known()) && matches!(self.says(path, wanted), Said::Never(_))
+    }
+}
+
+/// What the run wanted and did not have.
+#[derive(Debug, Default)]
+struct Sorted {
+    reads: BTreeSet<PathBuf>,
+    writes: BTreeSet<PathBuf>,
+    /// What becomes no line.
+    notes: Vec<String>,
+}
+
 /// The host's paths that the run wanted and did not have.
-fn wanted(observed: &Observed, world: &dyn World) -> (BTreeSet<PathBuf>, BTreeSet<PathBuf>) {
-    let (mut reads, mut writes) = (BTreeSet::new(), BTreeSet::new());
+fn wanted(observed: &Observed, world: &dyn World) -> Sorted {
+    let mut sorted = Sorted::default();
+    let mut told: BTreeMap<(&'static str, String), Vec<&Path>> = BTreeMap::new();
     for (path, wanted) in &observed.paths {
         // Of these each process has its own, or the ring's.
         if ["/proc", "/sys", "/dev"].iter().any(|tree| path.starts_with(tree)) {
             continue;
         }
-        let found = match (world.stands(path), wanted, path.parent()) {
-            (Some(found), _, _) => found.real,
+        let (found, verb) = match (world.stands(path), wanted, path.parent()) {
+            (Some(found), Wanted::Read, _) => (found, "read"),
+            (Some(found), Wanted::Write, _) => (found, "write"),
             // A new name needs the folder that it would be made in.
             (None, Wanted::Write, Some(parent)) => match world.stands(parent) {
-                Some(Stands { real, kind: Kind::Folder }) => real,
+                Some(found @ Stands { kind: Kind::Folder, .. }) => (found, "make"),
                 _ => continue,
             },
             _ => continue,
         };
-        if world.has(path, wanted.access()) || world.has(&found, wanted.access()) {
+        let Stands { real, kind } = found;
+        let access = wanted.access();
+        if world.has(path, access) || world.has(&real, access) {
             continue;
         }
-        match wanted {
-            Wanted::Read => reads.insert(found),
-            Wanted::Write => writes.insert(found),
-        };
+        if let Some(why) = world.closed(path, access).or_else(|| world.closed(&real, access)) {
+            told.entry((verb, why)).or_default().push(path);
+        } else if kind == Kind::Folder && !world.may_be_whole(&real) {
+            let how = if verb == "make" { "make a folder there and name it" } else { "name what it needs in it" };
+            told.entry((verb, format!("{} is not given whole; {how}", real.display()))).or_default().push(path);
+        } else {
+            match wanted {
+                Wanted::Read => sorted.reads.insert(real),
+                Wanted::Write => sorted.writes.insert(real),
+            };
+        }
     }
-    (reads, writes)
+    let more = told.len().saturating_sub(RULES_MAX);
+    sorted.notes = told.into_iter().take(RULES_MAX).map(|((verb, why), paths)| note(verb, &why, &paths)).collect();
+    if more > 0 {
+        sorted.notes.push(format!("{more} more notes like these are not listed"));
+    }
+    sorted
+}
+
+/// One sentence about what was wanted and becomes no line.
+fn note(verb: &str, why: &str, paths: &[&Path]) -> String {
+    let named: Vec<String> = paths.iter().take(NAMED_MAX).map(|path| path.display().to_string()).collect();
+    let more = paths.len() - named.len();
+    let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+    format!("it wanted to {verb} {}{more}: {why}", named.join(", "))
 }
 
 /// Installations by their root, folders in place of many files; then nothing that lies in another.
-fn generalised(paths: BTreeSet<PathBuf>, wanted: Wanted, world: &dyn World) -> BTreeSet<PathBuf> {
-    let mut paths: BTreeSet<PathBuf> = match wanted {
-        Wanted::Write => paths,
-        Wanted::Read => paths
-            .into_iter()
-            .map(|path| match world.installation(&path) {
-                Some(root) if world.may_be_whole(&root) => root,
-                _ => path,
-            })
-            .collect(),
+fn generalised(paths: BTreeSet<PathBuf>, wanted: Wanted, asks: &Asks<'_>) -> BTreeSet<PathBuf> {
+    let world = asks.world;
+    // What no line allows stands for nothing that lies in it. Of the others nobody needs to know yet.
+    let holds_another = |path: &PathBuf| {
+        let after = (Bound::Excluded(path.as_path()), Bound::Unbounded);
+        paths.range::<Path, _>(after).next().is_some_and(|next| next.starts_with(path))
     };
+    let never: BTreeSet<PathBuf> =
+        paths.iter().filter(|path| holds_another(path) && asks.is_never(path, wanted)).cloned().collect();
+    let can_be_whole = |folder: &Path| world.may_be_whole(folder) && !asks.is_never(folder, wanted);
+    let mut paths: BTreeSet<PathBuf> = paths
+        .into_iter()
+        .filter(|path| !never.contains(path))
+        .map(|path| match world.installation(&path) {
+            Some(root) if wanted == Wanted::Read && can_be_whole(&root) => root,
+            _ => path,
+        })
+        .collect();
     for _ in 0..ROUNDS_MAX {
         let mut children: BTreeMap<&Path, usize> = BTreeMap::new();
         for parent in paths.iter().filter_map(|path| path.parent()) {
             *children.entry(parent).or_default() += 1;
         }
-        let many = |(folder, count): &(&Path, usize)| *count >= FOLDER_FROM && world.may_be_whole(folder);
+        let many = |(folder, count): &(&Path, usize)| *count >= FOLDER_FROM && can_be_whole(folder);
         let whole: BTreeSet<PathBuf> =
             children.into_iter().filter(many).map(|(folder, _)| folder.to_path_buf()).collect();
         if whole.is_empty() {
@@ -182,7 +258,9 @@ fn generalised(paths: BTreeSet<PathBuf>, wanted: Wanted, world: &dyn World) -> B
         paths.extend(whole);
         paths = outermost(paths);
     }
-    outermost(paths)
+    let mut paths = outermost(paths);
+    paths.extend(never);
+    paths
 }
 
 fn outermost(paths: BTreeSet<PathBuf>) -> BTreeSet<PathBuf> {
@@ -248,6 +326,8 @@ mod tests {
                 "/srv",
                 "/srv/data",
                 "/srv/data/a",
+                "/srv/ours",
+                "/srv/ours/in",
                 "/home",
                 "/home/u",
                 "/home/u/p",
@@ -271,9 +351,13 @@ mod tests {
             folder.components().count() > 2 && !["/home/u", "/home/u/.ssh"].iter().any(|home| folder == Path::new(home))
         }
 
+        fn closed(&self, path: &Path, _: Access) -> Option<String> {
+            path.ends_with("shadow").then(|| "a secret".to_owned())
+        }
+
         fn says(&self, wish: &Wish) -> Said {
             match wish {
-                Wish::File(path, _) if path.starts_with("/state") => Said::Never("ours".to_owned()),
+                Wish::File(path, _) if path == Path::new("/srv/ours") => Said::Never("ours".to_owned()),
                 _ => Said::Operator("outside".to_owned()),
             }
         }
@@ -342,6 +426,62 @@ mod tests {
     }
 
     #[test]
+    fn the_place_of_a_new_name_is_told_where_it_is_not_given_whole() {
+        let paths =
+            [("/home/new", true), ("/srv/new", true), ("/srv/new2", true), ("/home/u/new", true), ("/new", true)];
+        let proposal = propose(&seen(&paths), &Host);
+        assert_eq!(proposal.lines, []);
+        let notes = proposal.notes.join("\n");
+        assert!(notes.contains("make /home/new: /home is not given whole; make a folder there and name it"), "{notes}");
+        assert!(notes.contains("make /srv/new, /srv/new2: /srv is not given whole"), "{notes}");
+        assert_eq!(proposal.notes.len(), 4, "{notes}");
+    }
+
+    #[test]
+    fn a_folder_that_is_not_given_whole_is_told_when_it_is_asked_for_itself() {
+        for write in [false, true] {
+            let proposal = propose(&seen(&[("/home/u", write), ("/", write)]), &Host);
+            assert_eq!((proposal.lines.len(), proposal.notes.len()), (0, 2), "{proposal:?}");
+            assert!(proposal.notes[0].contains("name what it needs in it"), "{proposal:?}");
+        }
+    }
+
+    #[test]
+    fn a_secret_is_told_and_no_line() {
+        for write in [false, true] {
+            let proposal = propose(&seen(&[("/etc/shadow", write)]), &Host);
+            assert_eq!((proposal.lines.len(), proposal.notes.len()), (0, 1), "{proposal:?}");
+            assert!(proposal.notes[0].ends_with("/etc/shadow: a secret"), "{proposal:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_refused_hides_nothing_that_lies_in_it() {
+        let paths = [("/new", true), ("/srv/data/1", false), ("/srv/data/a/2", true)];
+        let expected = [("/srv/data/1".to_owned(), Access::Read), ("/srv/data/a/2".to_owned(), Access::Write)];
+        assert_eq!(files(&seen(&paths)), expected, "the root");
+        for write in [false, true] {
+            let paths = [("/srv/ours/new", true), ("/srv/ours/in/1", write), ("/srv/ours", false)];
+            let proposal = propose(&seen(&paths), &Host);
+            let inside = |line: &&Line| matches!(&line.wish, Wish::File(path, _) if path.ends_with("in/1"));
+            let line = proposal.lines.iter().find(inside).unwrap();
+            assert_eq!(line.said, Said::Operator("outside".to_owned()), "{proposal:?}");
+        }
+        let four: Vec<String> = (0..4).map(|n| format!("/srv/ours/{n}")).collect();
+        let four: Vec<(&str, bool)> = four.iter().map(|path| (path.as_str(), false)).collect();
+        assert_eq!(files(&seen(&four)).len(), 4, "a folder that no line allows stands for no files");
+    }
+
+    #[test]
+    fn notes_are_bounded() {
+        let paths: Vec<String> = (0..1000).map(|n| format!("/srv/new{n}")).collect();
+        let paths: Vec<(&str, bool)> = paths.iter().map(|path| (path.as_str(), true)).collect();
+        let proposal = propose(&seen(&paths), &Host);
+        assert_eq!(proposal.notes.len(), 1);
+        assert!(proposal.notes[0].contains(" and 995 more: ") && proposal.notes[0].len() < 200, "{proposal:?}");
+    }
+
+    #[test]
     fn destinations_on_this_host_are_lines_and_the_rest_is_told() {
         let mut observed = Observed::default();
         for address in
@@ -365,7 +505,7 @@ mod tests {
             let paths: Vec<(&str, bool)> = paths.iter().map(|(path, write)| (path.as_str(), *write)).collect();
             let observed = seen(&paths);
             let found = files(&observed);
-            let (reads, writes) = wanted(&observed, &Host);
+            let Sorted { reads, writes, .. } = wanted(&observed, &Host);
             for (wanted, needs_write) in reads.iter().map(|p| (p, false)).chain(writes.iter().map(|p| (p, true))) {
                 let covers = |(tree, access): &&(String, Access)| {
                     wanted.starts_with(tree) && (!needs_write || *access == Access::Write)
@@ -374,7 +514,9 @@ mod tests {
             }
             for (path, _) in &found {
                 let asked = reads.contains(Path::new(path)) || writes.contains(Path::new(path));
-                prop_assert!(asked || Host.may_be_whole(Path::new(path)), "{path} was made up");
+                let is_file = Host.stands(Path::new(path)).is_some_and(|found| found.kind == Kind::File);
+                prop_assert!(asked || !is_file, "{path} was made up");
+                prop_assert!(is_file || Host.may_be_whole(Path::new(path)), "{path} is whole");
             }
         }
     }

@@ -71,3 +71,23 @@ fn a_gap_is_that_of_the_launch_and_keeps_the_help_of_the_load() {
     assert!(now.protect.contains(&world.project.join("moved/.bashrc")), "{:?}", now.protect);
     assert!(!now.protect.contains(&world.project.join("sub/.bashrc")), "{:?}", now.protect);
 }
+
+#[test]
+fn nobody_is_offered_a_secret_of_etc_the_system_or_a_never_writable_name() {
+    let world = World::new();
+    let offered = |path: &str, access| not_to_be_offered(Path::new(path), access, &world.around).is_none();
+    for path in ["/srv/p/.envrc", "/srv/p/.vscode/tasks.json", "/srv/p/.git/hooks/x", "/srv/p/.MCP.json", "/etc/hosts"]
+    {
+        assert!(!offered(path, Access::Write), "{path}");
+        assert!(offered(path, Access::Read), "{path}");
+    }
+    for path in ["/usr/local/bin", "/usr/local/bin/x", "/run/x"] {
+        assert!(!offered(path, Access::Write), "{path}");
+    }
+    for path in ["/srv/p/envrc", "/srv/p/.git/objects/x", "/srv/config", "/var/lib/x"] {
+        assert!(offered(path, Access::Write), "{path}");
+    }
+    if Path::new("/etc/shadow").exists() {
+        assert!([Access::Read, Access::Write].iter().all(|access| !offered("/etc/shadow", *access)));
+    }
+}
