@@ -218,7 +218,7 @@ mod tests {
             std::os::unix::fs::symlink(&other, scratch.join(link)).unwrap();
         }
         for closed in ["work/work/in", "work/work", "upper/a/b", "upper/a"] {
-            fs::set_permissions(scratch.join(closed), fs::Permissions::from_mode(0)).unwrap();
+            fs::set_permissions(scratch.join(closed), fs::Permissions::from_mode(0o0)).unwrap();
         }
         discard(&scratch).unwrap();
         assert!(!scratch.exists());

@@ -151,7 +151,11 @@ async fn exchange<T: DeserializeOwned>(
 ) -> Result<T, ClientError> {
     let deadline = Instant::now() + patience.ended;
     loop {
-        match ask(socket, method.clone(), path, body.clone(), patience.answer).await? {
+        let answer = match ask(socket, method.clone(), path, body.clone(), patience.answer).await {
+            Err(ClientError::Broken(e)) if was_cut_off(e.as_ref()) => return Err(ended(socket, deadline, e).await),
+            answer => answer?,
+        };
+        match answer {
             (StatusCode::SERVICE_UNAVAILABLE, _) if Instant::now() < deadline => {
                 // It closes its socket when it has ended: no event tells a client of that.
                 tokio::time::sleep(LOOK_EVERY).await;
@@ -165,6 +169,24 @@ async fn exchange<T: DeserializeOwned>(
             }
         }
     }
+}
+
+/// Whether the other side went away with the question.
+fn was_cut_off(error: &(dyn std::error::Error + 'static)) -> bool {
+    let error = error.downcast_ref::<hyper::Error>();
+    error.is_some_and(|error| error.is_incomplete_message() || error.is_canceled() || error.is_closed())
+}
+
+/// A supervisor that ends does not answer what it has not read yet: then nobody is there, which is for the caller to know. One that
+/// is still there has cut us off, and is not asked twice.
+async fn ended(socket: &Path, deadline: Instant, error: Box<dyn std::error::Error + Send + Sync>) -> ClientError {
+    while Instant::now() < deadline {
+        if let Err(source) = UnixStream::connect(socket).await {
+            return ClientError::Nobody { path: socket.to_owned(), source };
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    ClientError::Broken(error)
 }
 
 async fn ask(
