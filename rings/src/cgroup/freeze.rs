@@ -14,16 +14,36 @@ use super::tree::with_nested;
 
 const V1_STATE: &str = "freezer.state";
 const V2_FREEZE: &str = "cgroup.freeze";
+/// How long the tasks of a group take to stop where none waits for another: hundreds of them some milliseconds.
+const SETTLES_WITHIN: Duration = Duration::from_millis(250);
+/// For how long they go on between two attempts: many times what an answer takes.
+const MOMENT: Duration = Duration::from_millis(20);
 
 impl Grip {
     /// Stops every task and waits until all stand still. The request stands even when that takes longer than `within`.
+    ///
+    /// A task that waits for another's answer in a way that only a kill ends (a listener's, a FUSE file system's) can't stop, and
+    /// the other can't answer once it has stopped: so where not all stand still soon, all go on for a moment, and are stopped
+    /// again.
     ///
     /// # Errors
     /// [`Error::NotSettled`] when a task (in an uninterruptible call, say) did not stop in time.
     pub fn freeze(&self, within: Duration) -> Result<Duration> {
         let start = Instant::now();
-        self.request_freeze()?;
-        if self.wait_state(State::Frozen, start + within)? {
+        let end = start + within;
+        loop {
+            self.request_freeze()?;
+            let soon = Instant::now() + SETTLES_WITHIN;
+            if self.wait_state(State::Frozen, soon.min(end))? {
+                return Ok(start.elapsed());
+            }
+            if soon + MOMENT >= end {
+                break;
+            }
+            self.request_thaw()?;
+            look_until(Instant::now() + MOMENT, || Ok(false))?;
+        }
+        if self.wait_state(State::Frozen, end)? {
             return Ok(start.elapsed());
         }
         Err(Error::NotSettled { path: self.tree.shown(), wanted: "frozen", after: start.elapsed() })
