@@ -114,7 +114,9 @@ fn without_cgroups(pid: u32, agent: Option<&str>) -> Failure {
     let text = format!(
         "the supervisor (pid {pid}) does not answer, and it has no control groups here by which {whom} could be killed without it"
     );
-    Failure::new(exit::UNAVAILABLE, text).help(format!("kill -9 {pid} ends it, and its agents with it"))
+    Failure::new(exit::UNAVAILABLE, text).help(format!(
+        "kill -9 {pid} ends it, and its agents with it (but what has left them by setsid and a second fork: see ps -e)"
+    ))
 }
 
 /// The supervisor is dead or hangs: its cgroups are on record, and the kernel needs no supervisor to end what is in them.
