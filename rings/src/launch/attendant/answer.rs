@@ -1,8 +1,5 @@
 //! What stands between the process that hears the agent's calls and whoever makes names in the agent's stead.
 
-// Nobody makes names yet: the parts for that have no user outside of tests.
-#![allow(dead_code)]
-
 use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::rc::Rc;
