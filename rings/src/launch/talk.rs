@@ -112,7 +112,9 @@ mod tests {
         });
         assert_eq!(names(&talk.ask(inspect).unwrap()), "to 4");
         drop(answering.join().unwrap());
-        assert_eq!(talk.ask(inspect).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        // Whichever comes first: another test's child holds the launcher's end too until it has called exec.
+        let gone = talk.ask(inspect).unwrap_err().kind();
+        assert!(matches!(gone, io::ErrorKind::BrokenPipe | io::ErrorKind::UnexpectedEof), "{gone}");
     }
 
     #[test]

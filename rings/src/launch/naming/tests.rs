@@ -3,5 +3,6 @@
 #![allow(clippy::unwrap_used)]
 
 mod harness;
+mod neighbour;
 mod refusals;
 mod sameness;
