@@ -1,0 +1,1 @@
+//! One connection or request on its way through, and what is told about it.

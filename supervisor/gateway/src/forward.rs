@@ -1,0 +1,1 @@
+//! Plain TCP ways out: one listener, one named target.

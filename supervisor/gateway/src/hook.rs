@@ -1,0 +1,1 @@
+//! Where faults and recorders sit on a flow.

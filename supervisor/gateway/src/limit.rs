@@ -1,0 +1,1 @@
+//! Requests, tokens, money, concurrency: reserved before a request leaves, settled after.

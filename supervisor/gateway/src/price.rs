@@ -1,0 +1,1 @@
+//! What tokens cost, from a table; an unknown model is flagged, never free.

@@ -1,0 +1,1 @@
+//! Names are resolved here and nowhere else, within bounds.

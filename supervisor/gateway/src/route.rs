@@ -1,0 +1,1 @@
+//! Model routes: a plain base URL inside, the key and TLS outside.

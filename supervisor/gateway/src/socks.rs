@@ -1,0 +1,1 @@
+//! SOCKS5 with remote names, for what speaks no HTTP.

@@ -1,0 +1,1 @@
+//! What a model call used, read from answers of the providers, plain and streamed.
