@@ -17,6 +17,7 @@ mod caller;
 mod late;
 mod making;
 mod opening;
+mod processor;
 mod terminal;
 #[cfg(test)]
 mod tests;
