@@ -54,6 +54,17 @@ fn what_is_made_in_private_folders_is_the_agents_own() {
 }
 
 #[test]
+fn what_it_has_at_its_standard_streams_opens_by_their_names() {
+    let rig = Rig::new();
+    // As root the pipes are root's, and the agent has an identity of its own.
+    let script = "echo out > /dev/stdout; echo err > /dev/stderr; echo more | tee /dev/stderr; \
+        echo again >> /proc/self/fd/1";
+    let outcome = rig.sh(2, script);
+    assert_eq!(outcome.stdout, "out\nmore\nagain\n", "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("err\nmore\n"), "{}", outcome.stderr);
+}
+
+#[test]
 fn git_works_and_what_stood_at_launch_gets_no_hooks() {
     let rig = Rig::new();
     fs::create_dir_all(rig.work.join("stood/.git/objects")).unwrap();

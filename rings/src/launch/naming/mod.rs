@@ -18,7 +18,7 @@ mod late;
 mod making;
 mod opening;
 mod processor;
-mod terminal;
+mod standard;
 #[cfg(test)]
 mod tests;
 mod walk;
