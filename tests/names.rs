@@ -84,6 +84,21 @@ fn git_works_and_what_stood_at_launch_gets_no_hooks() {
 }
 
 #[test]
+fn a_repository_that_an_agent_closes_before_its_first_name_gets_no_hooks_where_it_is_moved() {
+    let rig = Rig::new();
+    // Nothing in it is masked, so nothing holds the folder in its place.
+    fs::create_dir_all(rig.work.join("stood/.git/objects")).unwrap();
+    let script = "chmod 000 stood; touch first; chmod 755 stood; mv stood moved && mkdir moved/.git/hooks && echo LEAK; \
+                  chmod 000 moved; mv moved again && echo moved; chmod 755 again && mkdir again/.git/hooks && echo LEAK; true";
+    let outcome = rig.sh(2, script);
+    assert_eq!((outcome.code, outcome.stdout.as_str()), (0, "moved\n"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("rule name.standing-repository"), "{}", outcome.stderr);
+    let left: Vec<_> =
+        fs::read_dir(rig.work.join("again/.git")).unwrap().map(|name| name.unwrap().file_name()).collect();
+    assert_eq!(left, ["objects"]);
+}
+
+#[test]
 fn somebody_who_swaps_links_and_folders_under_running_calls_gets_no_name_through() {
     let rig = Rig::new();
     let script = "

@@ -23,7 +23,7 @@ use agt_rings::plan::Plan;
 use agt_rings::ring::Ring;
 use agt_rings::seccomp::policy::{Decision, Refusal, Rule};
 use agt_rings::seccomp::{Arch, Notify, Options, builtin};
-use agt_rings::spec::{Access, Enforcement, FileRule, Spec, Terminal, User};
+use agt_rings::spec::{Access, Enforcement, FileRule, Spec};
 
 const WITHIN: Duration = Duration::from_secs(20);
 
@@ -36,7 +36,7 @@ fn main() {
     let launcher = launcher(Ahead::Nothing);
     if !launcher.host().notify.is_yes() || !Path::new(PERL).exists() {
         println!("SKIPPED attendant tests: they need {PERL} and seccomp notification: {:?}", launcher.host().notify);
-        assert!(std::env::var_os("AGT_NO_SKIP").is_none(), "a skip is forbidden here");
+        assert!(std::env::var_os("AGT_FORBID_SKIPS").is_none(), "a skip is forbidden here");
         return;
     }
     drop(launcher);
@@ -78,31 +78,13 @@ fn workdir() -> tempfile::TempDir {
 
 fn spec(ring: Ring, workdir: &Path, script: &str) -> Spec {
     Spec {
-        name: "attended".to_owned(),
-        ring,
         // No control groups here: they are not what is tested.
         enforcement: Enforcement::BestEffort,
-        program: PathBuf::from(PERL),
         argv: ["perl", "-e", script].map(OsString::from).to_vec(),
         env: vec![("PATH".into(), "/usr/bin:/bin".into())],
-        workdir: workdir.to_owned(),
         files: vec![FileRule { path: workdir.to_owned(), access: Access::Write }],
-        as_owner: Vec::new(),
-        scratch: None,
-        protect: Vec::new(),
-        gaps: Vec::new(),
-        sockets: Vec::new(),
-        names: None,
-        hide: Vec::new(),
-        listen: vec![],
-        limits: agt_rings::builtin::definition(ring).limits,
-        user: User::Own,
         own_id: agt_rings::builtin::OWN_ID_BASE + 12,
-        capabilities: agt_rings::capability::Capabilities::NONE,
-        open_files: None,
-        terminal: Terminal::None,
-        nested: Default::default(),
-        check: None,
+        ..Spec::new("attended", ring, PERL, workdir)
     }
 }
 
@@ -125,7 +107,7 @@ fn launch_with(launcher: &Launcher, plan: &Plan, stdin: OwnedFd) -> (Running, Fi
     let out = tempfile::tempfile().unwrap();
     let copy = || -> OwnedFd { out.try_clone().unwrap().into() };
     let streams = Streams { stdin, stdout: copy(), stderr: copy() };
-    let running = launcher.launch(plan, &streams, &Join { into_cgroup: None, tasks: Vec::new(), procs: None });
+    let running = launcher.launch(plan, &streams, &Join::default());
     (running.unwrap_or_else(|e| panic!("{e}: {:?}", std::error::Error::source(&e))), out)
 }
 

@@ -8,7 +8,6 @@
 mod rivals;
 mod rows;
 
-use std::ffi::OsString;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -19,7 +18,7 @@ use agt_rings::host::{Controllers, Support};
 use agt_rings::launch::{Ahead, Alone, Exit, Launcher, Streams, become_launcher_if_asked};
 use agt_rings::plan::{Plan, Root};
 use agt_rings::ring::Ring;
-use agt_rings::spec::{Access, Enforcement, FileRule, Limits, Spec, Terminal, User};
+use agt_rings::spec::{Access, FileRule, Limits, Spec};
 
 use rows::Rows;
 
@@ -104,7 +103,7 @@ impl Bench {
     fn join(&self, group: &Group) -> Result<Join, Anything> {
         match self.groups {
             Groups::Joined => Ok(group.join()?),
-            Groups::Left => Ok(Join { into_cgroup: None, tasks: Vec::new(), procs: None }),
+            Groups::Left => Ok(Join::default()),
         }
     }
 
@@ -291,29 +290,9 @@ fn tempdir() -> std::io::Result<PathBuf> {
 
 fn spec(ring: Ring, workdir: &Path) -> Spec {
     Spec {
-        name: "bench".to_owned(),
-        ring,
-        enforcement: Enforcement::Required,
-        program: PathBuf::from("/usr/bin/true"),
-        argv: vec![OsString::from("true")],
         env: vec![("PATH".into(), "/usr/bin:/bin".into())],
-        workdir: workdir.to_owned(),
         files: vec![FileRule { path: workdir.to_owned(), access: Access::Write }],
-        as_owner: Vec::new(),
-        scratch: None,
-        protect: Vec::new(),
-        gaps: Vec::new(),
-        sockets: Vec::new(),
-        names: None,
-        hide: Vec::new(),
-        listen: vec![],
-        limits: agt_rings::builtin::definition(ring).limits,
-        user: User::Own,
         own_id: agt_rings::builtin::OWN_ID_BASE + 7,
-        nested: Default::default(),
-        capabilities: agt_rings::capability::Capabilities::NONE,
-        open_files: None,
-        terminal: Terminal::None,
-        check: None,
+        ..Spec::new("bench", ring, "/usr/bin/true", workdir)
     }
 }

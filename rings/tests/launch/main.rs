@@ -14,7 +14,7 @@ use std::fs::{self, File};
 use std::io::{Read, Seek};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use agt_rings::cgroup::Join;
@@ -22,7 +22,7 @@ use agt_rings::host::Controllers;
 use agt_rings::launch::{Ahead, Exit, LaunchError, Launcher, Streams, become_launcher_if_asked};
 use agt_rings::plan::Plan;
 use agt_rings::ring::Ring;
-use agt_rings::spec::{Access, Enforcement, FileRule, Spec, Terminal, User};
+use agt_rings::spec::{Access, Enforcement, FileRule, Spec};
 
 const WITHIN: Duration = Duration::from_secs(20);
 
@@ -92,31 +92,13 @@ fn launcher(ahead: Ahead) -> Launcher {
 
 fn spec(ring: Ring, workdir: &Path, program: &str, argv: &[&str]) -> Spec {
     Spec {
-        name: "launched".to_owned(),
-        ring,
         // No control groups here: they are not what is tested.
         enforcement: Enforcement::BestEffort,
-        program: PathBuf::from(program),
         argv: argv.iter().map(OsString::from).collect(),
         env: vec![("PATH".into(), "/usr/bin:/bin".into())],
-        workdir: workdir.to_owned(),
         files: vec![FileRule { path: workdir.to_owned(), access: Access::Write }],
-        as_owner: Vec::new(),
-        scratch: None,
-        protect: Vec::new(),
-        gaps: Vec::new(),
-        sockets: Vec::new(),
-        names: None,
-        hide: Vec::new(),
-        listen: vec![],
-        limits: agt_rings::builtin::definition(ring).limits,
-        user: User::Own,
         own_id: agt_rings::builtin::OWN_ID_BASE + 11,
-        nested: Default::default(),
-        capabilities: agt_rings::capability::Capabilities::NONE,
-        open_files: None,
-        terminal: Terminal::None,
-        check: None,
+        ..Spec::new("launched", ring, program, workdir)
     }
 }
 
@@ -134,7 +116,7 @@ fn try_run(launcher: &Launcher, plan: &Plan) -> Result<String, LaunchError> {
     let null = || -> OwnedFd { File::options().read(true).write(true).open("/dev/null").unwrap().into() };
     let copy = || -> OwnedFd { out.try_clone().unwrap().into() };
     let streams = Streams { stdin: null(), stdout: copy(), stderr: copy() };
-    let running = launcher.launch(plan, &streams, &Join { into_cgroup: None, tasks: Vec::new(), procs: None })?;
+    let running = launcher.launch(plan, &streams, &Join::default())?;
     let exit = running.read_exit().unwrap();
     assert!(matches!(exit, Exit::Ended(_)), "{exit:?}");
     assert!(running.wait_gone(WITHIN).unwrap());

@@ -232,3 +232,54 @@ async fn converse(
     carried.abort();
     Ok((status, bytes))
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use tokio::io::AsyncReadExt;
+    use tokio::net::UnixListener;
+
+    use super::*;
+
+    const PATIENT: Patience = Patience { answer: Duration::from_secs(60), ended: Duration::from_secs(60) };
+
+    /// Takes a question and closes the connection; whether it was one.
+    async fn cut_off(listener: &UnixListener) -> bool {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.read(&mut [0; 16]).await.unwrap() > 0
+    }
+
+    async fn asked(socket: &Path, patience: Patience) -> Result<serde_json::Value, ClientError> {
+        exchange(socket, Method::POST, "/v1/act", b"{}".to_vec(), patience).await
+    }
+
+    #[tokio::test]
+    async fn a_supervisor_that_goes_away_with_the_question_is_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("socket");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let goes = async move { cut_off(&listener).await };
+        let (answer, was_asked) = tokio::join!(asked(&socket, PATIENT), goes);
+        assert!(was_asked && matches!(answer, Err(ClientError::Nobody { .. })), "{answer:?}");
+    }
+
+    #[tokio::test]
+    async fn a_supervisor_that_cuts_off_and_stays_is_not_asked_twice() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("socket");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let mut questions = 0;
+        let stays = async {
+            loop {
+                questions += usize::from(cut_off(&listener).await);
+            }
+        };
+        let briefly = Patience { ended: LOOK_EVERY * 3, ..PATIENT };
+        let answer = tokio::select! {
+            answer = asked(&socket, briefly) => answer,
+            () = stays => unreachable!("it stays"),
+        };
+        assert!(matches!(answer, Err(ClientError::Broken(_))), "{answer:?}");
+        assert_eq!(questions, 1, "what was asked may have been done");
+    }
+}

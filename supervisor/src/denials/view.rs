@@ -162,26 +162,10 @@ fn host(hide: &[PathBuf], show: Option<&Path>, path: &Path) -> Seen {
     Seen { verdict, owns: false }
 }
 
-fn target(mount: &Mount) -> &Path {
-    match mount {
-        Mount::Bind { target, .. }
-        | Mount::Overlay { target, .. }
-        | Mount::Private { target, .. }
-        | Mount::Link { target, .. }
-        | Mount::File { target, .. }
-        | Mount::Pin { target }
-        | Mount::Protect { target }
-        | Mount::Hide { target } => target,
-        Mount::Device { path } => path,
-        Mount::Proc { .. } => Path::new("/proc"),
-        Mount::Terminals => Path::new("/dev/pts"),
-    }
-}
-
 /// The mount that is seen at a path: the innermost, of several on one place the last.
 fn innermost<'m>(mounts: &'m [Mount], path: &Path) -> Option<&'m Mount> {
-    let over = mounts.iter().filter(|mount| !matches!(mount, Mount::Pin { .. }) && path.starts_with(target(mount)));
-    over.max_by_key(|mount| target(mount).components().count())
+    let over = mounts.iter().filter(|mount| !matches!(mount, Mount::Pin { .. }) && path.starts_with(mount.target()));
+    over.max_by_key(|mount| mount.target().components().count())
 }
 
 fn built(mounts: &[Mount], path: &Path, access: Access, on_host: Option<Mode>) -> Seen {
@@ -200,7 +184,7 @@ fn built(mounts: &[Mount], path: &Path, access: Access, on_host: Option<Mode>) -
     let read_only = |what: String| Verdict::denied("mounts", "files.write", libc::EROFS, what);
     let mut owns = false;
     let verdict = match innermost(mounts, &path) {
-        None if mounts.iter().any(|mount| target(mount).starts_with(&path)) => match access {
+        None if mounts.iter().any(|mount| mount.target().starts_with(&path)) => match access {
             Access::Read => Verdict::allowed("a folder that holds only what the ring shows"),
             Access::Write => read_only(format!("{} is part of the ring's own root", path.display())),
         },

@@ -113,7 +113,7 @@ pub(crate) fn perform(
     })?;
     let join = match &group {
         Some(group) => group.join().map_err(|e| not(in_full(&e), exit::UNAVAILABLE))?,
-        None => Join { into_cgroup: None, tasks: Vec::new(), procs: None },
+        None => Join::default(),
     };
     match launcher.launch(&plan, streams, &join) {
         Ok(running) => Ok(Launched { running, group: group.map(Arc::new), plan }),
