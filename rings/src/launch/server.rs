@@ -1,8 +1,8 @@
 //! The launcher process: reads requests, clones inits, and does nothing else.
 //!
-//! As root it does two things for an init: it makes the network and IPC namespaces while that builds its root, which takes as
-//! long, and it keeps the layer of the root that is the same at each launch. What it keeps is dropped as soon as anything is mounted or
-//! unmounted on the host, and it keeps nothing that an agent has been in.
+//! As root it does two things for an init: it makes the network and IPC namespaces, one pair ahead where launches follow each other
+//! and else while that builds its root, which takes as long, and it keeps the layer of the root that is the same at each launch. That
+//! is dropped as soon as anything is mounted or unmounted on the host, and nothing is kept that an agent has been in.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -70,6 +70,8 @@ fn serve() -> io::Result<()> {
             mounts: File::open(MOUNTS)?,
             network: File::open(NETWORK)?.into(),
             ipc: File::open(IPC)?.into(),
+            spare: None,
+            uses_spares: false,
         });
     }
     let mut slots: Vec<Slot> = Vec::new();
@@ -84,6 +86,8 @@ fn serve() -> io::Result<()> {
             Woken::Idle => {
                 if let Some((slot, channel)) = wanted.pop_front() {
                     prepare(slots.get_mut(usize::from(slot)), channel, &mut bench);
+                } else if let Some(host) = &mut bench.host {
+                    host.lay_by();
                 }
                 continue;
             }
@@ -141,14 +145,34 @@ struct HostSide {
     mounts: File,
     network: OwnedFd,
     ipc: OwnedFd,
+    /// Namespaces for the next launch, in which nothing has been yet: making them takes as long as an init's mounts.
+    spare: Option<[OwnedFd; 2]>,
+    /// Whether the last launch was one that may have them.
+    uses_spares: bool,
+}
+
+impl HostSide {
+    fn wants_spare(&self) -> bool {
+        self.uses_spares && self.spare.is_none()
+    }
+
+    /// Makes the spare namespaces, while there is nothing else to do.
+    fn lay_by(&mut self) {
+        if self.wants_spare() {
+            self.spare = make_namespaces(self).ok();
+            // A host that has no room for them now is not asked again and again.
+            self.uses_spares = self.spare.is_some();
+        }
+    }
 }
 
 impl Bench {
     /// Waits for a request; whether mounts of the host have changed since the last time. They are told of at once, so that
     /// nothing keeps a disk busy that somebody has unmounted.
     fn wait(&self, socket: BorrowedFd<'_>, wanted: &VecDeque<Wanted>) -> io::Result<Woken> {
-        let timeout = if wanted.is_empty() { PollTimeout::NONE } else { PollTimeout::from(PREPARE_AFTER_MS) };
         let Some(host) = &self.host else { return Ok(Woken::Request) };
+        let idle = wanted.is_empty() && !host.wants_spare();
+        let timeout = if idle { PollTimeout::NONE } else { PollTimeout::from(PREPARE_AFTER_MS) };
         let mut fds = [PollFd::new(socket, PollFlags::POLLIN), PollFd::new(host.mounts.as_fd(), PollFlags::POLLPRI)];
         loop {
             match poll(&mut fds, timeout) {
@@ -314,7 +338,7 @@ fn clone_init(plan: &Plan, slot: &mut Slot, from: From, given: &mut Given, bench
         gate = Some(write);
     }
     let mut helping = None;
-    if let Some(host) = bench.host.as_ref().filter(|_| matches!(plan.root, Root::Built { .. })) {
+    if let Some(host) = bench.host.as_mut().filter(|_| matches!(plan.root, Root::Built { .. })) {
         let (ours, theirs) = fdpass::pair().map_err(failed("make a socket to the init"))?;
         let kept = if from == From::Layers { slot.kept() } else { None };
         given.help = Some(Help { socket: theirs, kept, from, host: Rc::clone(&host.view) });
@@ -331,7 +355,8 @@ fn clone_init(plan: &Plan, slot: &mut Slot, from: From, given: &mut Given, bench
         Cloned::Parent { pid, pidfd } => {
             if let Some((socket, host)) = helping {
                 // An init that has ended needs no help; what fails here the init does itself, and reports.
-                if let Ok(made) = help(plan, pid, host) {
+                let now = if from == From::Layers && given.wiring.is_some() { Spare::Wanted } else { Spare::Left };
+                if let Ok(made) = help(plan, pid, host, now) {
                     let _ = fdpass::send(socket.as_fd(), b"n", &made.each_ref().map(AsRawFd::as_raw_fd));
                 }
                 await_layer(slot, from, socket);
@@ -353,13 +378,30 @@ fn clone_init(plan: &Plan, slot: &mut Slot, from: From, given: &mut Given, bench
 /// The namespaces that the launcher makes for an init.
 pub(super) const MADE_BY_LAUNCHER: libc::c_int = libc::CLONE_NEWNET | libc::CLONE_NEWIPC;
 
-/// Makes an init's network namespace, of which nothing is up but the loopback, and its IPC namespace, and gives the init its OOM
-/// score, while it builds its root.
-fn help(plan: &Plan, pid: i32, home: &HostSide) -> io::Result<[OwnedFd; 2]> {
+/// Whether an init has the namespaces that were laid by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Spare {
+    /// Somebody waits for it.
+    Wanted,
+    /// There is time to make its own, or it is to have nothing that was made before.
+    Left,
+}
+
+/// Gives an init its network namespace, of which nothing is up but the loopback, its IPC namespace and its OOM score, while
+/// it builds its root.
+fn help(plan: &Plan, pid: i32, home: &mut HostSide, spare: Spare) -> io::Result<[OwnedFd; 2]> {
     if plan.namespaces & MADE_BY_LAUNCHER != MADE_BY_LAUNCHER {
         return Err(io::ErrorKind::Unsupported.into());
     }
     init::raise_oom_score(home.view.proc.as_fd(), &pid.to_string())?;
+    if spare == Spare::Left {
+        return make_namespaces(home);
+    }
+    home.uses_spares = true;
+    home.spare.take().map_or_else(|| make_namespaces(home), Ok)
+}
+
+fn make_namespaces(home: &HostSide) -> io::Result<[OwnedFd; 2]> {
     process::unshare(MADE_BY_LAUNCHER)?;
     let open = |path| File::open(path).map(OwnedFd::from);
     let made = net::loopback_up().and_then(|()| Ok([open(NETWORK)?, open(IPC)?]));

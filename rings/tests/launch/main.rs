@@ -9,12 +9,13 @@ mod leaks;
 mod look;
 mod paths;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{Read, Seek};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use agt_rings::cgroup::Join;
@@ -63,9 +64,13 @@ fn run_tests(tests: &[Test]) {
     }
 }
 
-const AS_ROOT: [Test; 12] = [
+const AS_ROOT: [Test; 13] = [
     ("every_way_to_launch_gives_the_same_confinement", every_way_to_launch_gives_the_same_confinement),
     ("no_namespace_and_no_private_file_serves_twice", no_namespace_and_no_private_file_serves_twice),
+    (
+        "namespaces_that_were_laid_by_serve_the_next_launch_and_no_other",
+        namespaces_that_were_laid_by_serve_the_next_launch_and_no_other,
+    ),
     ("a_prepared_init_is_used_when_nothing_has_changed", a_prepared_init_is_used_when_nothing_has_changed),
     ("a_protected_name_that_was_replaced_is_protected_again", a_protected_name_that_was_replaced_is_protected_again),
     (
@@ -143,9 +148,13 @@ fn ready(plan_of: impl Fn(&Launcher) -> Plan) -> (Launcher, Plan) {
 
 /// Waits until an init waits for a launch.
 fn ready_in(launcher: &Launcher) {
+    wait_until("no init was prepared", || launcher.ready() > 0);
+}
+
+fn wait_until(complaint: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + WITHIN;
-    while launcher.ready() == 0 {
-        assert!(Instant::now() < deadline, "no init was prepared");
+    while !is_so() {
+        assert!(Instant::now() < deadline, "{complaint}");
         std::thread::sleep(Duration::from_millis(2));
     }
 }
@@ -226,6 +235,38 @@ fn no_namespace_and_no_private_file_serves_twice() {
         seen.insert(text);
     }
     assert!(seen.len() > 1, "one set of namespaces served every launch");
+}
+
+/// The network namespaces that a launcher has open: their names, and a hold on them, so that no number is given anew.
+fn networks_of(launcher: &Launcher) -> BTreeMap<PathBuf, File> {
+    let open = fs::read_dir(format!("/proc/{}/fd", launcher.pid())).unwrap();
+    let held = open.filter_map(|entry| {
+        let path = entry.ok()?.path();
+        let link = fs::read_link(&path).ok().filter(|link| link.to_string_lossy().starts_with("net:"))?;
+        Some((link, File::open(&path).ok()?))
+    });
+    held.collect()
+}
+
+fn namespaces_that_were_laid_by_serve_the_next_launch_and_no_other() {
+    let work = tempfile::tempdir().unwrap();
+    let launcher = launcher(Ahead::Layers);
+    let plan = compile(&launcher, &shell(work.path(), "readlink /proc/self/ns/net; cat /proc/net/dev | wc -l"));
+    let mut known = networks_of(&launcher);
+    run(&launcher, &plan);
+    for _ in 0..3 {
+        let mut spare = BTreeMap::new();
+        wait_until("nothing new was laid by", || {
+            spare = networks_of(&launcher);
+            spare.retain(|name, _| !known.contains_key(name));
+            !spare.is_empty()
+        });
+        let text = run(&launcher, &plan);
+        let (network, lines) = text.trim().split_once('\n').unwrap();
+        assert!(spare.contains_key(Path::new(network)), "{network} is not of {spare:?}");
+        assert_eq!(lines, "3", "its loopback alone, under two lines of heading");
+        known.append(&mut spare);
+    }
 }
 
 fn a_prepared_init_is_used_when_nothing_has_changed() {
