@@ -1,8 +1,7 @@
 //! The launcher process: reads requests, clones inits, and does nothing else.
 //!
-//! As root it does two things for an init: it makes the network and IPC namespaces, one pair ahead where launches follow each other
-//! and else while that builds its root, which takes as long, and it keeps the layer of the root that is the same at each launch. That
-//! is dropped as soon as anything is mounted or unmounted on the host, and nothing is kept that an agent has been in.
+//! As root it does two things for an init: it makes the network and IPC namespaces ([`lent`](super::lent)), and it keeps the layer of
+//! the root that is the same at each launch. That is dropped as soon as anything is mounted or unmounted on the host, and nothing is kept that an agent has been in.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -17,13 +16,14 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction
 use super::ahead::READY_MAX;
 use super::client::By;
 use super::given::{Given, Help, Wiring};
+use super::lent::{self, HostSide, MADE_BY_LAUNCHER, Spare};
 use super::protocol::{Answer, Descriptors, FORK_WORD, Failure, From, LAUNCHER_NAME, Reply, Request, Word};
-use super::root::{HostView, Kept};
+use super::root::Kept;
 use super::{detect, init, payload};
 use crate::host::Privilege;
 use crate::plan::{Ids, Plan, Root};
 use crate::sys::birth::{self, Birth, Cloned};
-use crate::sys::{fdpass, net, process};
+use crate::sys::{fdpass, process};
 
 /// Becomes the launcher when this process was started as one. Must be the first thing in `main`: the process must still be
 /// single-threaded. Returns at once in every other process.
@@ -65,14 +65,7 @@ fn serve() -> io::Result<()> {
     let ourselves = process::pidfd_open(nix::unistd::getpid().as_raw())?;
     let mut bench = Bench { ourselves, birth, maps: KnownMaps::new(birth), host: None };
     if privilege == Privilege::Root {
-        bench.host = Some(HostSide {
-            view: Rc::new(HostView::open()?),
-            mounts: File::open(MOUNTS)?,
-            network: File::open(NETWORK)?.into(),
-            ipc: File::open(IPC)?.into(),
-            spare: None,
-            uses_spares: false,
-        });
+        bench.host = Some(HostSide::open(MOUNTS)?);
     }
     let mut slots: Vec<Slot> = Vec::new();
     let mut wanted = VecDeque::new();
@@ -128,9 +121,6 @@ fn serve() -> io::Result<()> {
 
 /// The mounts of the host, as this process sees them: poll(2) tells of each change since the descriptor was opened.
 const MOUNTS: &str = "/proc/self/mountinfo";
-const NETWORK: &str = "/proc/self/ns/net";
-const IPC: &str = "/proc/self/ns/ipc";
-
 /// What each launch needs of the launcher.
 struct Bench {
     ourselves: OwnedFd,
@@ -138,32 +128,6 @@ struct Bench {
     maps: KnownMaps,
     /// As root only: otherwise each agent's namespaces belong to a user namespace of its own, and nothing can be shared.
     host: Option<HostSide>,
-}
-
-struct HostSide {
-    view: Rc<HostView>,
-    mounts: File,
-    network: OwnedFd,
-    ipc: OwnedFd,
-    /// Namespaces for the next launch, in which nothing has been yet: making them takes as long as an init's mounts.
-    spare: Option<[OwnedFd; 2]>,
-    /// Whether the last launch was one that may have them.
-    uses_spares: bool,
-}
-
-impl HostSide {
-    fn wants_spare(&self) -> bool {
-        self.uses_spares && self.spare.is_none()
-    }
-
-    /// Makes the spare namespaces, while there is nothing else to do.
-    fn lay_by(&mut self) {
-        if self.wants_spare() {
-            self.spare = make_namespaces(self).ok();
-            // A host that has no room for them now is not asked again and again.
-            self.uses_spares = self.spare.is_some();
-        }
-    }
 }
 
 impl Bench {
@@ -356,7 +320,7 @@ fn clone_init(plan: &Plan, slot: &mut Slot, from: From, given: &mut Given, bench
             if let Some((socket, host)) = helping {
                 // An init that has ended needs no help; what fails here the init does itself, and reports.
                 let now = if from == From::Layers && given.wiring.is_some() { Spare::Wanted } else { Spare::Left };
-                if let Ok(made) = help(plan, pid, host, now) {
+                if let Ok(made) = lent::help(plan, pid, host, now) {
                     let _ = fdpass::send(socket.as_fd(), b"n", &made.each_ref().map(AsRawFd::as_raw_fd));
                 }
                 await_layer(slot, from, socket);
@@ -373,43 +337,6 @@ fn clone_init(plan: &Plan, slot: &mut Slot, from: From, given: &mut Given, bench
             Ok(())
         }
     }
-}
-
-/// The namespaces that the launcher makes for an init.
-pub(super) const MADE_BY_LAUNCHER: libc::c_int = libc::CLONE_NEWNET | libc::CLONE_NEWIPC;
-
-/// Whether an init has the namespaces that were laid by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Spare {
-    /// Somebody waits for it.
-    Wanted,
-    /// There is time to make its own, or it is to have nothing that was made before.
-    Left,
-}
-
-/// Gives an init its network namespace, of which nothing is up but the loopback, its IPC namespace and its OOM score, while
-/// it builds its root.
-fn help(plan: &Plan, pid: i32, home: &mut HostSide, spare: Spare) -> io::Result<[OwnedFd; 2]> {
-    if plan.namespaces & MADE_BY_LAUNCHER != MADE_BY_LAUNCHER {
-        return Err(io::ErrorKind::Unsupported.into());
-    }
-    init::raise_oom_score(home.view.proc.as_fd(), &pid.to_string())?;
-    if spare == Spare::Left {
-        return make_namespaces(home);
-    }
-    home.uses_spares = true;
-    home.spare.take().map_or_else(|| make_namespaces(home), Ok)
-}
-
-fn make_namespaces(home: &HostSide) -> io::Result<[OwnedFd; 2]> {
-    process::unshare(MADE_BY_LAUNCHER)?;
-    let open = |path| File::open(path).map(OwnedFd::from);
-    let made = net::loopback_up().and_then(|()| Ok([open(NETWORK)?, open(IPC)?]));
-    // Nothing may ever be started from the wrong namespaces: there is no going on from here.
-    process::enter_namespace(home.network.as_fd(), libc::CLONE_NEWNET)
-        .expect("the way back to our own network is open");
-    process::enter_namespace(home.ipc.as_fd(), libc::CLONE_NEWIPC).expect("the way back to our own IPC is open");
-    made
 }
 
 /// Waits for the layer that an init makes, if one is wanted and nobody is making it already.
