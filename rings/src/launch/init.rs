@@ -365,7 +365,8 @@ fn reap(agent: i32) -> Result<Option<Usage>, Failure> {
     }
 }
 
-/// Without a PID namespace: as subreaper every orphan becomes our child, so killing children until there are none ends the tree.
+/// Without a PID namespace: as subreaper every orphan becomes our child, so killing children until there are none ends the tree. Without
+/// a bound: who gave up would leave the rest to nobody, and each round ends whoever has been born since the last.
 fn end_descendants() {
     let pid = nix::unistd::getpid();
     let children = format!("/proc/self/task/{pid}/children");
