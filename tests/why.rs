@@ -262,3 +262,48 @@ fn an_attendant_that_is_ended_is_said_and_what_it_would_answer_fails() {
     );
     assert!(outcome.stderr.contains("answers for its system call filter was ended"), "{}", outcome.stderr);
 }
+
+#[test]
+fn a_question_about_an_agent_is_answered_with_the_operators_file_of_its_last_launch() {
+    let rig = Rig::new();
+    let (granted, workdir) = (rig.dir.path().join("granted"), rig.work.join("typed"));
+    std::fs::create_dir(&granted).unwrap();
+    std::fs::create_dir(&workdir).unwrap();
+    let lines = format!("files:\n  read: [{}]\ncommand: [sh, -c, 'true']\n", granted.display());
+    let file = rig.agent("granted", &format!("ring: 2\n{}{lines}", effort()));
+    let operator = |name: &str| {
+        let path = rig.dir.path().join(name);
+        let entry = format!("granted: {{file: {}, read: [{}]}}", file.display(), granted.display());
+        std::fs::write(&path, format!("version: 1\nkind: operator\nagents:\n  {entry}\n")).unwrap();
+        crate::docs::only_its_owner_writes(&path);
+        path.to_str().unwrap().to_owned()
+    };
+    let (first, second) = (operator("first.yaml"), operator("second.yaml"));
+    let file = file.to_str().unwrap();
+    let run = rig.output(["run", file, "--operator", &first, "--workdir", workdir.to_str().unwrap()]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    let inside = granted.join("x").display().to_string();
+    let outcome = rig.output(["why", "granted", "--path", &inside, "--json"]);
+    assert_eq!(outcome.code, 0, "not 77: {}", outcome.stderr);
+    let answer: Value = serde_json::from_str(&outcome.stdout).unwrap();
+    assert_eq!(
+        (answer["operator_file"].as_str(), answer["operator_named"].as_str()),
+        (Some(&*first), Some("last-launch"))
+    );
+    let told = rig.output(["why", "granted", "--path", &inside, "--write"]);
+    let expected = format!("the operator's file {first}, that of its last launch");
+    assert!(told.code == 1 && told.stdout.contains(&expected), "{}{}", told.stdout, told.stderr);
+    // The workdir that was typed then is the one that relative paths are from.
+    let relative = rig.output(["why", "granted", "--path", "out", "--write"]);
+    assert!(relative.code == 0 && relative.stdout.contains("typed/out"), "{}{}", relative.stdout, relative.stderr);
+    // What is typed now wins, and is said.
+    let other = rig.output(["why", "granted", "--path", &inside, "--write", "--operator", &second]);
+    assert!(other.code == 1 && other.stdout.contains(&format!("{second}, as named")), "{other:?}");
+    // A file stands for itself; an operator's file that went away is no silent other one.
+    assert_eq!(rig.output(["why", file, "--path", &inside]).code, 77);
+    std::fs::remove_file(&first).unwrap();
+    let gone = rig.output(["why", "granted", "--path", &inside]);
+    assert!(gone.code == 64 && gone.stderr.contains(&first) && gone.stderr.contains("--operator FILE"), "{gone:?}");
+    let audit = rig.output(["audit", "show", "--agent", "granted"]).stdout;
+    assert!(audit.contains(&format!("operator={first:?}")), "{audit}");
+}

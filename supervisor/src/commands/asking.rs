@@ -15,7 +15,7 @@ use agt_rings::spec::Access;
 use serde_json::{Value, json};
 
 use super::check::{config_failure, surroundings};
-use super::why::{identity, ring_words};
+use super::why::{identity, launched, ring_words};
 use super::{Failure, Outcome, dirs, print, show};
 use crate::cli::Global;
 use crate::config::spec::{HostPort, NestedSpec};
@@ -53,10 +53,39 @@ struct Remedy {
     text: Option<String>,
 }
 
-/// The file that is asked about, and what it comes to.
-struct Subject<'a> {
+/// The file that is asked about, and what counts beside it.
+struct Source {
     file: PathBuf,
-    operator: Option<&'a Path>,
+    operator: Option<PathBuf>,
+    overrides: Overrides,
+    /// Whose word the operator's file is.
+    named: Named,
+}
+
+/// Whose word it is which operator's file counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Named {
+    /// `--operator`.
+    Typed,
+    /// The agent's last launch.
+    AtLaunch,
+    /// Nobody's: the default one, if it is there.
+    Nowhere,
+}
+
+impl Named {
+    fn word(self) -> &'static str {
+        match self {
+            Named::Typed => "typed",
+            Named::AtLaunch => "last-launch",
+            Named::Nowhere => "default",
+        }
+    }
+}
+
+/// The file that is asked about, and what it comes to.
+struct Subject {
+    source: Source,
     around: Surroundings,
     plan: AgentPlan,
     compiled: Plan,
@@ -78,7 +107,7 @@ pub(super) fn ask(global: &Global, who: &str, operator: Option<&Path>, question:
     if global.json {
         show::json(&as_json(&subject, &words, &verdict, &remedy))?;
     } else {
-        print(&as_text(name, subject.plan.ceiling, &words, &verdict, &remedy));
+        print(&(as_text(name, subject.plan.ceiling, &words, &verdict, &remedy) + &subject.asked_of()));
     }
     Ok(match verdict {
         Verdict::Allowed { .. } => 0,
@@ -86,29 +115,52 @@ pub(super) fn ask(global: &Global, who: &str, operator: Option<&Path>, question:
     })
 }
 
-fn subject<'a>(global: &Global, who: &str, operator: Option<&'a Path>) -> Result<Subject<'a>, Failure> {
+fn subject(global: &Global, who: &str, operator: Option<&Path>) -> Result<Subject, Failure> {
     let around = surroundings(&dirs(global)?)?;
-    let is_file = Path::new(who).is_file();
-    let file = match identity(global, who)? {
-        Some(identity) if !is_file => identity.source,
-        None if !is_file => {
-            return Err(Failure::usage(format!("no agent is called `{}`, and there is no such file", escaped(who)))
-                .help("name an agent.yaml, or an agent that has run with this state directory"));
-        }
-        _ => PathBuf::from(who),
-    };
-    if !file.extension().is_some_and(|extension| extension == "yaml" || extension == "yml") {
-        let text = format!(
-            "{} was started without a file, so there is no plan to ask: it is known by {}",
-            escaped(who),
-            file.display()
-        );
+    let source = source(global, who, operator)?;
+    if !source.file.extension().is_some_and(|extension| extension == "yaml" || extension == "yml") {
+        let file = source.file.display();
+        let text =
+            format!("{} was started without a file, so there is no plan to ask: it is known by {file}", escaped(who));
         return Err(Failure::usage(text)
             .help("write its agent.yaml (`agt-supervise learn -- COMMAND` proposes one) and name that"));
     }
-    let plan = config::load_agent(&file, &around, operator, &Overrides::default()).map_err(|e| config_failure(&e))?;
+    if let (Named::AtLaunch, Some(gone)) = (source.named, source.operator.as_deref().filter(|file| !file.exists())) {
+        let text = format!(
+            "{} was last launched with the operator's file {}, which is not there",
+            escaped(who),
+            gone.display()
+        );
+        return Err(Failure::usage(text).help("name the one that counts now: --operator FILE"));
+    }
+    let operator = source.operator.as_deref();
+    let plan =
+        config::load_agent(&source.file, &around, operator, &source.overrides).map_err(|e| config_failure(&e))?;
     let compiled = compiled(&plan)?;
-    Ok(Subject { file, operator, around, plan, compiled })
+    Ok(Subject { source, around, plan, compiled })
+}
+
+/// What `who` names. An agent is asked about as it was last launched: with that operator's file and what was typed then.
+fn source(global: &Global, who: &str, typed: Option<&Path>) -> Result<Source, Failure> {
+    let named = if typed.is_some() { Named::Typed } else { Named::Nowhere };
+    let operator = typed.map(Path::to_path_buf);
+    if Path::new(who).is_file() {
+        return Ok(Source { file: PathBuf::from(who), operator, overrides: Overrides::default(), named });
+    }
+    let Some(identity) = identity(global, who)? else {
+        return Err(Failure::usage(format!("no agent is called `{}`, and there is no such file", escaped(who)))
+            .help("name an agent.yaml, or an agent that has run with this state directory"));
+    };
+    let launched =
+        launched(global, who)?.filter(|launched| launched.file.canonicalize().is_ok_and(|f| f == identity.source));
+    let Some(launched) = launched else {
+        return Ok(Source { file: identity.source, operator, overrides: Overrides::default(), named });
+    };
+    let (operator, named) = match (operator, launched.operator) {
+        (None, Some(operator)) => (Some(operator), Named::AtLaunch),
+        (operator, _) => (operator, named),
+    };
+    Ok(Source { file: identity.source, operator, overrides: launched.overrides, named })
 }
 
 /// As a launch at its ceiling would have it, but for the environment, whose secrets are nothing to a question.
@@ -135,7 +187,27 @@ pub(super) fn mode(path: &Path) -> Option<Mode> {
     Some(Mode { bits: found.mode(), uid: found.uid(), gid: found.gid() })
 }
 
-impl Subject<'_> {
+impl Subject {
+    /// The operator's file that counts, and `None` where there is none.
+    fn operator_file(&self) -> Option<&Path> {
+        let default = || Some(self.around.operator_file.as_path()).filter(|file| file.symlink_metadata().is_ok());
+        self.source.operator.as_deref().or_else(default)
+    }
+
+    /// What was asked, for people: whoever reads a no has to know by which files.
+    fn asked_of(&self) -> String {
+        let of = match self.source.named {
+            Named::Typed => ", as named",
+            Named::AtLaunch => ", that of its last launch",
+            Named::Nowhere => ", the default one",
+        };
+        let operator = match self.operator_file() {
+            Some(file) => format!("the operator's file {}{of}", escaped(&file.display().to_string())),
+            None => "no operator's file".to_owned(),
+        };
+        format!("  asked: {}, with {operator}\n", escaped(&self.source.file.display().to_string()))
+    }
+
     /// A path as it is meant, links resolved.
     fn settled(&self, path: &Path) -> PathBuf {
         let path = self.plan.workdir.join(path);
@@ -186,7 +258,7 @@ impl Subject<'_> {
 
     /// The operator's block for a right.
     fn granted(&self, agent_yaml: Option<String>, right: grant::Right) -> Remedy {
-        let operator_file = self.operator.map_or_else(|| self.around.operator_file.clone(), Path::to_path_buf);
+        let operator_file = self.source.operator.clone().unwrap_or_else(|| self.around.operator_file.clone());
         let (agent, file) = (self.plan.name().to_owned(), self.plan.identity.source.clone());
         let grant = grant::Grant { agent, file, operator_file, right };
         Remedy { agent_yaml, operator: grant::yaml_block(std::iter::once(&grant)), text: None }
@@ -218,9 +290,9 @@ impl Subject<'_> {
             Question::Call(call) => return self.call_remedy(call),
         };
         let ring_first = self.plan.ceiling == Ring::R3 && !matches!(wish, Wish::File(_, Access::Read));
-        let overrides = Overrides::default();
-        let loaded =
-            config::load_agent_with(&self.file, &self.around, self.operator, &overrides, std::slice::from_ref(&wish));
+        let Source { file, operator, overrides, .. } = &self.source;
+        let wishes = std::slice::from_ref(&wish);
+        let loaded = config::load_agent_with(file, &self.around, operator.as_deref(), overrides, wishes);
         let line = Some(wish.line());
         match loaded {
             Ok(plan) => {
@@ -266,7 +338,7 @@ fn from_problems(error: &ConfigError, line: Option<String>) -> Remedy {
     Remedy { agent_yaml: line.filter(|_| rest.is_empty()), operator, text }
 }
 
-fn as_json(subject: &Subject<'_>, words: &str, verdict: &Verdict, remedy: &Remedy) -> Value {
+fn as_json(subject: &Subject, words: &str, verdict: &Verdict, remedy: &Remedy) -> Value {
     let answer = match verdict {
         Verdict::Allowed { by } => json!({ "answer": "allowed", "by": by }),
         Verdict::Denied { layer, rule, errno, why } => json!({
@@ -281,7 +353,9 @@ fn as_json(subject: &Subject<'_>, words: &str, verdict: &Verdict, remedy: &Remed
     };
     let mut value = json!({
         "agent": subject.plan.name(),
-        "file": subject.file,
+        "file": subject.source.file,
+        "operator_file": subject.operator_file(),
+        "operator_named": subject.source.named.word(),
         "ring": subject.plan.ceiling,
         "question": words,
     });

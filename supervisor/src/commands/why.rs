@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use agt_rings::Ring;
 use jiff::Timestamp;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::asking::{self, Question};
@@ -17,12 +18,14 @@ use crate::driver::noticing::DENIALS;
 use crate::driver::streams::escaped;
 use crate::exit;
 use crate::govern::stored;
+use crate::reloading::{LAUNCHED, Launched};
 use crate::store::{DATABASE_FILE, Reader};
 
 /// What `why` says at its end, in `--help`.
 pub(crate) const HELP: &str = "Without a question: the last denials, newest first; a running supervisor writes them down within seconds. With --path, \
 --call or --connect: what the agent's file as it stands now would come to, by the evaluator that `run` uses, without anything \
-being started; exit code 0 when it would be allowed, 1 when not.
+being started; exit code 0 when it would be allowed, 1 when not. An agent's name stands for its file with what its last launch had \
+beside it (operator's file, workdir, ring); --operator names another one. A FILE stands for itself, as for `check`.
 
 Examples:
   agt-supervise why
@@ -59,7 +62,7 @@ pub struct WhyArgs {
     /// Whether it can connect there
     #[arg(long, value_name = "HOST:PORT", requires = "who", value_parser = destination)]
     pub connect: Option<HostPort>,
-    /// The operator's file, for a question
+    /// The operator's file, for a question (default: that of the agent's last launch; for a FILE the usual one)
     #[arg(long, value_name = "FILE")]
     pub operator: Option<PathBuf>,
 }
@@ -153,13 +156,22 @@ fn denials(global: &Global, who: Option<&str>) -> Result<Vec<OfAgent>, Failure> 
 
 /// Whose file an agent was started from.
 pub(super) fn identity(global: &Global, name: &str) -> Result<Option<Identity>, Failure> {
+    stored_of(global, name, stored::IDENTITY)
+}
+
+/// How an agent was last launched; `None` where that was without a file, or before this was kept.
+pub(super) fn launched(global: &Global, name: &str) -> Result<Option<Launched>, Failure> {
+    stored_of(global, name, LAUNCHED)
+}
+
+fn stored_of<T: DeserializeOwned>(global: &Global, name: &str, kind: &str) -> Result<Option<T>, Failure> {
     let dirs = dirs(global)?;
     if !dirs.state.join(DATABASE_FILE).exists() {
         return Ok(None);
     }
-    let state = Reader::open(&dirs.state)?.state(name, stored::IDENTITY)?;
+    let state = Reader::open(&dirs.state)?.state(name, kind)?;
     let read = state.map(|state| serde_json::from_value(state.value)).transpose();
-    read.map_err(|e| Failure::new(exit::DATA, format!("the stored identity of {name} can't be read: {e}")))
+    read.map_err(|e| Failure::new(exit::DATA, format!("what is stored of {name} ({kind}) can't be read: {e}")))
 }
 
 fn agent_json(agent: &OfAgent) -> Value {
