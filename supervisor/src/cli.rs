@@ -1,15 +1,18 @@
 //! The command line: what was typed. What it means is each command's own matter.
 
+mod starting;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
+pub(crate) use starting::agent_name;
+pub use starting::{EnforcementChoice, MetricsArgs, RunArgs, ServeArgs, StdioChoice};
+
 use crate::commands;
-use crate::config::AgentName;
 use crate::control::protocol::ActWord;
 use crate::exit;
-use crate::telemetry::endpoint::Choice;
 
 /// Runs AI agents the way an operating system runs processes.
 #[derive(Debug, Parser)]
@@ -42,7 +45,7 @@ pub struct Global {
 pub enum Verb {
     /// Start agents in their rings and stay with them until they end
     #[command(
-        after_help = "Examples:\n  agt-supervise run agent.yaml\n  agt-supervise run agents/\n  agt-supervise run --ring 3 -- python3 script.py\n  agt-supervise run --ring 3 --name trial -- python3 script.py\n  agt-supervise run server.yaml --status-file end.json"
+        after_help = starting::RUN_HELP
     )]
     Run(Box<RunArgs>),
     /// Start the agents of a folder and stay on as a service
@@ -167,85 +170,6 @@ which are checked on other hosts than they run on.\n\nExamples:\n  agt-supervise
         /// The verb, `saga run` in two words; the program itself without it
         verb: Vec<String>,
     },
-}
-
-/// `run`.
-#[derive(Debug, Args)]
-pub struct RunArgs {
-    /// agent.yaml files, or folders of them
-    #[arg(value_name = "FILE|FOLDER", required_unless_present = "command", conflicts_with = "command")]
-    pub files: Vec<PathBuf>,
-    /// The ring for a command without a file (0 to 3), or a lower ceiling for files: one above a file's own has no effect
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=3))]
-    pub ring: Option<u8>,
-    /// The operator's file (default: operator.yaml under /etc/agt-supervise or the user's configuration)
-    #[arg(long, value_name = "FILE")]
-    pub operator: Option<PathBuf>,
-    /// The folder in which the agent works
-    #[arg(long, value_name = "DIR")]
-    pub workdir: Option<PathBuf>,
-    /// How standard input and output are connected (default: by what they are)
-    #[arg(long, value_enum)]
-    pub stdio: Option<StdioChoice>,
-    /// Write the agent's final state to this file as JSON
-    #[arg(long, value_name = "PATH")]
-    pub status_file: Option<PathBuf>,
-    /// Say nothing but errors
-    #[arg(long, short)]
-    pub quiet: bool,
-    /// Where metrics are served.
-    #[command(flatten)]
-    pub metrics: MetricsArgs,
-    /// What a command without a file is called (default: its script or program and six digits for where that stands)
-    #[arg(long, value_name = "NAME", conflicts_with = "files", value_parser = agent_name)]
-    pub name: Option<AgentName>,
-    /// A command to run without a file
-    #[arg(last = true, value_name = "COMMAND")]
-    pub command: Vec<String>,
-}
-
-pub(crate) fn agent_name(text: &str) -> Result<AgentName, String> {
-    AgentName::try_from(text.to_owned()).map_err(|bad| format!("{}; {}", bad.message, bad.instead))
-}
-
-/// Where metrics are served.
-#[derive(Debug, Clone, Copy, Args)]
-pub struct MetricsArgs {
-    /// Serve Prometheus metrics, /livez and /readyz here, or nowhere (`off`); without it at 127.0.0.1:9464 or the next free port
-    #[arg(long, value_name = "ADDR")]
-    pub metrics: Option<Choice>,
-}
-
-impl MetricsArgs {
-    /// What was chosen.
-    #[must_use]
-    pub fn choice(self) -> Choice {
-        self.metrics.unwrap_or_default()
-    }
-}
-
-/// `--stdio`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum StdioChoice {
-    /// The agent has our own input and output, untouched
-    Raw,
-    /// The agent has a terminal of its own: Ctrl-C goes to the agent alone; `agt-supervise stop NAME` elsewhere ends it
-    Pty,
-    /// Each line with the agent's name before it
-    Prefixed,
-}
-
-/// `serve`.
-#[derive(Debug, Args)]
-pub struct ServeArgs {
-    /// A folder of agent.yaml files, which no agent writes: NAME works in FOLDER/NAME unless its file names a workdir
-    pub folder: PathBuf,
-    /// The operator's file
-    #[arg(long, value_name = "FILE")]
-    pub operator: Option<PathBuf>,
-    /// Where metrics are served.
-    #[command(flatten)]
-    pub metrics: MetricsArgs,
 }
 
 /// A verb about one agent.

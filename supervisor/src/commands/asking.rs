@@ -18,6 +18,7 @@ use super::check::{config_failure, surroundings};
 use super::why::{identity, launched, ring_words};
 use super::{Failure, Outcome, dirs, print, show};
 use crate::cli::Global;
+use crate::config::plan::is_file_of_ours;
 use crate::config::spec::{HostPort, NestedSpec};
 use crate::config::{self, AgentPlan, ConfigError, Overrides, Surroundings, Wish, grant};
 use crate::denials::advice;
@@ -118,7 +119,7 @@ pub(super) fn ask(global: &Global, who: &str, operator: Option<&Path>, question:
 fn subject(global: &Global, who: &str, operator: Option<&Path>) -> Result<Subject, Failure> {
     let around = surroundings(&dirs(global)?)?;
     let source = source(global, who, operator)?;
-    if !source.file.extension().is_some_and(|extension| extension == "yaml" || extension == "yml") {
+    if !is_file_of_ours(&source.file) {
         let file = source.file.display();
         let text =
             format!("{} was started without a file, so there is no plan to ask: it is known by {file}", escaped(who));
