@@ -66,7 +66,7 @@ which are checked on other hosts than they run on.\n\nExamples:\n  agt-supervise
     )]
     Top(commands::top::TopArgs),
     /// Show one agent: what is enforced, what it uses, what it died of
-    #[command(after_help = "Example:\n  agt-supervise status researcher")]
+    #[command(after_help = "Examples:\n  agt-supervise status researcher\n  agt-supervise status researcher --json")]
     Status(OneAgent),
     /// Show what agents were denied and what would allow it; or ask what a plan says of a path, a call or a destination
     #[command(after_help = commands::why::HELP)]
@@ -74,9 +74,9 @@ which are checked on other hosts than they run on.\n\nExamples:\n  agt-supervise
     /// Run a command once inside a ring, watch what it does, and propose the smallest agent.yaml for it
     #[command(after_help = commands::learn::HELP)]
     Learn(Box<commands::learn::LearnArgs>),
-    /// Print an agent's log
-    #[command(after_help = "Examples:\n  agt-supervise logs researcher\n  agt-supervise logs researcher --lines 20")]
-    Logs(LogsArgs),
+    /// Print what an agent printed: standard output and standard error, as far as they were kept
+    #[command(after_help = commands::logs::HELP)]
+    Logs(commands::logs::LogsArgs),
     /// Stop agents in order: signal, grace, then the whole tree
     #[command(
         after_help = "Examples:\n  agt-supervise stop researcher --reason \"night\"\n  agt-supervise stop --all --yes"
@@ -88,10 +88,12 @@ which are checked on other hosts than they run on.\n\nExamples:\n  agt-supervise
     )]
     Kill(ActArgs),
     /// Let a killed agent live again
-    #[command(after_help = "Example:\n  agt-supervise revive researcher --reason \"fixed\"")]
+    #[command(
+        after_help = "Examples:\n  agt-supervise revive researcher --reason \"fixed\"\n  agt-supervise revive --all --yes --reason \"the model is mended\""
+    )]
     Revive(ActArgs),
     /// Stop an agent, then start it again
-    #[command(after_help = "Example:\n  agt-supervise restart researcher --reason \"new key\"")]
+    #[command(after_help = "Examples:\n  agt-supervise restart researcher --reason \"new key\"")]
     Restart(ActArgs),
     /// Read the files of running agents again, show what differs, and do it once it is confirmed
     #[command(
@@ -105,10 +107,10 @@ which are checked on other hosts than they run on.\n\nExamples:\n  agt-supervise
     )]
     Limits(commands::limits::LimitsVerb),
     /// Freeze agents: every task stands still
-    #[command(after_help = "Example:\n  agt-supervise freeze researcher --reason \"a look inside\"")]
+    #[command(after_help = "Examples:\n  agt-supervise freeze researcher --reason \"a look inside\"")]
     Freeze(ActArgs),
     /// Let frozen agents run on
-    #[command(after_help = "Example:\n  agt-supervise thaw researcher --reason \"looked\"")]
+    #[command(after_help = "Examples:\n  agt-supervise thaw researcher --reason \"looked\"")]
     Thaw(ActArgs),
     /// Show what this machine can enforce, which rings that makes, and what to do about gaps
     #[command(after_help = "Examples:\n  agt-supervise doctor\n  agt-supervise doctor --json")]
@@ -159,7 +161,7 @@ which are checked on other hosts than they run on.\n\nExamples:\n  agt-supervise
     )]
     Chaos(commands::chaos::ChaosVerb),
     /// Print a shell's completions
-    #[command(after_help = "Example:\n  agt-supervise completions bash > /etc/bash_completion.d/agt-supervise")]
+    #[command(after_help = "Examples:\n  agt-supervise completions bash > /etc/bash_completion.d/agt-supervise")]
     Completions {
         /// The shell
         shell: clap_complete::Shell,
@@ -177,16 +179,6 @@ which are checked on other hosts than they run on.\n\nExamples:\n  agt-supervise
 pub struct OneAgent {
     /// The agent's name
     pub agent: String,
-}
-
-/// `logs`.
-#[derive(Debug, Args)]
-pub struct LogsArgs {
-    /// The agent's name
-    pub agent: String,
-    /// Only this many lines from the end
-    #[arg(long, short = 'n', value_name = "N")]
-    pub lines: Option<usize>,
 }
 
 /// A verb that does something to agents.
@@ -220,7 +212,7 @@ pub enum AuditVerb {
     )]
     Verify(AuditVerifyArgs),
     /// Print the public key that verifies this log, to be kept elsewhere
-    #[command(after_help = "Example:\n  agt-supervise audit key > audit.pub")]
+    #[command(after_help = "Examples:\n  agt-supervise audit key > audit.pub")]
     Key,
 }
 
@@ -289,7 +281,7 @@ pub fn main() -> ExitCode {
         Verb::Status(args) => commands::show::status(&global, &args.agent),
         Verb::Why(args) => commands::why::why(&global, &args),
         Verb::Learn(args) => commands::learn::learn(&global, *args),
-        Verb::Logs(args) => commands::show::logs(&global, &args),
+        Verb::Logs(args) => commands::logs::logs(&global, &args),
         Verb::Stop(args) => commands::act::act(&global, &args, ActWord::Stop),
         Verb::Kill(args) => commands::act::act(&global, &args, ActWord::Kill),
         Verb::Revive(args) => commands::act::act(&global, &args, ActWord::Revive),
@@ -318,4 +310,48 @@ pub fn main() -> ExitCode {
     let code = commands::printed().map_or_else(|failure| failure.report(), |()| code);
     crate::say::flush();
     ExitCode::from(code)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// The words of a line as a shell would pass them to its first command.
+    fn words(line: &str) -> Vec<String> {
+        let (mut words, mut word, mut quoted) = (Vec::new(), None::<String>, false);
+        for c in line.chars() {
+            match c {
+                '"' => (word, quoted) = (Some(word.unwrap_or_default()), !quoted),
+                ' ' if !quoted => words.extend(word.take()),
+                '>' | '|' if !quoted => break,
+                c => word.get_or_insert_default().push(c),
+            }
+        }
+        words.extend(word);
+        words
+    }
+
+    /// Every command with the words that lead to it.
+    fn all(command: &clap::Command, road: &str) -> Vec<(String, String)> {
+        let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        let below = command.get_subcommands().flat_map(|verb| all(verb, &format!("{road} {}", verb.get_name())));
+        let mut found: Vec<(String, String)> = below.collect();
+        found.push((road.to_owned(), help));
+        found
+    }
+
+    #[test]
+    fn every_verb_shows_examples_of_itself_and_its_own_parser_takes_them() {
+        for (road, help) in all(&Cli::command(), "agt-supervise") {
+            let (_, examples) =
+                help.split_once("Examples:\n").unwrap_or_else(|| panic!("`{road} --help` has no examples"));
+            let lines: Vec<&str> = examples.lines().take_while(|line| line.starts_with("  ")).map(str::trim).collect();
+            assert!(lines.iter().any(|line| line.starts_with(&road)), "none is of `{road}`: {lines:?}");
+            for line in lines.iter().filter(|line| line.starts_with("agt-supervise ")) {
+                let parsed = Cli::try_parse_from(words(line));
+                assert!(parsed.is_ok(), "`{line}` in `{road} --help`: {}", parsed.unwrap_err());
+            }
+        }
+    }
 }

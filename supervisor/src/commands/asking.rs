@@ -15,7 +15,7 @@ use agt_rings::spec::Access;
 use serde_json::{Value, json};
 
 use super::check::{config_failure, surroundings};
-use super::why::{identity, launched, ring_words};
+use super::why::{identity, known_saga, launched, ring_words};
 use super::{Failure, Outcome, dirs, print, show};
 use crate::cli::Global;
 use crate::config::plan::is_file_of_ours;
@@ -92,12 +92,15 @@ struct Subject {
     compiled: Plan,
 }
 
-/// Asks; 0 = it would be allowed, 1 = it would not.
+/// Asks; 0 = it would be allowed, 1 = it would not, or no plan can tell.
 pub(super) fn ask(global: &Global, who: &str, operator: Option<&Path>, question: &Question) -> Outcome {
     let subject = subject(global, who, operator)?;
     let (words, verdict) = subject.judge(question)?;
     let remedy = match &verdict {
-        Verdict::Allowed { .. } => Remedy::default(),
+        Verdict::Allowed { .. } | Verdict::Unknown { .. } => Remedy::default(),
+        Verdict::Denied { rule, .. } if rule == view::OTHER_PROCESS => {
+            Remedy { text: Some("no line can: each process is its own".to_owned()), ..Remedy::default() }
+        }
         Verdict::Denied { rule, .. } if rule == view::PROTECTED => subject.unprotected(question),
         Verdict::Denied { rule, .. } if rule == view::DENY => {
             Remedy { text: Some("the agent's own file denies it: `files.deny`".to_owned()), ..Remedy::default() }
@@ -112,7 +115,7 @@ pub(super) fn ask(global: &Global, who: &str, operator: Option<&Path>, question:
     }
     Ok(match verdict {
         Verdict::Allowed { .. } => 0,
-        Verdict::Denied { .. } => exit::NO,
+        Verdict::Denied { .. } | Verdict::Unknown { .. } => exit::NO,
     })
 }
 
@@ -149,6 +152,11 @@ fn source(global: &Global, who: &str, typed: Option<&Path>) -> Result<Source, Fa
         return Ok(Source { file: PathBuf::from(who), operator, overrides: Overrides::default(), named });
     }
     let Some(identity) = identity(global, who)? else {
+        if let Some((saga, _)) = who.split_once('/').filter(|(saga, _)| known_saga(global, saga).is_ok_and(|is| is)) {
+            let text = format!("{} is a step of a saga: what its plan comes to is asked of no step", escaped(who));
+            return Err(Failure::usage(text)
+                .help(format!("`agt-supervise why {}` lists what its steps were denied", escaped(saga))));
+        }
         return Err(Failure::usage(format!("no agent is called `{}`, and there is no such file", escaped(who)))
             .help("name an agent.yaml, or an agent that has run with this state directory"));
     };
@@ -307,7 +315,9 @@ impl Subject {
                     _ => Verdict::Allowed { by: String::new() },
                 };
                 match still {
-                    Verdict::Allowed { .. } => Remedy { agent_yaml: line, ..Remedy::default() },
+                    Verdict::Allowed { .. } | Verdict::Unknown { .. } => {
+                        Remedy { agent_yaml: line, ..Remedy::default() }
+                    }
                     Verdict::Denied { why, .. } => {
                         Remedy { text: Some(format!("no line helps: {why}")), ..Remedy::default() }
                     }
@@ -342,6 +352,7 @@ fn from_problems(error: &ConfigError, line: Option<String>) -> Remedy {
 fn as_json(subject: &Subject, words: &str, verdict: &Verdict, remedy: &Remedy) -> Value {
     let answer = match verdict {
         Verdict::Allowed { by } => json!({ "answer": "allowed", "by": by }),
+        Verdict::Unknown { why } => json!({ "answer": "unknown", "why": why }),
         Verdict::Denied { layer, rule, errno, why } => json!({
             "answer": "denied",
             "layer": layer,
@@ -369,6 +380,7 @@ fn as_json(subject: &Subject, words: &str, verdict: &Verdict, remedy: &Remedy) -
 fn as_text(name: &str, ring: Ring, words: &str, verdict: &Verdict, remedy: &Remedy) -> String {
     match verdict {
         Verdict::Allowed { by } => format!("allowed: {words}   {name} ({})\n  {}\n", ring_words(ring), escaped(by)),
+        Verdict::Unknown { why } => format!("unknown: {words}   {name} ({})\n  {}\n", ring_words(ring), escaped(why)),
         Verdict::Denied { layer, rule, errno, why } => {
             let mut text = format!(
                 "denied: {words}   {name} ({})\n  {layer}, rule {rule}, answered with {}: {}\n",

@@ -13,6 +13,7 @@ pub mod learn;
 mod learn_scratch;
 mod learn_world;
 pub mod limits;
+pub mod logs;
 pub mod man;
 mod namesakes;
 pub mod probe;

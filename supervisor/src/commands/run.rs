@@ -34,7 +34,7 @@ Nobody vouches for a served agent: one that is new starts in R3 whatever its `ri
 
 HUP or `agt-supervise reload` reads the folder again: new files are started, those of vanished files are stopped.
 
-Example:
+Examples:
   mkdir -p /srv/agents/researcher
   agt-supervise check --serve /srv/agents
   agt-supervise trust set /srv/agents/researcher.yaml 700 --reason \"reviewed\"

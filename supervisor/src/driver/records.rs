@@ -161,7 +161,7 @@ impl Supervisor {
         agent.last_death = Some(death.clone());
         let conclusion = agent.conclusion().unwrap_or(Conclusion { death: death.clone(), gave_up_after: None });
         let mut text = obituary(name, death, again_in, agent.life.restarts());
-        if let Some(denials) = agent.denied.end(&self.store, name) {
+        if let Some(denials) = agent.denied.end(&self.store) {
             text.push_str(&format!("   {denials}"));
         }
         if let Some(restarts) = conclusion.gave_up_after {

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use agt_saga::driver::{Driver, Observer, Progress, SagaError, Settings};
 use agt_saga::id::SagaId;
@@ -22,6 +22,7 @@ use super::evidence::Witness;
 use super::file::{self, Commands, Context};
 use super::host::{self, HostError, digest, saga_code};
 use super::journal::AuditedJournal;
+use super::noticing::Told;
 use super::progress;
 use super::steps::ProcessSteps;
 use crate::config::{Color, Surroundings};
@@ -57,6 +58,8 @@ struct Inner {
     ending: watch::Sender<Ending>,
     resumes: Arc<Semaphore>,
     closed: AtomicBool,
+    /// With what sagas are taken up that nobody drives; unset where this supervisor takes up none.
+    takes_up: OnceLock<(Dirs, Surroundings)>,
 }
 
 /// Which sagas are to be let go of.
@@ -136,8 +139,9 @@ pub enum Listener {
     Nobody,
 }
 
+/// Who hears the lines of the sagas that are driven.
 #[derive(Debug, Default)]
-struct Audience(Mutex<HashMap<SagaId, Heard>>);
+pub(super) struct Audience(Mutex<HashMap<SagaId, Heard>>);
 
 #[derive(Debug)]
 struct Heard {
@@ -156,10 +160,33 @@ impl Audience {
         let name = seen.state.plan().name();
         let said = heard.witness.hear(seen.records);
         handle.saga_evidence(name, seen.state.word(), said.samples, said.violation);
-        let lines = |color| seen.records.iter().filter_map(move |record| progress::line(name, record, color));
-        match &heard.listener {
-            Listener::Stderr(color) => lines(*color).for_each(|line| eprintln!("{line}")),
-            Listener::Far(to, color) => lines(*color).for_each(|line| drop(to.try_send(line))),
+        let color = heard.listener.color();
+        seen.records
+            .iter()
+            .filter_map(|record| progress::line(name, record, color))
+            .for_each(|l| heard.listener.hear(l));
+    }
+
+    /// Says a line of a saga that is driven.
+    pub(super) fn say(&self, saga: &SagaId, line: String) {
+        if let Some(heard) = self.map().get(saga) {
+            heard.listener.hear(line);
+        }
+    }
+}
+
+impl Listener {
+    fn color(&self) -> Color {
+        match self {
+            Listener::Stderr(color) | Listener::Far(_, color) => *color,
+            Listener::Nobody => Color::Never,
+        }
+    }
+
+    fn hear(&self, line: String) {
+        match self {
+            Listener::Stderr(_) => eprintln!("{line}"),
+            Listener::Far(to, _) => drop(to.try_send(line)),
             Listener::Nobody => {}
         }
     }
@@ -182,8 +209,9 @@ impl Sagas {
     /// The sagas of the supervisor behind `handle`.
     #[must_use]
     pub fn new(handle: Handle, store: Store, ground: &Arc<Ground>, dirs: &Dirs, crash_at: Option<u64>) -> Sagas {
-        let steps = Arc::new(ProcessSteps::new(ground, handle.clone(), dirs.logs()));
-        let audience = Arc::new(Audience::default());
+        let audience = Arc::<Audience>::default();
+        let told = Told::new(store.clone(), handle.clone(), Arc::clone(&audience));
+        let steps = Arc::new(ProcessSteps::new(ground, handle.clone(), told, dirs.logs()));
         let mut settings = Settings::new(digest);
         let (hears, to) = (Arc::clone(&audience), handle.clone());
         let observer: Observer = Arc::new(move |seen: &Progress<'_>| hears.hear(seen, &to));
@@ -193,7 +221,8 @@ impl Sagas {
         let driver = Driver::new(AuditedJournal::new(store, uid), Arc::clone(&steps), settings);
         let (ending, resumes) = (watch::Sender::default(), Arc::new(Semaphore::new(RESUMED_AT_ONCE)));
         let (guests, closed) = (Guests::default(), AtomicBool::new(false));
-        Sagas(Arc::new(Inner { driver, steps, handle, guests, audience, ending, resumes, closed }))
+        let takes_up = OnceLock::new();
+        Sagas(Arc::new(Inner { driver, steps, handle, guests, audience, ending, resumes, closed, takes_up }))
     }
 
     /// For the loop: while these are seated, it stays.
@@ -313,8 +342,10 @@ impl Sagas {
     }
 
     /// Takes up every unfinished saga of the store, without asking; says so of each, and names those that an operator has to
-    /// settle first. The ground was swept: nothing of them runs.
+    /// settle first. The ground was swept: nothing of them runs. From here on, one that an operator settles goes on too.
     pub fn resume_unfinished(&self, dirs: &Dirs, around: &Surroundings) {
+        // Set once: a supervisor starts once.
+        let _ = self.0.takes_up.set((dirs.clone(), around.clone()));
         // A list that can't be read is the store's trouble, which opening it has reported.
         for waiting in host::list(dirs, Scope::Unfinished).unwrap_or_default() {
             if let Err(why) = self.resume_one(dirs, around, &waiting.id) {
@@ -323,11 +354,32 @@ impl Sagas {
         }
     }
 
-    fn resume_one(&self, dirs: &Dirs, around: &Surroundings, id: &str) -> Result<(), ResumeError> {
-        let Some((state, _)) = host::read(dirs, id).map_err(Box::new)? else { return Ok(()) };
-        if state.rest() == Some(Rest::Stuck) {
-            eprintln!("note: saga {id} is stuck and waits for an operator: `agt-supervise saga show {id}` says why");
-            return Ok(());
+    /// Takes up a saga that nobody drives, if this supervisor takes up any. Whether it is driven now. Blocks: it reads the journal.
+    #[must_use]
+    pub fn go_on(&self, id: &SagaId) -> bool {
+        let is_driven = || self.driven().contains(id);
+        let Some((dirs, around)) = self.0.takes_up.get().filter(|_| !is_driven()) else { return is_driven() };
+        match self.resume_one(dirs, around, id.as_str()) {
+            Ok(taken) => taken,
+            Err(why) => {
+                eprintln!("warning: saga {id} can't be taken up: {why}");
+                false
+            }
+        }
+    }
+
+    /// Whether it is taken up.
+    fn resume_one(&self, dirs: &Dirs, around: &Surroundings, id: &str) -> Result<bool, ResumeError> {
+        let Some((state, _)) = host::read(dirs, id).map_err(Box::new)? else { return Ok(false) };
+        match state.rest() {
+            Some(Rest::Ended(_)) => return Ok(false),
+            Some(Rest::Stuck) => {
+                eprintln!(
+                    "note: saga {id} is stuck and waits for an operator: `agt-supervise saga show {id}` says why"
+                );
+                return Ok(false);
+            }
+            Some(Rest::Paused) | None => {}
         }
         let context: Context = serde_json::from_value(state.context().clone())?;
         let commands = file::commands(state.plan(), &context, around, None)
@@ -344,10 +396,12 @@ impl Sagas {
             match sagas.drive(submission, Listener::Stderr(Color::Never), stop, seat).await {
                 Ok(Driven::Rests { code }) => eprintln!("note: saga {id} has come to rest (exit code {code})"),
                 Ok(Driven::Stopped) => {}
+                // An operator's `saga resume` came first.
+                Err(DriveError::Saga(e)) if is_busy(&e) => {}
                 Err(e) => eprintln!("error: saga {id}: {e}"),
             }
         });
-        Ok(())
+        Ok(true)
     }
 }
 
