@@ -293,6 +293,13 @@ fn a_question_about_an_agent_is_answered_with_the_operators_file_of_its_last_lau
     let told = rig.output(["why", "granted", "--path", &inside, "--write"]);
     let expected = format!("the operator's file {first}, that of its last launch");
     assert!(told.code == 1 && told.stdout.contains(&expected), "{}{}", told.stdout, told.stderr);
+    // A run to learn from is not how it is launched.
+    let learnt = rig.output(["learn", file, "--operator", &second, "--drop"]);
+    assert_eq!(learnt.code, 0, "{}", learnt.stderr);
+    assert!(
+        rig.output(["why", "granted", "--path", &inside]).stdout.contains(&first),
+        "the last launch is still known"
+    );
     // The workdir that was typed then is the one that relative paths are from.
     let relative = rig.output(["why", "granted", "--path", "out", "--write"]);
     assert!(relative.code == 0 && relative.stdout.contains("typed/out"), "{}{}", relative.stdout, relative.stderr);

@@ -14,13 +14,14 @@ use agt_rings::seccomp::Nested;
 use agt_rings::spec::Access;
 use serde_json::{Value, json};
 
+use super::asked_about::{Named, Source, source};
 use super::check::{config_failure, surroundings};
-use super::why::{identity, known_saga, launched, ring_words};
+use super::why::ring_words;
 use super::{Failure, Outcome, dirs, print, show};
 use crate::cli::Global;
 use crate::config::plan::is_file_of_ours;
 use crate::config::spec::{HostPort, NestedSpec};
-use crate::config::{self, AgentPlan, ConfigError, Overrides, Surroundings, Wish, grant};
+use crate::config::{self, AgentPlan, ConfigError, Surroundings, Wish, grant};
 use crate::denials::advice;
 use crate::denials::view::{self, Mode, Verdict};
 use crate::denials::words;
@@ -52,36 +53,6 @@ struct Remedy {
     operator: Option<String>,
     /// What else there is to say, above all why nothing helps.
     text: Option<String>,
-}
-
-/// The file that is asked about, and what counts beside it.
-struct Source {
-    file: PathBuf,
-    operator: Option<PathBuf>,
-    overrides: Overrides,
-    /// Whose word the operator's file is.
-    named: Named,
-}
-
-/// Whose word it is which operator's file counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Named {
-    /// `--operator`.
-    Typed,
-    /// The agent's last launch.
-    AtLaunch,
-    /// Nobody's: the default one, if it is there.
-    Nowhere,
-}
-
-impl Named {
-    fn word(self) -> &'static str {
-        match self {
-            Named::Typed => "typed",
-            Named::AtLaunch => "last-launch",
-            Named::Nowhere => "default",
-        }
-    }
 }
 
 /// The file that is asked about, and what it comes to.
@@ -142,34 +113,6 @@ fn subject(global: &Global, who: &str, operator: Option<&Path>) -> Result<Subjec
         config::load_agent(&source.file, &around, operator, &source.overrides).map_err(|e| config_failure(&e))?;
     let compiled = compiled(&plan)?;
     Ok(Subject { source, around, plan, compiled })
-}
-
-/// What `who` names. An agent is asked about as it was last launched: with that operator's file and what was typed then.
-fn source(global: &Global, who: &str, typed: Option<&Path>) -> Result<Source, Failure> {
-    let named = if typed.is_some() { Named::Typed } else { Named::Nowhere };
-    let operator = typed.map(Path::to_path_buf);
-    if Path::new(who).is_file() {
-        return Ok(Source { file: PathBuf::from(who), operator, overrides: Overrides::default(), named });
-    }
-    let Some(identity) = identity(global, who)? else {
-        if let Some((saga, _)) = who.split_once('/').filter(|(saga, _)| known_saga(global, saga).is_ok_and(|is| is)) {
-            let text = format!("{} is a step of a saga: what its plan comes to is asked of no step", escaped(who));
-            return Err(Failure::usage(text)
-                .help(format!("`agt-supervise why {}` lists what its steps were denied", escaped(saga))));
-        }
-        return Err(Failure::usage(format!("no agent is called `{}`, and there is no such file", escaped(who)))
-            .help("name an agent.yaml, or an agent that has run with this state directory"));
-    };
-    let launched =
-        launched(global, who)?.filter(|launched| launched.file.canonicalize().is_ok_and(|f| f == identity.source));
-    let Some(launched) = launched else {
-        return Ok(Source { file: identity.source, operator, overrides: Overrides::default(), named });
-    };
-    let (operator, named) = match (operator, launched.operator) {
-        (None, Some(operator)) => (Some(operator), Named::AtLaunch),
-        (operator, _) => (operator, named),
-    };
-    Ok(Source { file: identity.source, operator, overrides: launched.overrides, named })
 }
 
 /// As a launch at its ceiling would have it, but for the environment, whose secrets are nothing to a question.

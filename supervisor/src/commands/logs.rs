@@ -83,9 +83,8 @@ pub fn logs(global: &Global, args: &LogsArgs) -> Outcome {
 
 /// Where the log of an agent or of a step would be.
 fn place(global: &Global, name: &str) -> Result<PathBuf, Failure> {
-    let plain = |part: &str| {
-        !part.is_empty() && part.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_".contains(c))
-    };
+    // Nothing in such a part leads to another folder.
+    let plain = |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c));
     let logs = dirs(global)?.logs();
     match name.split_once('/') {
         None if plain(name) => Ok(logs.join(format!("{name}.log"))),

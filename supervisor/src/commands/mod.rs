@@ -1,6 +1,7 @@
 //! The verbs, one file a subject.
 
 pub mod act;
+mod asked_about;
 mod asking;
 pub mod audit;
 pub mod chaos;

@@ -79,6 +79,8 @@ impl Supervisor {
             Some(launched) => {
                 commit.put_state(name, LAUNCHED, serde_json::to_value(launched).expect("plain data"), wall_ms())
             }
+            // A run to learn from is not how the agent is launched.
+            None if definition.learning.is_some() => commit,
             None => commit.delete_state(name, LAUNCHED),
         };
         in_time(&self.store, record, self.store.commit(commit)).await?.map(drop).map_err(|e| not_recorded(&e))

@@ -4,9 +4,8 @@
 //! is ended, its outcome unrecorded, and the saga can be taken up again, exactly as after a crash. A supervisor that ends
 //! lets go of all of them the same way.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use agt_saga::driver::{Driver, Observer, Progress, SagaError, Settings};
 use agt_saga::id::SagaId;
@@ -15,15 +14,15 @@ use agt_saga::machine::{Command, Rest};
 use agt_saga::plan::Plan;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, watch};
 
+use super::audience::Audience;
+pub use super::audience::Listener;
 use super::crash::CrashAt;
-use super::evidence::Witness;
 use super::file::{self, Commands, Context};
 use super::host::{self, HostError, digest, saga_code};
 use super::journal::AuditedJournal;
 use super::noticing::Told;
-use super::progress;
 use super::steps::ProcessSteps;
 use crate::config::{Color, Surroundings};
 use crate::dirs::Dirs;
@@ -128,70 +127,6 @@ impl DriveError {
     }
 }
 
-/// Who hears a saga's lines.
-#[derive(Debug, Clone)]
-pub enum Listener {
-    /// This process's standard error.
-    Stderr(Color),
-    /// Somebody else; slow ones miss lines.
-    Far(mpsc::Sender<String>, Color),
-    /// Nobody.
-    Nobody,
-}
-
-/// Who hears the lines of the sagas that are driven.
-#[derive(Debug, Default)]
-pub(super) struct Audience(Mutex<HashMap<SagaId, Heard>>);
-
-#[derive(Debug)]
-struct Heard {
-    listener: Listener,
-    witness: Witness,
-}
-
-impl Audience {
-    fn map(&self) -> MutexGuard<'_, HashMap<SagaId, Heard>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn hear(&self, seen: &Progress<'_>, handle: &Handle) {
-        let mut map = self.map();
-        let Some(heard) = map.get_mut(seen.state.id()) else { return };
-        let name = seen.state.plan().name();
-        let said = heard.witness.hear(seen.records);
-        handle.saga_evidence(name, seen.state.word(), said.samples, said.violation);
-        let color = heard.listener.color();
-        seen.records
-            .iter()
-            .filter_map(|record| progress::line(name, record, color))
-            .for_each(|l| heard.listener.hear(l));
-    }
-
-    /// Says a line of a saga that is driven.
-    pub(super) fn say(&self, saga: &SagaId, line: String) {
-        if let Some(heard) = self.map().get(saga) {
-            heard.listener.hear(line);
-        }
-    }
-}
-
-impl Listener {
-    fn color(&self) -> Color {
-        match self {
-            Listener::Stderr(color) | Listener::Far(_, color) => *color,
-            Listener::Nobody => Color::Never,
-        }
-    }
-
-    fn hear(&self, line: String) {
-        match self {
-            Listener::Stderr(_) => eprintln!("{line}"),
-            Listener::Far(to, _) => drop(to.try_send(line)),
-            Listener::Nobody => {}
-        }
-    }
-}
-
 /// What is known of a saga while it is driven; forgotten when dropped.
 struct Stay<'a> {
     inner: &'a Inner,
@@ -200,7 +135,7 @@ struct Stay<'a> {
 
 impl Drop for Stay<'_> {
     fn drop(&mut self) {
-        self.inner.audience.map().remove(&self.id);
+        self.inner.audience.leave(&self.id);
         self.inner.steps.forget(&self.id);
     }
 }
@@ -296,11 +231,9 @@ impl Sagas {
 
     /// Its place here, which another that drives the same saga would have.
     fn stay(&self, id: &SagaId, commands: Commands, listener: Listener) -> Result<Stay<'_>, SagaError> {
-        let mut audience = self.0.audience.map();
-        if audience.contains_key(id) {
+        if !self.0.audience.enter(id, listener) {
             return Err(SagaError::AlreadyDriven { saga: id.clone() });
         }
-        audience.insert(id.clone(), Heard { listener, witness: Witness::default() });
         self.0.steps.adopt(id.clone(), commands);
         Ok(Stay { inner: &self.0, id: id.clone() })
     }
@@ -338,7 +271,7 @@ impl Sagas {
     /// The ids of all that are driven now.
     #[must_use]
     pub fn driven(&self) -> Vec<SagaId> {
-        self.0.audience.map().keys().cloned().collect()
+        self.0.audience.sagas()
     }
 
     /// Takes up every unfinished saga of the store, without asking; says so of each, and names those that an operator has to

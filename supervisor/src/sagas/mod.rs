@@ -2,7 +2,7 @@
 //!
 //! The engine (agt-saga) decides; here is its world. One module a subject: [`mod@file`] from saga.yaml to a plan whose every
 //! command is resolved, [`journal`] the journal whose appends carry their audit records in the same commit, [`hosted`] the
-//! sagas of a running supervisor, [`steps`] the processes, [`live`] those that run now, `given` and [`output`] what they get
+//! sagas of a running supervisor, `audience` who hears of them, [`steps`] the processes, [`live`] those that run now, `given` and [`output`] what they get
 //! and print, `noticing` what they are denied, [`evidence`] what their ends say about the saga, [`ambush`] where an experiment waits for one, [`host`] what
 //! needs no supervisor, [`progress`] what a person sees, [`crash`] where a test kills the supervisor.
 //!
@@ -10,6 +10,7 @@
 //! changes a saga that runs, while a right that an operator has taken back meanwhile is gone.
 
 pub mod ambush;
+mod audience;
 pub mod crash;
 pub mod evidence;
 pub mod file;

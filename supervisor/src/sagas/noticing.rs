@@ -13,7 +13,7 @@ use agt_saga::id::RunId;
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 
-use super::hosted::Audience;
+use super::audience::Audience;
 use crate::driver::Handle;
 use crate::driver::denied::{DENIALS, Denied};
 use crate::driver::event::{Event, Whose};
