@@ -25,9 +25,18 @@ fn agent(scene: &Scene, name: &str) -> Value {
 }
 
 fn events(scene: &Scene) -> (u64, u64) {
-    let slos = json(&scene.rig.output(["slo", "ticker", "--json"]));
-    let up = slos[0]["slos"].as_array().unwrap().iter().find(|slo| slo["slo"] == "up").unwrap().clone();
-    (up["good"].as_u64().unwrap(), up["bad"].as_u64().unwrap())
+    events_of(scene, "ticker").unwrap()
+}
+
+/// `None` before it is known.
+fn events_of(scene: &Scene, name: &str) -> Option<(u64, u64)> {
+    let slos = scene.rig.output(["slo", name, "--json"]);
+    if slos.code != 0 {
+        return None;
+    }
+    let slos = json(&slos);
+    let up = slos[0]["slos"].as_array()?.iter().find(|slo| slo["slo"] == "up")?.clone();
+    Some((up["good"].as_u64()?, up["bad"].as_u64()?))
 }
 
 fn timeline(report: &Value) -> String {
@@ -152,9 +161,15 @@ fn a_hang_burns_the_availability_budget_and_an_operators_freeze_does_not() {
     until("it is seen to be up", || events(&scene).0 > 0);
     assert_eq!(scene.rig.output(["freeze", "ticker", "--reason", "test"]).code, 0);
     let held = events(&scene);
-    // The loop's own clock is what tells that looks were taken meanwhile.
-    std::thread::sleep(std::time::Duration::from_millis(3500));
+    // Another agent tells that looks were taken meanwhile.
+    let seen = scene
+        .rig
+        .agent("seen", &format!("ring: 3\nlimits: {{memory: 24MiB}}\n{AVAILABILITY}\ncommand: [sleep, '1000']\n"));
+    let mut other = scene.rig.command(["run".as_ref(), seen.as_os_str()]).spawn().unwrap();
+    until("three looks are taken", || events_of(&scene, "seen").is_some_and(|(good, _)| good >= 3));
     assert_eq!(events(&scene), held, "an agent that an operator holds is neither up nor down");
+    assert_eq!(scene.rig.output(["stop", "seen", "--reason", "test"]).code, 0);
+    other.wait().unwrap();
     assert_eq!(scene.rig.output(["thaw", "ticker", "--reason", "test"]).code, 0);
     until("it is seen to be up again", || events(&scene).0 > held.0);
     assert_eq!(events(&scene).1, 0);

@@ -286,8 +286,8 @@ fn a_crash_loop_opens_the_breaker() {
     let supervisor = rig.command(["run".as_ref(), file.as_os_str()]).stderr(std::process::Stdio::piped()).spawn();
     let supervisor = crate::support::Supervisor { child: Some(supervisor.unwrap()) };
     until("the breaker opens", || rig.output(["ps"]).stdout.contains("open "));
-    // Several backoffs long: without the breaker it would have been started again by now.
-    std::thread::sleep(std::time::Duration::from_millis(400));
+    // Far longer than a backoff: without the breaker it would have been started again by now.
+    rig.ask_again_and_again(40);
     assert_eq!(rig.output(["stop", "--all", "--reason", "test", "--yes"]).code, 0);
     let outcome = supervisor.wait();
     assert!(outcome.stderr.contains("crasher fails too often: its circuit breaker is open"), "{}", outcome.stderr);

@@ -271,3 +271,21 @@ fn what_can_not_be_learnt_is_refused_before_anything_runs() {
     assert_eq!(std::fs::read_to_string(&there).unwrap(), "mine");
     assert!(!rig.state.join("learn").exists(), "nothing was begun");
 }
+
+#[test]
+fn what_a_watched_run_is_denied_is_told_under_the_name_that_the_agent_will_have() {
+    let rig = Rig::new();
+    let script = "import ctypes, os\nctypes.CDLL(None).syscall(165 if os.uname().machine == 'x86_64' else 40, 0, 0, 0, 0, 0, 0)\n";
+    std::fs::write(rig.work.join("mounter.py"), script).unwrap();
+    let learnt = rig.output(["learn", "--drop", "--", "/usr/bin/python3", "mounter.py"]);
+    assert_eq!(learnt.code, 0, "{}", learnt.stderr);
+    assert!(learnt.stderr.contains("denied: mount   mounter (pid "), "{}", learnt.stderr);
+    let told = rig.output(["why", "mounter"]);
+    assert!(told.code == 0 && told.stdout.contains("  mounter  mount "), "{}{}", told.stdout, told.stderr);
+    let all = rig.output(["why"]).stdout;
+    assert!(!all.contains("mounter-"), "under no other name: {all}");
+    assert!(rig.output(["audit", "show", "--agent", "mounter"]).stdout.contains("rule=\"seccomp.mounts\""));
+    // The name is still free for the file that was proposed.
+    rig.agent("mounter", &format!("ring: 2\n{}command: ['true']\n", crate::support::effort()));
+    assert_eq!(rig.output(["run", "mounter.yaml"]).code, 0);
+}

@@ -309,3 +309,29 @@ fn every_verb_has_a_page_and_every_kind_a_schema() {
         assert!(rig.output([verb, "--help"]).stdout.contains("Examples:"), "{verb}");
     }
 }
+
+#[test]
+fn whoever_asks_for_a_log_is_told_why_there_is_none() {
+    let rig = Rig::new();
+    let run = |stdio: &str, script: &str| {
+        let lines = format!("ring: 2\n{}stdio: {stdio}\ncommand: [sh, -c, {script}]\n", crate::support::effort());
+        let file = rig.agent("writer", &lines);
+        assert_eq!(rig.output(["run".as_ref(), file.as_os_str()]).code, 0);
+    };
+    run("raw", "'echo hello'");
+    let logs = rig.output(["logs", "writer"]);
+    assert_eq!(logs.code, 1, "{}", logs.stderr);
+    for part in ["went straight to whoever ran it", "--stdio prefixed"] {
+        assert!(logs.stderr.contains(part) && !logs.stderr.contains("os error"), "{}", logs.stderr);
+    }
+    run("prefixed", "'true'");
+    let logs = rig.output(["logs", "writer"]);
+    assert_eq!((logs.code, logs.stdout.as_str(), logs.stderr.as_str()), (0, "", "writer has printed nothing yet\n"));
+    run("prefixed", "'echo hello; echo there >&2'");
+    let logs = rig.output(["logs", "writer"]);
+    assert!(logs.stdout.contains("hello\n") && logs.stdout.contains("there\n"), "{logs:?}");
+    for (name, word) in [("nosuch", "no agent is called `nosuch`"), ("../x", "is no agent's name")] {
+        let logs = rig.output(["logs", name]);
+        assert!(logs.code == 64 && logs.stderr.contains(word) && logs.stderr.contains("ps"), "{}", logs.stderr);
+    }
+}

@@ -472,6 +472,46 @@ fn known(name: &str) -> bool {
     family(name, &types).is_some()
 }
 
+/// The labels that a query matches or groups by.
+fn labels_of_query(query: &str) -> Vec<&str> {
+    let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let matched = query.split('{').skip(1).flat_map(|rest| rest.split('}').next().unwrap().split(','));
+    let grouped = query.split("by (").skip(1).flat_map(|rest| rest.split(')').next().unwrap().split(','));
+    let names = matched.chain(grouped).map(|label| label.trim().split(|c| !word(c)).next().unwrap());
+    names.filter(|label| !label.is_empty()).collect()
+}
+
+#[test]
+fn the_dashboard_shows_denials_by_the_labels_that_a_scrape_has() {
+    let rig = Rig::new();
+    let script = "import ctypes, os, time\n\
+        ctypes.CDLL(None).syscall(165 if os.uname().machine == 'x86_64' else 40, 0, 0, 0, 0, 0)\ntime.sleep(1000)\n";
+    std::fs::write(rig.work.join("mounts.py"), script).unwrap();
+    let lines = format!("ring: 2\n{}stdio: prefixed\ncommand: [python3, mounts.py]\n", effort());
+    let file = rig.agent("denied", &lines);
+    let (_supervisor, address) = start(&rig, &[&file]);
+    let series = "agt_denials_total{agent=\"denied\",class=\"mounts\"}";
+    until("the denial is counted", || value(&scrape(&address), series) == Some(1.0));
+    let dashboard: Value = serde_json::from_str(DASHBOARD).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap();
+    let queries: Vec<&str> = panels
+        .iter()
+        .flat_map(|p| p["targets"].as_array().into_iter().flatten())
+        .map(|t| t["expr"].as_str().unwrap())
+        .collect();
+    let of_denials = queries.iter().find(|query| query.contains("agt_denials_total")).expect("a panel shows denials");
+    assert!(of_denials.contains("by (agent, class)"), "{of_denials}");
+    // No query of the whole dashboard matches or groups by a label that its metric lacks: it would show nothing, for ever.
+    let types: BTreeMap<&str, &Metric> = names::ALL.iter().map(|metric| (metric.name, metric)).collect();
+    for query in queries {
+        let metrics: Vec<&Metric> = named(query).iter().map(|name| family(name, &types).unwrap()).collect();
+        for label in labels_of_query(query) {
+            let has = |metric: &Metric| metric.labels.iter().any(|known| known.name == label);
+            assert!(["instance", "le"].contains(&label) || metrics.iter().all(|m| has(m)), "{label} in {query}");
+        }
+    }
+}
+
 #[test]
 fn every_query_of_the_dashboard_parses_and_names_only_metrics_that_exist() {
     let dashboard: Value = serde_json::from_str(DASHBOARD).unwrap();

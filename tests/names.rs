@@ -54,6 +54,17 @@ fn what_is_made_in_private_folders_is_the_agents_own() {
 }
 
 #[test]
+fn what_it_has_at_its_standard_streams_opens_by_their_names() {
+    let rig = Rig::new();
+    // As root the pipes are root's, and the agent has an identity of its own.
+    let script = "echo out > /dev/stdout; echo err > /dev/stderr; echo more | tee /dev/stderr; \
+        echo again >> /proc/self/fd/1";
+    let outcome = rig.sh(2, script);
+    assert_eq!(outcome.stdout, "out\nmore\nagain\n", "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("err\nmore\n"), "{}", outcome.stderr);
+}
+
+#[test]
 fn git_works_and_what_stood_at_launch_gets_no_hooks() {
     let rig = Rig::new();
     fs::create_dir_all(rig.work.join("stood/.git/objects")).unwrap();
@@ -70,6 +81,21 @@ fn git_works_and_what_stood_at_launch_gets_no_hooks() {
     assert_eq!((outcome.code, outcome.stdout.trim()), (0, "2"), "{}", outcome.stderr);
     assert!(rig.work.join("own/.git/hooks/pre-commit").exists());
     assert_eq!(fs::read_dir(rig.work.join("away")).map_or(0, Iterator::count), 1, "only its objects");
+}
+
+#[test]
+fn a_repository_that_an_agent_closes_before_its_first_name_gets_no_hooks_where_it_is_moved() {
+    let rig = Rig::new();
+    // Nothing in it is masked, so nothing holds the folder in its place.
+    fs::create_dir_all(rig.work.join("stood/.git/objects")).unwrap();
+    let script = "chmod 000 stood; touch first; chmod 755 stood; mv stood moved && mkdir moved/.git/hooks && echo LEAK; \
+                  chmod 000 moved; mv moved again && echo moved; chmod 755 again && mkdir again/.git/hooks && echo LEAK; true";
+    let outcome = rig.sh(2, script);
+    assert_eq!((outcome.code, outcome.stdout.as_str()), (0, "moved\n"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("rule name.standing-repository"), "{}", outcome.stderr);
+    let left: Vec<_> =
+        fs::read_dir(rig.work.join("again/.git")).unwrap().map(|name| name.unwrap().file_name()).collect();
+    assert_eq!(left, ["objects"]);
 }
 
 #[test]

@@ -638,3 +638,27 @@ fn a_crash_that_never_came_is_inconclusive() {
     assert_eq!(ended.code, 0);
     assert_eq!((&report["verdict"], &report["acted"]), (&"inconclusive".into(), &"no".into()), "{report:#}");
 }
+
+#[test]
+fn a_saga_that_is_resolved_beside_a_supervisor_goes_on_by_itself() {
+    let rig = Rig::new();
+    let retry = "retry: {attempts: 1}";
+    let file = write(
+        &rig,
+        &format!(
+            "version: 1\nkind: saga\nname: stuck\n{}steps:\n  zero:\n    command: ['true']\n    compensate: {{command: [sh, -c, 'echo \
+             undone >> log']}}\n  one:\n    command: ['true']\n    needs: [zero]\n    compensate: {{command: [sh, -c, 'exit 7'], \
+             {retry}}}\n  two: {{command: [sh, -c, 'exit 1'], needs: [one]}}\n",
+            effort()
+        ),
+    );
+    let supervisor = busy(&rig);
+    let outcome = run(&rig, &file);
+    assert_eq!(outcome.code, 75, "{}", outcome.stderr);
+    let id = only(&rig).unwrap();
+    let resolved = saga(&rig, &["resolve", &id, "one", "--applied", "--reason", "refunded by hand"]);
+    assert!(resolved.code == 0 && resolved.stderr.contains("the supervisor goes on with it"), "{}", resolved.stderr);
+    until("it goes on and ends", || shown(&rig, &id)["state"] == "compensated");
+    assert_eq!(log(&rig).get("undone"), Some(&1), "what came before was undone too: {:?}", log(&rig));
+    drop(supervisor);
+}

@@ -159,6 +159,32 @@ fn without_a_writable_cgroup_required_names_it_and_best_effort_still_leaves_noth
 }
 
 #[test]
+fn a_command_without_a_file_can_go_without_control_groups_by_the_flag_that_its_refusal_names() {
+    let rig = Rig::new();
+    // Ordinary users have none where these tests run; root has them taken away.
+    let with = |arguments: &str| match is_root() {
+        true => in_own_mounts(&rig, &format!("{NO_CGROUPS}exec $agt run {arguments}")),
+        false => rig.output([&["run"], &arguments.split(' ').collect::<Vec<_>>()[..]].concat()),
+    };
+    let refused = with("--ring 3 -- echo started");
+    assert_eq!((refused.code, refused.stdout.as_str()), (69, ""), "{}", refused.stderr);
+    let named = "`run --ring 3 --enforcement best-effort -- ...`";
+    assert!(refused.stderr.contains(named), "the help names the flag: {}", refused.stderr);
+    let loose = with("--ring 3 --enforcement best-effort -- echo started");
+    assert_eq!((loose.code, loose.stdout.as_str()), (0, "started\n"), "{}", loose.stderr);
+    assert!(loose.stderr.contains("not enforced: "), "{}", loose.stderr);
+    // A file says it itself, and its refusal names its key.
+    rig.agent("strict", "ring: 3\ncommand: [echo, started]\n");
+    let refused = with("strict.yaml");
+    assert!(
+        refused.code == 69 && refused.stderr.contains("`enforcement: best-effort` in its file"),
+        "{}",
+        refused.stderr
+    );
+    assert_eq!(with("--enforcement best-effort strict.yaml").code, 64, "a file is not opened from beside it");
+}
+
+#[test]
 fn a_disk_that_is_full_at_the_start_is_73_and_nothing_is_started() {
     if !needs_root("a_disk_that_is_full_at_the_start_is_73_and_nothing_is_started") {
         return;

@@ -262,3 +262,171 @@ fn an_attendant_that_is_ended_is_said_and_what_it_would_answer_fails() {
     );
     assert!(outcome.stderr.contains("answers for its system call filter was ended"), "{}", outcome.stderr);
 }
+
+#[test]
+fn a_question_about_an_agent_is_answered_with_the_operators_file_of_its_last_launch() {
+    let rig = Rig::new();
+    let (granted, workdir) = (rig.dir.path().join("granted"), rig.work.join("typed"));
+    std::fs::create_dir(&granted).unwrap();
+    std::fs::create_dir(&workdir).unwrap();
+    let lines = format!("files:\n  read: [{}]\ncommand: [sh, -c, 'true']\n", granted.display());
+    let file = rig.agent("granted", &format!("ring: 2\n{}{lines}", effort()));
+    let operator = |name: &str| {
+        let path = rig.dir.path().join(name);
+        let entry = format!("granted: {{file: {}, read: [{}]}}", file.display(), granted.display());
+        std::fs::write(&path, format!("version: 1\nkind: operator\nagents:\n  {entry}\n")).unwrap();
+        crate::docs::only_its_owner_writes(&path);
+        path.to_str().unwrap().to_owned()
+    };
+    let (first, second) = (operator("first.yaml"), operator("second.yaml"));
+    let file = file.to_str().unwrap();
+    let run = rig.output(["run", file, "--operator", &first, "--workdir", workdir.to_str().unwrap()]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    let inside = granted.join("x").display().to_string();
+    let outcome = rig.output(["why", "granted", "--path", &inside, "--json"]);
+    assert_eq!(outcome.code, 0, "not 77: {}", outcome.stderr);
+    let answer: Value = serde_json::from_str(&outcome.stdout).unwrap();
+    assert_eq!(
+        (answer["operator_file"].as_str(), answer["operator_named"].as_str()),
+        (Some(&*first), Some("last-launch"))
+    );
+    let told = rig.output(["why", "granted", "--path", &inside, "--write"]);
+    let expected = format!("the operator's file {first}, that of its last launch");
+    assert!(told.code == 1 && told.stdout.contains(&expected), "{}{}", told.stdout, told.stderr);
+    // A run to learn from is not how it is launched.
+    let learnt = rig.output(["learn", file, "--operator", &second, "--drop"]);
+    assert_eq!(learnt.code, 0, "{}", learnt.stderr);
+    assert!(
+        rig.output(["why", "granted", "--path", &inside]).stdout.contains(&first),
+        "the last launch is still known"
+    );
+    // The workdir that was typed then is the one that relative paths are from.
+    let relative = rig.output(["why", "granted", "--path", "out", "--write"]);
+    assert!(relative.code == 0 && relative.stdout.contains("typed/out"), "{}{}", relative.stdout, relative.stderr);
+    // What is typed now wins, and is said.
+    let other = rig.output(["why", "granted", "--path", &inside, "--write", "--operator", &second]);
+    assert!(other.code == 1 && other.stdout.contains(&format!("{second}, as named")), "{other:?}");
+    // A file stands for itself; an operator's file that went away is no silent other one.
+    assert_eq!(rig.output(["why", file, "--path", &inside]).code, 77);
+    std::fs::remove_file(&first).unwrap();
+    let gone = rig.output(["why", "granted", "--path", &inside]);
+    assert!(gone.code == 64 && gone.stderr.contains(&first) && gone.stderr.contains("--operator FILE"), "{gone:?}");
+    let audit = rig.output(["audit", "show", "--agent", "granted"]).stdout;
+    assert!(audit.contains(&format!("operator={first:?}")), "{audit}");
+}
+
+/// The keys of an object, in order.
+fn keys(value: &Value) -> Vec<&str> {
+    value.as_object().unwrap_or_else(|| panic!("no object: {value}")).keys().map(String::as_str).collect()
+}
+
+#[test]
+fn the_json_of_why_has_the_keys_that_its_help_documents_and_no_others() {
+    let rig = Rig::new();
+    let file = python(&rig, "keys", &format!("{MOUNT}\n"));
+    assert_eq!(rig.output(["run".as_ref(), file.as_os_str()]).code, 0);
+    let listed: Value = serde_json::from_str(&rig.output(["why", "--json"]).stdout).unwrap();
+    let agent = &listed["agents"][0];
+    let denial = &agent["denials"][0];
+    let (_, allowed) = asked(&rig, &file, &["--path", "/usr/bin/env"]);
+    let (_, denied) = asked(&rig, &file, &["--path", "/usr/bin/env", "--write"]);
+    let (_, unknown) = asked(&rig, &file, &["--path", "/proc/4711/environ"]);
+    let question = ["agent", "file", "operator_file", "operator_named", "question", "ring", "answer"];
+    let sorted = |parts: &[&'static str]| {
+        let mut all = [&question[..], parts].concat();
+        all.sort_unstable();
+        all
+    };
+    let golden: [(&Value, Vec<&str>); 9] = [
+        (&listed, vec!["agents", "not_seen"]),
+        (agent, vec!["agent", "denials", "forgotten", "lost"]),
+        (
+            denial,
+            vec![
+                "allow", "class", "comm", "count", "first_ms", "id", "last_ms", "layer", "pid", "retry", "ring",
+                "rule", "tried", "why", "words",
+            ],
+        ),
+        (&denial["tried"], vec!["call"]),
+        (&denial["tried"]["call"], vec!["arch", "args", "argument", "call", "errno"]),
+        (&denial["allow"], vec!["agent_yaml", "operator", "ring", "text"]),
+        (&allowed, sorted(&["by"])),
+        (&denied, sorted(&["allow", "errno", "layer", "retry", "rule", "why"])),
+        (&unknown, sorted(&["why"])),
+    ];
+    let help = rig.output(["why", "--help"]).stdout;
+    for (value, expected) in golden {
+        let mut found = keys(value);
+        found.sort_unstable();
+        assert_eq!(found, expected, "{value}");
+        // What of a call is tried is the call's own matter.
+        let is_tried = value == &denial["tried"] || value == &denial["tried"]["call"];
+        for key in found.iter().filter(|_| !is_tried) {
+            assert!(help.contains(key), "`{key}` is not in `why --help`");
+        }
+    }
+    assert_eq!(keys(&denied["allow"]).len(), 3, "{denied}");
+}
+
+#[test]
+fn another_process_is_none_of_an_agents_and_a_plan_says_what_it_cannot_know() {
+    let rig = Rig::new();
+    let script = "cat /proc/1/environ; echo \"one=$?\"; cat /proc/self/status > /dev/null; echo \"self=$?\"; \
+        cat /proc/1/status > /dev/null; echo \"status=$?\"";
+    let file = rig.agent("peeks", &format!("ring: 2\n{}command: [sh, -c, {}]\n", effort(), quoted(script)));
+    let run = rig.output(["run".as_ref(), file.as_os_str()]);
+    assert_eq!(run.stdout, "one=1\nself=0\nstatus=0\n", "what a plan has to say: {}", run.stderr);
+    for (path, answer, code) in [
+        ("/proc/1/environ", "denied", 1),
+        ("/proc/1/status", "allowed", 0),
+        ("/proc/self/environ", "allowed", 0),
+        ("/proc/4711/environ", "unknown", 1),
+    ] {
+        let (outcome, told) = asked(&rig, &file, &["--path", path]);
+        assert_eq!((told["answer"].as_str(), outcome.code), (Some(answer), code), "{path}: {told}");
+    }
+    let words = rig.output(["why", file.to_str().unwrap(), "--path", "/proc/1/environ"]);
+    assert!(words.stdout.contains("the ring's own init") && words.stdout.contains("no line can"), "{}", words.stdout);
+}
+
+#[test]
+fn what_a_step_of_a_saga_is_denied_is_told_recorded_and_explained_under_its_name() {
+    let rig = Rig::new();
+    std::fs::write(rig.work.join("step.py"), calling(&format!("print({MOUNT})\n"))).unwrap();
+    let steps = "steps:\n  quiet: {command: ['true'], effects: none}\n  ship: {command: [python3, step.py], needs: [quiet], effects: none}\n";
+    std::fs::write(rig.work.join("saga.yaml"), format!("version: 1\nkind: saga\nname: refund\n{}{steps}", effort()))
+        .unwrap();
+    let run = rig.output(["saga", "run", "saga.yaml"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    let listed: Value = serde_json::from_str(&rig.output(["saga", "list", "--json"]).stdout).unwrap();
+    let id = listed[0]["id"].as_str().unwrap();
+    let step = format!("{id}/ship");
+    assert!(run.stderr.contains(&format!("denied: mount   {step} (pid ")), "{}", run.stderr);
+    assert!(run.stderr.contains(&format!("{step}  1 denial (agt-supervise why ")), "{}", run.stderr);
+    for who in [step.as_str(), id] {
+        let found = denials(&rig, who);
+        assert_eq!((found.len(), found[0]["words"].as_str()), (1, Some("mount")), "{who}: {found:?}");
+    }
+    let told = rig.output(["why", &step]).stdout;
+    assert!(told.contains(&step) && told.contains("no line can for a step of a saga"), "{told}");
+    let none = rig.output(["why", &format!("{id}/quiet")]);
+    assert!(none.code == 0 && none.stdout.contains("no denials of"), "{none:?}");
+    let audit = rig.output(["audit", "show", "--agent", &step]).stdout;
+    assert!(audit.contains("rule=\"seccomp.mounts\""), "{audit}");
+    let question = rig.output(["why", &step, "--call", "mount"]);
+    assert!(question.code == 64 && question.stderr.contains("a step of a saga"), "{question:?}");
+    assert_eq!(rig.output(["why", "refund-00000000/ship"]).code, 64);
+    assert!(rig.output(["logs", &step]).stdout.contains('1'), "its log has the name that `ps` shows");
+}
+
+#[test]
+fn an_escape_attempt_of_a_step_counts_against_its_saga() {
+    let rig = Rig::new();
+    let script = calling(&format!("{INIT_MODULE}\ntime.sleep(1000)\n"));
+    std::fs::write(rig.work.join("step.py"), script).unwrap();
+    let steps = "steps:\n  out: {command: [python3, step.py], effects: none}\n";
+    std::fs::write(rig.work.join("saga.yaml"), format!("version: 1\nkind: saga\nname: escape\n{}{steps}", effort()))
+        .unwrap();
+    let run = rig.output(["saga", "run", "saga.yaml"]);
+    assert!(run.code != 0 && run.stderr.contains("ring_breach"), "{}", run.stderr);
+}

@@ -5,22 +5,20 @@
 //! unpacks small files, `git` clones a repository. Medians; last lines `RATIO name=value`, of which `names_create_us` is what an
 //! agent waits for a new file beyond what it waited before, in microseconds.
 
+mod timed;
+
 use std::error::Error;
 use std::ffi::OsString;
-use std::fs::{self, File, Permissions};
-use std::io::{Read, Seek};
-use std::os::fd::OwnedFd;
+use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
-use agt_rings::Ring;
-use agt_rings::cgroup::Join;
 use agt_rings::host::Controllers;
-use agt_rings::launch::{Launcher, Streams, become_launcher_if_asked};
+use agt_rings::launch::{Launcher, become_launcher_if_asked};
 use agt_rings::names::Rules;
 use agt_rings::plan::Plan;
-use agt_rings::spec::{Access, Enforcement, FileRule, Spec, Terminal, User};
+use agt_rings::spec::Spec;
 
 /// Launches of each kind.
 const LAUNCHES: usize = 5;
@@ -76,24 +74,13 @@ fn measure() -> Result<[Medians; 2], Box<dyn Error>> {
     if plans[1].names.is_none() {
         return Err("nobody can answer here".into());
     }
-    let mut took = [Vec::new(), Vec::new()];
-    for _ in 0..LAUNCHES {
-        for (plan, took) in plans.iter().zip(&mut took) {
-            took.push(run(&launcher, plan)?);
-        }
-    }
-    Ok(took.map(|all| (0..all[0].len()).map(|at| median(all.iter().map(|one| one[at]))).collect()))
+    let numbers = SINGLE.len() + if calls_alone() { 0 } else { WORK.len() };
+    timed::in_turns(&launcher, &plans, LAUNCHES, numbers)
 }
 
 /// `calls` as an argument leaves the work out, which takes most of the time.
 fn calls_alone() -> bool {
     std::env::args().any(|arg| arg == "calls")
-}
-
-fn median(all: impl Iterator<Item = f64>) -> f64 {
-    let mut all: Vec<f64> = all.collect();
-    all.sort_by(f64::total_cmp);
-    all[all.len() / 2]
 }
 
 /// An archive of small files, and a repository of the same.
@@ -146,53 +133,8 @@ fn script() -> String {
     )
 }
 
-fn run(launcher: &Launcher, plan: &Plan) -> Result<Vec<f64>, Box<dyn Error>> {
-    let mut out = tempfile::tempfile()?;
-    let streams = Streams {
-        stdin: File::open("/dev/null")?.into(),
-        stdout: out.try_clone()?.into(),
-        stderr: OwnedFd::from(out.try_clone()?),
-    };
-    let mut running = launcher.launch(plan, &streams, &Join { into_cgroup: None, tasks: Vec::new(), procs: None })?;
-    let notices = running.take_notices();
-    let _ = running.read_exit()?;
-    drop(notices);
-    let mut text = String::new();
-    out.rewind()?;
-    out.read_to_string(&mut text)?;
-    let numbers: Result<Vec<f64>, _> = text.lines().map(str::parse).collect();
-    match numbers {
-        Ok(numbers) if numbers.len() == SINGLE.len() + if calls_alone() { 0 } else { WORK.len() } => Ok(numbers),
-        _ => Err(format!("the agent said: {text}").into()),
-    }
-}
-
 fn spec(folder: &Path, names: Option<Rules>) -> Spec {
     let env = [("PATH", OsString::from("/usr/bin:/bin")), ("HOME", folder.into()), ("GIT_CONFIG_NOSYSTEM", "1".into())];
-    Spec {
-        name: "bench".to_owned(),
-        ring: Ring::R2,
-        enforcement: Enforcement::BestEffort,
-        program: PathBuf::from("/usr/bin/perl"),
-        argv: ["perl", "-e", &script()].map(OsString::from).to_vec(),
-        env: env.map(|(name, value)| (name.into(), value)).to_vec(),
-        workdir: folder.to_owned(),
-        files: vec![FileRule { path: folder.to_owned(), access: Access::Write }],
-        as_owner: Vec::new(),
-        scratch: None,
-        protect: Vec::new(),
-        gaps: Vec::new(),
-        sockets: Vec::new(),
-        names,
-        hide: Vec::new(),
-        listen: Vec::new(),
-        limits: agt_rings::builtin::definition(Ring::R2).limits,
-        user: User::Own,
-        own_id: agt_rings::builtin::OWN_ID_BASE + 9,
-        capabilities: agt_rings::capability::Capabilities::NONE,
-        open_files: None,
-        terminal: Terminal::None,
-        nested: Default::default(),
-        check: None,
-    }
+    let env = env.map(|(name, value)| (name.into(), value)).to_vec();
+    Spec { env, names, ..timed::spec(&script(), folder) }
 }

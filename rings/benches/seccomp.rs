@@ -9,6 +9,8 @@
 //! Then, in real launches of R2: what a refused call costs by the filter alone and with an attendant that answers and tells of it.
 //! Last lines: `RATIO name=value`; `seccomp_load_us` is the slowest of R2's and R3's.
 
+mod timed;
+
 use std::thread;
 
 use agt_rings::Ring;
@@ -160,96 +162,40 @@ fn main() {
 
 /// What a refused call costs an agent.
 mod refused {
-    use std::ffi::OsString;
-    use std::fs::{self, File};
-    use std::io::{Read, Seek};
-    use std::os::fd::OwnedFd;
-    use std::path::PathBuf;
+    use std::error::Error;
+    use std::os::unix::fs::PermissionsExt;
 
-    use agt_rings::Ring;
-    use agt_rings::cgroup::Join;
     use agt_rings::host::Controllers;
-    use agt_rings::launch::{Launcher, Streams};
-    use agt_rings::plan::Plan;
-    use agt_rings::spec::{Access, Enforcement, FileRule, Spec, Terminal, User};
+    use agt_rings::launch::Launcher;
+    use agt_rings::seccomp::Arch;
+
+    use super::timed;
 
     /// Refused calls in one launch.
     const CALLS: u32 = 20_000;
     const LAUNCHES: usize = 11;
 
     /// Microseconds without an attendant and with one, medians of launches that take turns.
-    pub(super) fn costs() -> Result<[f64; 2], Box<dyn std::error::Error>> {
+    pub(super) fn costs() -> Result<[f64; 2], Box<dyn Error>> {
         let launcher = Launcher::start(Controllers::none("not needed"))?;
-        let folder = std::env::temp_dir().join(format!("agt-bench-refused-{}", std::process::id()));
-        fs::create_dir(&folder)?;
-        let plan = launcher.compile(&spec(&folder)?)??;
+        let folder = tempfile::tempdir()?;
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755))?;
+        let plan = launcher.compile(&timed::spec(&script()?, &folder.path().canonicalize()?))??;
         if plan.listens().is_none() {
             return Err("nobody can listen here".into());
         }
         let plans = [plan.clone().unheard(), plan];
-        let mut took = [Vec::new(), Vec::new()];
-        for _ in 0..LAUNCHES {
-            for (plan, took) in plans.iter().zip(&mut took) {
-                took.push(run(&launcher, plan)?);
-            }
-        }
-        fs::remove_dir(&folder)?;
-        Ok(took.map(|mut all| {
-            all.sort_by(f64::total_cmp);
-            all[all.len() / 2]
-        }))
+        Ok(timed::in_turns(&launcher, &plans, LAUNCHES, 1)?.map(|medians| medians[0]))
     }
 
-    fn run(launcher: &Launcher, plan: &Plan) -> Result<f64, Box<dyn std::error::Error>> {
-        let path = std::env::temp_dir().join(format!("agt-bench-out-{}", std::process::id()));
-        let mut out = File::options().read(true).write(true).create(true).truncate(true).open(&path)?;
-        fs::remove_file(&path)?;
-        let null = || -> std::io::Result<OwnedFd> { Ok(File::open("/dev/null")?.into()) };
-        let streams = Streams { stdin: null()?, stdout: out.try_clone()?.into(), stderr: null()? };
-        let mut running =
-            launcher.launch(plan, &streams, &Join { into_cgroup: None, tasks: Vec::new(), procs: None })?;
-        let notices = running.take_notices();
-        let _ = running.read_exit()?;
-        drop(notices);
-        let mut text = String::new();
-        out.rewind()?;
-        out.read_to_string(&mut text)?;
-        Ok(text.trim().parse()?)
-    }
-
-    fn spec(folder: &std::path::Path) -> Result<Spec, Box<dyn std::error::Error>> {
-        let number = agt_rings::seccomp::Arch::native().and_then(|arch| arch.number("keyctl")).ok_or("no table")?;
+    fn script() -> Result<String, Box<dyn Error>> {
+        let number = |name| Arch::native().and_then(|arch| arch.number(name)).ok_or("no table");
         // The loop itself, with a call that is allowed and does nothing, is taken off.
-        let script = format!(
+        Ok(format!(
             "use Time::HiRes 'time'; sub t {{ my $n = shift; my $s = time; syscall($n, 0, -2, 0) for 1..{CALLS}; time - $s }}
-             t({number}); my $none = t({}); printf '%f', (t({number}) - $none) * 1e6 / {CALLS}",
-            agt_rings::seccomp::Arch::native().and_then(|arch| arch.number("getppid")).ok_or("no table")?
-        );
-        Ok(Spec {
-            name: "bench".to_owned(),
-            ring: Ring::R2,
-            enforcement: Enforcement::BestEffort,
-            program: PathBuf::from("/usr/bin/perl"),
-            argv: ["perl", "-e", &script].map(OsString::from).to_vec(),
-            env: Vec::new(),
-            workdir: folder.canonicalize()?,
-            files: vec![FileRule { path: folder.canonicalize()?, access: Access::Write }],
-            as_owner: Vec::new(),
-            scratch: None,
-            protect: Vec::new(),
-            gaps: Vec::new(),
-            sockets: Vec::new(),
-            names: None,
-            hide: Vec::new(),
-            listen: Vec::new(),
-            limits: agt_rings::builtin::definition(Ring::R2).limits,
-            user: User::Own,
-            own_id: agt_rings::builtin::OWN_ID_BASE + 8,
-            capabilities: agt_rings::capability::Capabilities::NONE,
-            open_files: None,
-            terminal: Terminal::None,
-            nested: Default::default(),
-            check: None,
-        })
+             t({refused}); my $none = t({allowed}); printf '%f', (t({refused}) - $none) * 1e6 / {CALLS}",
+            refused = number("keyctl")?,
+            allowed = number("getppid")?,
+        ))
     }
 }

@@ -159,6 +159,27 @@ pub struct Host {
     pub groups: Vec<GroupOpens>,
 }
 
+#[cfg(test)]
+impl Host {
+    /// A host that has everything that a kernel of today offers, for tests that take something away.
+    pub(crate) fn of_today(privilege: Privilege) -> Host {
+        let yes = || Support::Yes;
+        Host {
+            kernel: "6.18".to_owned(),
+            landlock_abi: Some(7),
+            seccomp: yes(),
+            notify: yes(),
+            privilege,
+            namespaces: yes(),
+            controllers: Controllers { memory: yes(), cpu: yes(), tasks: yes(), kill: yes(), layout: "v2".to_owned() },
+            launch: LaunchPath::default(),
+            capabilities: Capabilities::NONE,
+            own_ids: yes(),
+            groups: Vec::new(),
+        }
+    }
+}
+
 /// Something that a group of the launcher's opens and that neither its uid nor everybody's bits do. Inside a user namespace no
 /// group can be dropped (user_namespaces(7): setgroups is denied before gid_map is written by an unprivileged process), so an
 /// agent keeps this.

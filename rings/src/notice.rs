@@ -221,6 +221,7 @@ impl AsFd for Notices {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
     use proptest::prelude::*;
 
     use super::*;
@@ -243,6 +244,9 @@ mod tests {
         assert_eq!(notices.next().unwrap_err().kind(), io::ErrorKind::InvalidData);
         assert_eq!(notices.next().unwrap(), None);
         drop(there);
+        // Not at once: another test's child holds the other end too until it has called exec.
+        let mut ended = [PollFd::new(notices.as_fd(), PollFlags::POLLIN)];
+        assert_eq!(poll(&mut ended, PollTimeout::from(60_000u16)), Ok(1));
         assert_eq!(notices.next().unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     }
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::builtin;
 use crate::capability::Capabilities;
 use crate::report::Gap;
 use crate::ring::Ring;
@@ -130,6 +131,40 @@ pub struct Spec {
     pub terminal: Terminal,
     /// What can be started beside the agent, confined as it is, to see whether it is well.
     pub check: Option<Check>,
+}
+
+impl Spec {
+    /// A program in its workdir and nothing granted: no file, no variable, no listener, the ring's own limits; required in full.
+    #[must_use]
+    pub fn new(name: &str, ring: Ring, program: impl Into<PathBuf>, workdir: impl Into<PathBuf>) -> Spec {
+        let program = program.into();
+        Spec {
+            name: name.to_owned(),
+            ring,
+            enforcement: Enforcement::Required,
+            argv: program.file_name().map(OsString::from).into_iter().collect(),
+            program,
+            env: Vec::new(),
+            workdir: workdir.into(),
+            files: Vec::new(),
+            as_owner: Vec::new(),
+            scratch: None,
+            protect: Vec::new(),
+            gaps: Vec::new(),
+            sockets: Vec::new(),
+            names: None,
+            hide: Vec::new(),
+            listen: Vec::new(),
+            limits: builtin::definition(ring).limits,
+            open_files: None,
+            user: User::Own,
+            own_id: builtin::OWN_ID_BASE,
+            nested: Nested::Refused,
+            capabilities: Capabilities::NONE,
+            terminal: Terminal::None,
+            check: None,
+        }
+    }
 }
 
 /// A health check's program. It has the agent's environment, workdir, files and limits.

@@ -23,7 +23,7 @@ use agt_rings::plan::Plan;
 use agt_rings::ring::Ring;
 use agt_rings::seccomp::policy::{Decision, Refusal, Rule};
 use agt_rings::seccomp::{Arch, Notify, Options, builtin};
-use agt_rings::spec::{Access, Enforcement, FileRule, Spec, Terminal, User};
+use agt_rings::spec::{Access, Enforcement, FileRule, Spec};
 
 const WITHIN: Duration = Duration::from_secs(20);
 
@@ -36,7 +36,7 @@ fn main() {
     let launcher = launcher(Ahead::Nothing);
     if !launcher.host().notify.is_yes() || !Path::new(PERL).exists() {
         println!("SKIPPED attendant tests: they need {PERL} and seccomp notification: {:?}", launcher.host().notify);
-        assert!(std::env::var_os("AGT_NO_SKIP").is_none(), "a skip is forbidden here");
+        assert!(std::env::var_os("AGT_FORBID_SKIPS").is_none(), "a skip is forbidden here");
         return;
     }
     drop(launcher);
@@ -78,31 +78,13 @@ fn workdir() -> tempfile::TempDir {
 
 fn spec(ring: Ring, workdir: &Path, script: &str) -> Spec {
     Spec {
-        name: "attended".to_owned(),
-        ring,
         // No control groups here: they are not what is tested.
         enforcement: Enforcement::BestEffort,
-        program: PathBuf::from(PERL),
         argv: ["perl", "-e", script].map(OsString::from).to_vec(),
         env: vec![("PATH".into(), "/usr/bin:/bin".into())],
-        workdir: workdir.to_owned(),
         files: vec![FileRule { path: workdir.to_owned(), access: Access::Write }],
-        as_owner: Vec::new(),
-        scratch: None,
-        protect: Vec::new(),
-        gaps: Vec::new(),
-        sockets: Vec::new(),
-        names: None,
-        hide: Vec::new(),
-        listen: vec![],
-        limits: agt_rings::builtin::definition(ring).limits,
-        user: User::Own,
         own_id: agt_rings::builtin::OWN_ID_BASE + 12,
-        capabilities: agt_rings::capability::Capabilities::NONE,
-        open_files: None,
-        terminal: Terminal::None,
-        nested: Default::default(),
-        check: None,
+        ..Spec::new("attended", ring, PERL, workdir)
     }
 }
 
@@ -125,7 +107,7 @@ fn launch_with(launcher: &Launcher, plan: &Plan, stdin: OwnedFd) -> (Running, Fi
     let out = tempfile::tempfile().unwrap();
     let copy = || -> OwnedFd { out.try_clone().unwrap().into() };
     let streams = Streams { stdin, stdout: copy(), stderr: copy() };
-    let running = launcher.launch(plan, &streams, &Join { into_cgroup: None, tasks: Vec::new(), procs: None });
+    let running = launcher.launch(plan, &streams, &Join::default());
     (running.unwrap_or_else(|e| panic!("{e}: {:?}", std::error::Error::source(&e))), out)
 }
 
@@ -148,10 +130,14 @@ fn run(launcher: &Launcher, plan: &Plan) -> Ran {
     let exit = running.read_exit().unwrap();
     assert!(matches!(exit, Exit::Ended(_)), "{exit:?}");
     let closed = closed.or_else(|| hear(&notices, &mut heard)).expect("its end is seen");
+    Ran { text: text_of(&mut out), notices: heard, closed }
+}
+
+fn text_of(out: &mut File) -> String {
     let mut text = String::new();
     out.rewind().unwrap();
     out.read_to_string(&mut text).unwrap();
-    Ran { text, notices: heard, closed }
+    text
 }
 
 /// Prints the errno of each call, all arguments -1: no descriptor, no address, no flags that exist.
@@ -234,11 +220,7 @@ fn a_prepared_init_has_an_attendant_too() {
     for _ in 0..2 {
         run(&launcher, &plan);
     }
-    let deadline = Instant::now() + WITHIN;
-    while launcher.ready() == 0 {
-        assert!(Instant::now() < deadline, "no init was prepared");
-        std::thread::sleep(Duration::from_millis(2));
-    }
+    until_prepared(&launcher, Instant::now() + WITHIN);
     let ran = run(&launcher, &plan);
     assert_eq!((ran.text.as_str(), names(&ran).as_slice()), ("1\n", &["ptrace".to_owned()][..]));
 }
@@ -256,9 +238,8 @@ fn attendants_are_paid_by_their_agents_group() {
     // The third is from a prepared init.
     for round in 0..3 {
         let deadline = Instant::now() + WITHIN;
-        while round == 2 && launcher.ready() == 0 {
-            assert!(Instant::now() < deadline, "no init was prepared");
-            std::thread::sleep(Duration::from_millis(2));
+        if round == 2 {
+            until_prepared(&launcher, deadline);
         }
         let group = base.create(&format!("round-{round}"), &plan.limits).unwrap();
         let (read, write) = nix::unistd::pipe().unwrap();
@@ -266,10 +247,7 @@ fn attendants_are_paid_by_their_agents_group() {
         let copy = || -> OwnedFd { out.try_clone().unwrap().into() };
         let streams = Streams { stdin: read, stdout: copy(), stderr: copy() };
         let running = launcher.launch(&plan, &streams, &group.join().unwrap()).unwrap();
-        while out.metadata().unwrap().len() < 4 {
-            assert!(Instant::now() < deadline, "the agent did not begin");
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        printed(&out, 4, deadline);
         let groups = |pid: i32| fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
         let attendants = beside(running.pid(), "agt-attendant");
         assert_eq!(attendants.len(), 1);
@@ -307,6 +285,7 @@ fn many_at_once_are_all_answered_and_counted() {
          1 while wait > 0",
         number("ptrace")
     );
+    let began = Instant::now();
     let ran = run(&launcher, &compile(&launcher, &spec(Ring::R2, folder.path(), &script)));
     assert_eq!(ran.text, "ok".repeat(8));
     let count = |notice: &Notice| match notice.what {
@@ -314,7 +293,9 @@ fn many_at_once_are_all_answered_and_counted() {
         _ => notice.count,
     };
     assert_eq!(ran.notices.iter().map(count).sum::<u64>(), 4000);
-    assert!(ran.notices.len() < 500, "{}", ran.notices.len());
+    // So many a second and not more: on a busy machine the calls take several.
+    let most = 250 * (1 + usize::try_from(began.elapsed().as_secs()).unwrap());
+    assert!(ran.notices.len() < most, "{} of {most}", ran.notices.len());
 }
 
 /// Finds the attendant in the agent's own /proc.
@@ -337,10 +318,7 @@ fn an_agent_whose_attendant_is_ended_gets_nothing_by_it() {
         let (mut running, mut out) = launch_with(&launcher, &plan, read);
         let notices = running.take_notices().unwrap();
         let deadline = Instant::now() + WITHIN;
-        while out.metadata().unwrap().len() < 2 {
-            assert!(Instant::now() < deadline, "the agent did not begin");
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        printed(&out, 2, deadline);
         for attendant in beside(running.pid(), "agt-attendant") {
             let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(attendant), nix::sys::signal::Signal::SIGKILL);
         }
@@ -355,10 +333,15 @@ fn an_agent_whose_attendant_is_ended_gets_nothing_by_it() {
         assert_eq!(last, io::ErrorKind::UnexpectedEof);
         drop(write);
         assert!(running.wait_gone(WITHIN).unwrap());
-        let mut text = String::new();
-        out.rewind().unwrap();
-        out.read_to_string(&mut text).unwrap();
-        assert_eq!(text, "1\n38 38 38 works", "{ring}");
+        assert_eq!(text_of(&mut out), "1\n38 38 38 works", "{ring}");
+    }
+}
+
+/// Waits until an init waits for the next launch.
+fn until_prepared(launcher: &Launcher, deadline: Instant) {
+    while launcher.ready() == 0 {
+        assert!(Instant::now() < deadline, "no init was prepared");
+        std::thread::sleep(Duration::from_millis(2));
     }
 }
 
@@ -409,10 +392,7 @@ fn names_whose_maker_is_ended_are_made_by_nobody() {
         assert_eq!(last_of(&notices, deadline), io::ErrorKind::UnexpectedEof, "the supervisor hears of it");
         drop(write);
         assert!(running.wait_gone(WITHIN).unwrap());
-        let mut text = String::new();
-        out.rewind().unwrap();
-        out.read_to_string(&mut text).unwrap();
-        assert_eq!(text, "made 38 38 38 38 38 38 works", "{ring}");
+        assert_eq!(text_of(&mut out), "made 38 38 38 38 38 38 works", "{ring}");
         let left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(left, ["first"], "{ring}");
     }

@@ -1,15 +1,18 @@
 //! The command line: what was typed. What it means is each command's own matter.
 
+mod starting;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
+pub(crate) use starting::agent_name;
+pub use starting::{EnforcementChoice, MetricsArgs, RunArgs, ServeArgs, StdioChoice};
+
 use crate::commands;
-use crate::config::AgentName;
 use crate::control::protocol::ActWord;
 use crate::exit;
-use crate::telemetry::endpoint::Choice;
 
 /// Runs AI agents the way an operating system runs processes.
 #[derive(Debug, Parser)]
@@ -42,7 +45,7 @@ pub struct Global {
 pub enum Verb {
     /// Start agents in their rings and stay with them until they end
     #[command(
-        after_help = "Examples:\n  agt-supervise run agent.yaml\n  agt-supervise run agents/\n  agt-supervise run --ring 3 -- python3 script.py\n  agt-supervise run --ring 3 --name trial -- python3 script.py\n  agt-supervise run server.yaml --status-file end.json"
+        after_help = starting::RUN_HELP
     )]
     Run(Box<RunArgs>),
     /// Start the agents of a folder and stay on as a service
@@ -63,7 +66,7 @@ which are checked on other hosts than they run on.\n\nExamples:\n  agt-supervise
     )]
     Top(commands::top::TopArgs),
     /// Show one agent: what is enforced, what it uses, what it died of
-    #[command(after_help = "Example:\n  agt-supervise status researcher")]
+    #[command(after_help = "Examples:\n  agt-supervise status researcher\n  agt-supervise status researcher --json")]
     Status(OneAgent),
     /// Show what agents were denied and what would allow it; or ask what a plan says of a path, a call or a destination
     #[command(after_help = commands::why::HELP)]
@@ -71,9 +74,9 @@ which are checked on other hosts than they run on.\n\nExamples:\n  agt-supervise
     /// Run a command once inside a ring, watch what it does, and propose the smallest agent.yaml for it
     #[command(after_help = commands::learn::HELP)]
     Learn(Box<commands::learn::LearnArgs>),
-    /// Print an agent's log
-    #[command(after_help = "Examples:\n  agt-supervise logs researcher\n  agt-supervise logs researcher --lines 20")]
-    Logs(LogsArgs),
+    /// Print what an agent printed: standard output and standard error, as far as they were kept
+    #[command(after_help = commands::logs::HELP)]
+    Logs(commands::logs::LogsArgs),
     /// Stop agents in order: signal, grace, then the whole tree
     #[command(
         after_help = "Examples:\n  agt-supervise stop researcher --reason \"night\"\n  agt-supervise stop --all --yes"
@@ -85,10 +88,12 @@ which are checked on other hosts than they run on.\n\nExamples:\n  agt-supervise
     )]
     Kill(ActArgs),
     /// Let a killed agent live again
-    #[command(after_help = "Example:\n  agt-supervise revive researcher --reason \"fixed\"")]
+    #[command(
+        after_help = "Examples:\n  agt-supervise revive researcher --reason \"fixed\"\n  agt-supervise revive --all --yes --reason \"the model is mended\""
+    )]
     Revive(ActArgs),
     /// Stop an agent, then start it again
-    #[command(after_help = "Example:\n  agt-supervise restart researcher --reason \"new key\"")]
+    #[command(after_help = "Examples:\n  agt-supervise restart researcher --reason \"new key\"")]
     Restart(ActArgs),
     /// Read the files of running agents again, show what differs, and do it once it is confirmed
     #[command(
@@ -102,10 +107,10 @@ which are checked on other hosts than they run on.\n\nExamples:\n  agt-supervise
     )]
     Limits(commands::limits::LimitsVerb),
     /// Freeze agents: every task stands still
-    #[command(after_help = "Example:\n  agt-supervise freeze researcher --reason \"a look inside\"")]
+    #[command(after_help = "Examples:\n  agt-supervise freeze researcher --reason \"a look inside\"")]
     Freeze(ActArgs),
     /// Let frozen agents run on
-    #[command(after_help = "Example:\n  agt-supervise thaw researcher --reason \"looked\"")]
+    #[command(after_help = "Examples:\n  agt-supervise thaw researcher --reason \"looked\"")]
     Thaw(ActArgs),
     /// Show what this machine can enforce, which rings that makes, and what to do about gaps
     #[command(after_help = "Examples:\n  agt-supervise doctor\n  agt-supervise doctor --json")]
@@ -156,7 +161,7 @@ which are checked on other hosts than they run on.\n\nExamples:\n  agt-supervise
     )]
     Chaos(commands::chaos::ChaosVerb),
     /// Print a shell's completions
-    #[command(after_help = "Example:\n  agt-supervise completions bash > /etc/bash_completion.d/agt-supervise")]
+    #[command(after_help = "Examples:\n  agt-supervise completions bash > /etc/bash_completion.d/agt-supervise")]
     Completions {
         /// The shell
         shell: clap_complete::Shell,
@@ -169,100 +174,11 @@ which are checked on other hosts than they run on.\n\nExamples:\n  agt-supervise
     },
 }
 
-/// `run`.
-#[derive(Debug, Args)]
-pub struct RunArgs {
-    /// agent.yaml files, or folders of them
-    #[arg(value_name = "FILE|FOLDER", required_unless_present = "command", conflicts_with = "command")]
-    pub files: Vec<PathBuf>,
-    /// The ring for a command without a file (0 to 3), or a lower ceiling for files: one above a file's own has no effect
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=3))]
-    pub ring: Option<u8>,
-    /// The operator's file (default: operator.yaml under /etc/agt-supervise or the user's configuration)
-    #[arg(long, value_name = "FILE")]
-    pub operator: Option<PathBuf>,
-    /// The folder in which the agent works
-    #[arg(long, value_name = "DIR")]
-    pub workdir: Option<PathBuf>,
-    /// How standard input and output are connected (default: by what they are)
-    #[arg(long, value_enum)]
-    pub stdio: Option<StdioChoice>,
-    /// Write the agent's final state to this file as JSON
-    #[arg(long, value_name = "PATH")]
-    pub status_file: Option<PathBuf>,
-    /// Say nothing but errors
-    #[arg(long, short)]
-    pub quiet: bool,
-    /// Where metrics are served.
-    #[command(flatten)]
-    pub metrics: MetricsArgs,
-    /// What a command without a file is called (default: its script or program and six digits for where that stands)
-    #[arg(long, value_name = "NAME", conflicts_with = "files", value_parser = agent_name)]
-    pub name: Option<AgentName>,
-    /// A command to run without a file
-    #[arg(last = true, value_name = "COMMAND")]
-    pub command: Vec<String>,
-}
-
-pub(crate) fn agent_name(text: &str) -> Result<AgentName, String> {
-    AgentName::try_from(text.to_owned()).map_err(|bad| format!("{}; {}", bad.message, bad.instead))
-}
-
-/// Where metrics are served.
-#[derive(Debug, Clone, Copy, Args)]
-pub struct MetricsArgs {
-    /// Serve Prometheus metrics, /livez and /readyz here, or nowhere (`off`); without it at 127.0.0.1:9464 or the next free port
-    #[arg(long, value_name = "ADDR")]
-    pub metrics: Option<Choice>,
-}
-
-impl MetricsArgs {
-    /// What was chosen.
-    #[must_use]
-    pub fn choice(self) -> Choice {
-        self.metrics.unwrap_or_default()
-    }
-}
-
-/// `--stdio`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum StdioChoice {
-    /// The agent has our own input and output, untouched
-    Raw,
-    /// The agent has a terminal of its own: Ctrl-C goes to the agent alone; `agt-supervise stop NAME` elsewhere ends it
-    Pty,
-    /// Each line with the agent's name before it
-    Prefixed,
-}
-
-/// `serve`.
-#[derive(Debug, Args)]
-pub struct ServeArgs {
-    /// A folder of agent.yaml files, which no agent writes: NAME works in FOLDER/NAME unless its file names a workdir
-    pub folder: PathBuf,
-    /// The operator's file
-    #[arg(long, value_name = "FILE")]
-    pub operator: Option<PathBuf>,
-    /// Where metrics are served.
-    #[command(flatten)]
-    pub metrics: MetricsArgs,
-}
-
 /// A verb about one agent.
 #[derive(Debug, Args)]
 pub struct OneAgent {
     /// The agent's name
     pub agent: String,
-}
-
-/// `logs`.
-#[derive(Debug, Args)]
-pub struct LogsArgs {
-    /// The agent's name
-    pub agent: String,
-    /// Only this many lines from the end
-    #[arg(long, short = 'n', value_name = "N")]
-    pub lines: Option<usize>,
 }
 
 /// A verb that does something to agents.
@@ -296,7 +212,7 @@ pub enum AuditVerb {
     )]
     Verify(AuditVerifyArgs),
     /// Print the public key that verifies this log, to be kept elsewhere
-    #[command(after_help = "Example:\n  agt-supervise audit key > audit.pub")]
+    #[command(after_help = "Examples:\n  agt-supervise audit key > audit.pub")]
     Key,
 }
 
@@ -365,7 +281,7 @@ pub fn main() -> ExitCode {
         Verb::Status(args) => commands::show::status(&global, &args.agent),
         Verb::Why(args) => commands::why::why(&global, &args),
         Verb::Learn(args) => commands::learn::learn(&global, *args),
-        Verb::Logs(args) => commands::show::logs(&global, &args),
+        Verb::Logs(args) => commands::logs::logs(&global, &args),
         Verb::Stop(args) => commands::act::act(&global, &args, ActWord::Stop),
         Verb::Kill(args) => commands::act::act(&global, &args, ActWord::Kill),
         Verb::Revive(args) => commands::act::act(&global, &args, ActWord::Revive),
@@ -394,4 +310,48 @@ pub fn main() -> ExitCode {
     let code = commands::printed().map_or_else(|failure| failure.report(), |()| code);
     crate::say::flush();
     ExitCode::from(code)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// The words of a line as a shell would pass them to its first command.
+    fn words(line: &str) -> Vec<String> {
+        let (mut words, mut word, mut quoted) = (Vec::new(), None::<String>, false);
+        for c in line.chars() {
+            match c {
+                '"' => (word, quoted) = (Some(word.unwrap_or_default()), !quoted),
+                ' ' if !quoted => words.extend(word.take()),
+                '>' | '|' if !quoted => break,
+                c => word.get_or_insert_default().push(c),
+            }
+        }
+        words.extend(word);
+        words
+    }
+
+    /// Every command with the words that lead to it.
+    fn all(command: &clap::Command, road: &str) -> Vec<(String, String)> {
+        let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        let below = command.get_subcommands().flat_map(|verb| all(verb, &format!("{road} {}", verb.get_name())));
+        let mut found: Vec<(String, String)> = below.collect();
+        found.push((road.to_owned(), help));
+        found
+    }
+
+    #[test]
+    fn every_verb_shows_examples_of_itself_and_its_own_parser_takes_them() {
+        for (road, help) in all(&Cli::command(), "agt-supervise") {
+            let (_, examples) =
+                help.split_once("Examples:\n").unwrap_or_else(|| panic!("`{road} --help` has no examples"));
+            let lines: Vec<&str> = examples.lines().take_while(|line| line.starts_with("  ")).map(str::trim).collect();
+            assert!(lines.iter().any(|line| line.starts_with(&road)), "none is of `{road}`: {lines:?}");
+            for line in lines.iter().filter(|line| line.starts_with("agt-supervise ")) {
+                let parsed = Cli::try_parse_from(words(line));
+                assert!(parsed.is_ok(), "`{line}` in `{road} --help`: {}", parsed.unwrap_err());
+            }
+        }
+    }
 }

@@ -100,6 +100,14 @@ impl Rig {
         supervisor
     }
 
+    /// Asks the supervisor so many times, one after the other: for what must not happen meanwhile. On a busy machine it takes longer,
+    /// as everything else does.
+    pub fn ask_again_and_again(&self, times: usize) {
+        for _ in 0..times {
+            assert_eq!(self.output(["ps"]).code, 0);
+        }
+    }
+
     /// The agents as `ps --json` has them.
     pub fn ps(&self) -> serde_json::Value {
         serde_json::from_str(&self.output(["ps", "--json"]).stdout).unwrap()

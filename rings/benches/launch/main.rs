@@ -8,7 +8,7 @@
 mod rivals;
 mod rows;
 
-use std::ffi::OsString;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use agt_rings::host::{Controllers, Support};
 use agt_rings::launch::{Ahead, Alone, Exit, Launcher, Streams, become_launcher_if_asked};
 use agt_rings::plan::{Plan, Root};
 use agt_rings::ring::Ring;
-use agt_rings::spec::{Access, Enforcement, FileRule, Limits, Spec, Terminal, User};
+use agt_rings::spec::{Access, FileRule, Limits, Spec};
 
 use rows::Rows;
 
@@ -104,7 +104,7 @@ impl Bench {
     fn join(&self, group: &Group) -> Result<Join, Anything> {
         match self.groups {
             Groups::Joined => Ok(group.join()?),
-            Groups::Left => Ok(Join { into_cgroup: None, tasks: Vec::new(), procs: None }),
+            Groups::Left => Ok(Join::default()),
         }
     }
 
@@ -159,7 +159,7 @@ fn real(bench: &Bench, count: usize) -> Result<Rows, Anything> {
             let ready = launcher.ready();
             rivals::spawned(&["/bin/true".into()])?;
             add(name, timed(bench, launcher, plan, &format!("{name}-{round}"))?);
-            settle(launcher, ready)?;
+            settle(bench, launcher, ready)?;
         }
         for (name, command) in &rivals {
             rivals::spawned(&["/bin/true".into()])?;
@@ -178,7 +178,7 @@ fn unheard(plan: Plan) -> Plan {
 }
 
 /// Waits until a launcher has prepared again what it had before: the next row is not to pay for it.
-fn settle(launcher: &Launcher, ready: usize) -> Result<(), Anything> {
+fn settle(bench: &Bench, launcher: &Launcher, ready: usize) -> Result<(), Anything> {
     let deadline = Instant::now() + WITHIN;
     while launcher.ready() < ready {
         if Instant::now() > deadline {
@@ -186,7 +186,21 @@ fn settle(launcher: &Launcher, ready: usize) -> Result<(), Anything> {
         }
         std::thread::sleep(Duration::from_millis(1));
     }
+    while launcher.pid() == bench.layers.pid() && !has_spare(launcher)? {
+        if Instant::now() > deadline {
+            return Err("no namespaces were laid by".into());
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
     Ok(())
+}
+
+/// Whether a launcher holds another network namespace than its own.
+fn has_spare(launcher: &Launcher) -> Result<bool, Anything> {
+    let open = std::fs::read_dir(format!("/proc/{}/fd", launcher.pid()))?;
+    let links = open.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+    let networks: BTreeSet<PathBuf> = links.filter(|link| link.to_string_lossy().starts_with("net:")).collect();
+    Ok(networks.len() > 1)
 }
 
 /// What waiting inits cost: memory, all that the kernel counts for them, by how a group's usage grows with each.
@@ -207,7 +221,7 @@ fn cost(bench: &Bench, plan: &Plan) -> Result<(), Anything> {
     for (number, plan) in plans.iter().enumerate() {
         timed(bench, &launcher, plan, &format!("cost-more-{number}"))?;
     }
-    settle(&launcher, MANY)?;
+    settle(bench, &launcher, MANY)?;
     let waiting = launcher.ready() as u64;
     let each = used()?.saturating_sub(before) / waiting.max(1) / 1024;
     println!("waiting inits: {waiting}, {each} KiB each");
@@ -291,29 +305,9 @@ fn tempdir() -> std::io::Result<PathBuf> {
 
 fn spec(ring: Ring, workdir: &Path) -> Spec {
     Spec {
-        name: "bench".to_owned(),
-        ring,
-        enforcement: Enforcement::Required,
-        program: PathBuf::from("/usr/bin/true"),
-        argv: vec![OsString::from("true")],
         env: vec![("PATH".into(), "/usr/bin:/bin".into())],
-        workdir: workdir.to_owned(),
         files: vec![FileRule { path: workdir.to_owned(), access: Access::Write }],
-        as_owner: Vec::new(),
-        scratch: None,
-        protect: Vec::new(),
-        gaps: Vec::new(),
-        sockets: Vec::new(),
-        names: None,
-        hide: Vec::new(),
-        listen: vec![],
-        limits: agt_rings::builtin::definition(ring).limits,
-        user: User::Own,
         own_id: agt_rings::builtin::OWN_ID_BASE + 7,
-        nested: Default::default(),
-        capabilities: agt_rings::capability::Capabilities::NONE,
-        open_files: None,
-        terminal: Terminal::None,
-        check: None,
+        ..Spec::new("bench", ring, "/usr/bin/true", workdir)
     }
 }

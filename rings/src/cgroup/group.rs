@@ -39,8 +39,8 @@ pub struct Group {
     was_killed: AtomicBool,
 }
 
-/// How a new process gets into a group without anybody writing its pid (which would cost an RCU grace period).
-#[derive(Debug)]
+/// How a new process gets into a group without anybody writing its pid (which would cost an RCU grace period). By default into none.
+#[derive(Debug, Default)]
 pub struct Join {
     /// The v2 directory, for `CLONE_INTO_CGROUP`.
     pub into_cgroup: Option<OwnedFd>,

@@ -132,6 +132,8 @@ mod tests {
         assert!(ready.take(2).is_none());
         let (ended, theirs) = fdpass::pair().unwrap();
         drop(theirs);
+        // Not at once: another test's child holds the other end too until it has called exec.
+        assert!(readable(ended.as_fd(), Duration::from_secs(60)).unwrap());
         ready.keep(3, ended, 4);
         assert!(ready.take(3).is_none());
         assert!(!ready.waiting.iter().any(|(slot, _)| *slot != 1), "what has ended is let go");

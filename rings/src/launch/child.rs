@@ -167,7 +167,8 @@ fn start_directly(shared: &mut Shared<'_>) -> Result<(Agent, Failed), Failure> {
     let mut stack = vec![0u8; STACK_BYTES];
     let cgroup = shared.prepared.cgroup;
     // SAFETY: the stack outlives the child's use of it, because CLONE_VFORK holds us until the child has executed or ended;
-    // `shared` is touched by the child alone until then; `enter` never returns.
+    // `shared` is this thread's alone and so is touched by the child alone until then; `enter` takes raw system calls over it
+    // ([`perform`]), allocates and locks nothing, and never returns.
     let cloned = unsafe { birth::vfork_on(&mut stack, cgroup, enter, std::ptr::from_mut(shared).cast()) };
     let (pid, pidfd) = cloned.map_err(|e| Failure::new("clone the agent", &e))?;
     // SAFETY: a volatile read: the child wrote through another pointer to the same memory.

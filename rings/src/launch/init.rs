@@ -15,10 +15,11 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use super::attendant::{Attendant, Door};
 use super::child::{self, For, Prepared};
 use super::given::Given;
+use super::lent::MADE_BY_LAUNCHER;
 use super::protocol::{Failure, From, Usage, Word};
 use super::ready::{self, Told};
 use super::root::{Basis, Ground};
-use super::server::{MADE_BY_LAUNCHER, tell};
+use super::server::tell;
 use super::{checker, rules};
 use crate::capability::Capabilities;
 use crate::plan::{LeftOut, Plan};
@@ -364,7 +365,8 @@ fn reap(agent: i32) -> Result<Option<Usage>, Failure> {
     }
 }
 
-/// Without a PID namespace: as subreaper every orphan becomes our child, so killing children until there are none ends the tree.
+/// Without a PID namespace: as subreaper every orphan becomes our child, so killing children until there are none ends the tree. Without
+/// a bound: who gave up would leave the rest to nobody, and each round ends whoever has been born since the last.
 fn end_descendants() {
     let pid = nix::unistd::getpid();
     let children = format!("/proc/self/task/{pid}/children");

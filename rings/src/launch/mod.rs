@@ -32,6 +32,8 @@ mod given;
 mod groups;
 mod held;
 mod init;
+mod lent;
+mod memory;
 mod naming;
 mod payload;
 mod protocol;

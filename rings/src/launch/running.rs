@@ -222,8 +222,12 @@ fn await_word(channel: OwnedFd, plan: &Plan) -> Result<Option<Running>, LaunchEr
             let checker = if plan.check.is_some() { fds.next().map(Checker::new) } else { None };
             let notices = if plan.listens().is_some() { fds.next().map(Notices::new) } else { None };
             let listeners: Vec<TcpListener> = fds.map(TcpListener::from).collect();
-            if listeners.len() != plan.listen.len() || checker.is_some() != plan.check.is_some() {
-                return Err(at(io::Error::new(io::ErrorKind::InvalidData, "listeners or the checker are missing")));
+            let whole = listeners.len() == plan.listen.len()
+                && checker.is_some() == plan.check.is_some()
+                && notices.is_some() == plan.listens().is_some();
+            if !whole {
+                let missing = "listeners, the checker or the notices are missing";
+                return Err(at(io::Error::new(io::ErrorKind::InvalidData, missing)));
             }
             let pid = process::pid_of(agent.as_fd()).map_err(at)?;
             let nested = plan.namespaces & libc::CLONE_NEWPID != 0;
@@ -231,8 +235,8 @@ fn await_word(channel: OwnedFd, plan: &Plan) -> Result<Option<Running>, LaunchEr
         }
         Word::Failed(failure) => Err(failure.into()),
         Word::Stale => Ok(None),
-        Word::Ready | Word::Exited(_) => {
-            Err(at(io::Error::new(io::ErrorKind::InvalidData, "it exited before it started")))
+        word @ (Word::Ready | Word::Exited(_)) => {
+            Err(at(io::Error::new(io::ErrorKind::InvalidData, format!("unexpected word {word:?}"))))
         }
     }
 }

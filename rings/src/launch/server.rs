@@ -1,8 +1,7 @@
 //! The launcher process: reads requests, clones inits, and does nothing else.
 //!
-//! As root it does two things for an init: it makes the network and IPC namespaces while that builds its root, which takes as
-//! long, and it keeps the layer of the root that is the same at each launch. What it keeps is dropped as soon as anything is mounted or
-//! unmounted on the host, and it keeps nothing that an agent has been in.
+//! As root it does two things for an init: it makes the network and IPC namespaces ([`lent`](super::lent)), and it keeps the layer of
+//! the root that is the same at each launch. That is dropped as soon as anything is mounted or unmounted on the host, and nothing is kept that an agent has been in.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -17,13 +16,14 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction
 use super::ahead::READY_MAX;
 use super::client::By;
 use super::given::{Given, Help, Wiring};
+use super::lent::{self, HostSide, MADE_BY_LAUNCHER, Spare};
 use super::protocol::{Answer, Descriptors, FORK_WORD, Failure, From, LAUNCHER_NAME, Reply, Request, Word};
-use super::root::{HostView, Kept};
+use super::root::Kept;
 use super::{detect, init, payload};
 use crate::host::Privilege;
 use crate::plan::{Ids, Plan, Root};
 use crate::sys::birth::{self, Birth, Cloned};
-use crate::sys::{fdpass, net, process};
+use crate::sys::{fdpass, process};
 
 /// Becomes the launcher when this process was started as one. Must be the first thing in `main`: the process must still be
 /// single-threaded. Returns at once in every other process.
@@ -65,12 +65,7 @@ fn serve() -> io::Result<()> {
     let ourselves = process::pidfd_open(nix::unistd::getpid().as_raw())?;
     let mut bench = Bench { ourselves, birth, maps: KnownMaps::new(birth), host: None };
     if privilege == Privilege::Root {
-        bench.host = Some(HostSide {
-            view: Rc::new(HostView::open()?),
-            mounts: File::open(MOUNTS)?,
-            network: File::open(NETWORK)?.into(),
-            ipc: File::open(IPC)?.into(),
-        });
+        bench.host = Some(HostSide::open(MOUNTS)?);
     }
     let mut slots: Vec<Slot> = Vec::new();
     let mut wanted = VecDeque::new();
@@ -84,6 +79,8 @@ fn serve() -> io::Result<()> {
             Woken::Idle => {
                 if let Some((slot, channel)) = wanted.pop_front() {
                     prepare(slots.get_mut(usize::from(slot)), channel, &mut bench);
+                } else if let Some(host) = &mut bench.host {
+                    host.lay_by();
                 }
                 continue;
             }
@@ -124,9 +121,6 @@ fn serve() -> io::Result<()> {
 
 /// The mounts of the host, as this process sees them: poll(2) tells of each change since the descriptor was opened.
 const MOUNTS: &str = "/proc/self/mountinfo";
-const NETWORK: &str = "/proc/self/ns/net";
-const IPC: &str = "/proc/self/ns/ipc";
-
 /// What each launch needs of the launcher.
 struct Bench {
     ourselves: OwnedFd,
@@ -136,19 +130,13 @@ struct Bench {
     host: Option<HostSide>,
 }
 
-struct HostSide {
-    view: Rc<HostView>,
-    mounts: File,
-    network: OwnedFd,
-    ipc: OwnedFd,
-}
-
 impl Bench {
     /// Waits for a request; whether mounts of the host have changed since the last time. They are told of at once, so that
     /// nothing keeps a disk busy that somebody has unmounted.
     fn wait(&self, socket: BorrowedFd<'_>, wanted: &VecDeque<Wanted>) -> io::Result<Woken> {
-        let timeout = if wanted.is_empty() { PollTimeout::NONE } else { PollTimeout::from(PREPARE_AFTER_MS) };
         let Some(host) = &self.host else { return Ok(Woken::Request) };
+        let idle = wanted.is_empty() && !host.wants_spare();
+        let timeout = if idle { PollTimeout::NONE } else { PollTimeout::from(PREPARE_AFTER_MS) };
         let mut fds = [PollFd::new(socket, PollFlags::POLLIN), PollFd::new(host.mounts.as_fd(), PollFlags::POLLPRI)];
         loop {
             match poll(&mut fds, timeout) {
@@ -314,7 +302,7 @@ fn clone_init(plan: &Plan, slot: &mut Slot, from: From, given: &mut Given, bench
         gate = Some(write);
     }
     let mut helping = None;
-    if let Some(host) = bench.host.as_ref().filter(|_| matches!(plan.root, Root::Built { .. })) {
+    if let Some(host) = bench.host.as_mut().filter(|_| matches!(plan.root, Root::Built { .. })) {
         let (ours, theirs) = fdpass::pair().map_err(failed("make a socket to the init"))?;
         let kept = if from == From::Layers { slot.kept() } else { None };
         given.help = Some(Help { socket: theirs, kept, from, host: Rc::clone(&host.view) });
@@ -331,7 +319,8 @@ fn clone_init(plan: &Plan, slot: &mut Slot, from: From, given: &mut Given, bench
         Cloned::Parent { pid, pidfd } => {
             if let Some((socket, host)) = helping {
                 // An init that has ended needs no help; what fails here the init does itself, and reports.
-                if let Ok(made) = help(plan, pid, host) {
+                let now = if from == From::Layers && given.wiring.is_some() { Spare::Wanted } else { Spare::Left };
+                if let Ok(made) = lent::help(plan, pid, host, now) {
                     let _ = fdpass::send(socket.as_fd(), b"n", &made.each_ref().map(AsRawFd::as_raw_fd));
                 }
                 await_layer(slot, from, socket);
@@ -348,26 +337,6 @@ fn clone_init(plan: &Plan, slot: &mut Slot, from: From, given: &mut Given, bench
             Ok(())
         }
     }
-}
-
-/// The namespaces that the launcher makes for an init.
-pub(super) const MADE_BY_LAUNCHER: libc::c_int = libc::CLONE_NEWNET | libc::CLONE_NEWIPC;
-
-/// Makes an init's network namespace, of which nothing is up but the loopback, and its IPC namespace, and gives the init its OOM
-/// score, while it builds its root.
-fn help(plan: &Plan, pid: i32, home: &HostSide) -> io::Result<[OwnedFd; 2]> {
-    if plan.namespaces & MADE_BY_LAUNCHER != MADE_BY_LAUNCHER {
-        return Err(io::ErrorKind::Unsupported.into());
-    }
-    init::raise_oom_score(home.view.proc.as_fd(), &pid.to_string())?;
-    process::unshare(MADE_BY_LAUNCHER)?;
-    let open = |path| File::open(path).map(OwnedFd::from);
-    let made = net::loopback_up().and_then(|()| Ok([open(NETWORK)?, open(IPC)?]));
-    // Nothing may ever be started from the wrong namespaces: there is no going on from here.
-    process::enter_namespace(home.network.as_fd(), libc::CLONE_NEWNET)
-        .expect("the way back to our own network is open");
-    process::enter_namespace(home.ipc.as_fd(), libc::CLONE_NEWIPC).expect("the way back to our own IPC is open");
-    made
 }
 
 /// Waits for the layer that an init makes, if one is wanted and nobody is making it already.

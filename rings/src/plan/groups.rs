@@ -82,57 +82,22 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
-    use crate::capability::Capabilities;
-    use crate::host::{Controllers, Host, Support, Tree};
+    use crate::host::{Host, Support, Tree};
     use crate::plan::{Refused, SystemTrees, compile};
     use crate::report::{Gap, Protection};
     use crate::seccomp::ExecCookie;
-    use crate::spec::{Access, Enforcement, FileRule, Spec, Terminal, User};
+    use crate::spec::{Access, FileRule, Spec};
 
     fn opens(path: &str, kind: OpenedKind) -> GroupOpens {
         GroupOpens { gid: 999, name: Some("docker".to_owned()), path: path.into(), kind }
     }
 
     fn gaps(ring: Ring, groups: Vec<GroupOpens>, files: &[&str], covered: &[&str]) -> Vec<Gap> {
-        let yes = || Support::Yes;
-        let host = Host {
-            kernel: "6.18".to_owned(),
-            landlock_abi: Some(7),
-            seccomp: yes(),
-            privilege: Privilege::User { uid: 1000, gid: 1000 },
-            namespaces: yes(),
-            controllers: Controllers { memory: yes(), cpu: yes(), tasks: yes(), kill: yes(), layout: "v2".to_owned() },
-            capabilities: Capabilities::NONE,
-            own_ids: yes(),
-            groups,
-            launch: Default::default(),
-            notify: Support::Yes,
-        };
+        let host = Host { groups, ..Host::of_today(Privilege::User { uid: 1000, gid: 1000 }) };
         let spec = Spec {
-            name: "test".to_owned(),
-            ring,
-            enforcement: Enforcement::Required,
-            program: "/bin/true".into(),
-            argv: vec!["true".into()],
-            env: Vec::new(),
-            workdir: "/w".into(),
             files: files.iter().map(|path| FileRule { path: path.into(), access: Access::Write }).collect(),
-            as_owner: Vec::new(),
-            protect: Vec::new(),
-            gaps: Vec::new(),
             sockets: covered.iter().map(PathBuf::from).collect(),
-            hide: Vec::new(),
-            scratch: None,
-            names: None,
-            listen: Vec::new(),
-            limits: builtin::definition(ring).limits,
-            user: User::Own,
-            own_id: builtin::OWN_ID_BASE,
-            nested: Default::default(),
-            capabilities: Capabilities::NONE,
-            open_files: None,
-            terminal: Terminal::None,
-            check: None,
+            ..Spec::new("test", ring, "/bin/true", "/w")
         };
         let tree = |path: &&str| Tree {
             path: path.into(),

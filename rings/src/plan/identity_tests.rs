@@ -2,56 +2,22 @@
 
 #![allow(clippy::unwrap_used)]
 use crate::builtin;
-use crate::capability::Capabilities;
-use crate::host::{Controllers, Host, Privilege, Support, Tree};
+use crate::host::{Host, Privilege, Support, Tree};
 use crate::plan::{Ids, Plan, SystemTrees, compile};
 use crate::report::Protection;
 use crate::ring::Ring;
 use crate::seccomp::ExecCookie;
-use crate::spec::{Access, Enforcement, FileRule, Spec, Terminal, User};
+use crate::spec::{Access, Enforcement, FileRule, Spec, User};
 
 const OWN: u32 = builtin::OWN_ID_BASE;
 
 fn plan(user: User, uid: u32, gid: u32, id_map: Support) -> Plan {
-    let yes = || Support::Yes;
-    let host = Host {
-        kernel: "6.18".to_owned(),
-        landlock_abi: Some(7),
-        seccomp: yes(),
-        privilege: Privilege::Root,
-        namespaces: yes(),
-        controllers: Controllers { memory: yes(), cpu: yes(), tasks: yes(), kill: yes(), layout: "v2".to_owned() },
-        capabilities: Capabilities::NONE,
-        own_ids: yes(),
-        groups: Vec::new(),
-        launch: Default::default(),
-        notify: yes(),
-    };
+    let host = Host::of_today(Privilege::Root);
     let spec = Spec {
-        name: "test".to_owned(),
-        ring: Ring::R2,
         enforcement: Enforcement::BestEffort,
-        program: "/bin/true".into(),
-        argv: vec!["true".into()],
-        env: Vec::new(),
-        workdir: "/srv/w".into(),
         files: vec![FileRule { path: "/srv/w".into(), access: Access::Write }],
-        as_owner: Vec::new(),
-        scratch: None,
-        protect: Vec::new(),
-        gaps: Vec::new(),
-        sockets: Vec::new(),
-        names: None,
-        hide: Vec::new(),
-        listen: Vec::new(),
-        limits: builtin::definition(Ring::R2).limits,
         user,
-        own_id: OWN,
-        nested: Default::default(),
-        capabilities: Capabilities::NONE,
-        open_files: None,
-        terminal: Terminal::None,
-        check: None,
+        ..Spec::new("test", Ring::R2, "/bin/true", "/srv/w")
     };
     let tree = Tree { path: "/srv/w".into(), uid, gid, id_map, filesystem: "overlay".to_owned() };
     compile(&spec, &host, &[tree], &SystemTrees::default(), ExecCookie::new(1)).unwrap()

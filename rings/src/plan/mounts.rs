@@ -53,6 +53,26 @@ pub(super) fn belongs(path: &Path, definition: &Definition) -> bool {
     }
 }
 
+impl Mount {
+    /// Where it appears.
+    #[must_use]
+    pub fn target(&self) -> &Path {
+        match self {
+            Mount::Bind { target, .. }
+            | Mount::Overlay { target, .. }
+            | Mount::Private { target, .. }
+            | Mount::Link { target, .. }
+            | Mount::File { target, .. }
+            | Mount::Pin { target }
+            | Mount::Protect { target }
+            | Mount::Hide { target } => target,
+            Mount::Device { path } => path,
+            Mount::Proc { .. } => Path::new("/proc"),
+            Mount::Terminals => Path::new("/dev/pts"),
+        }
+    }
+}
+
 impl Plan {
     /// What exists inside its writable trees and is read-only all the same.
     pub fn protected(&self) -> impl Iterator<Item = &Path> {

@@ -393,30 +393,15 @@ fn dies(facts: &Facts<'_>) -> Judgement {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use crate::builtin;
-    use crate::capability::Capabilities;
-    use crate::host::{Controllers, Host, Privilege, Support, Tree};
+    use crate::host::{Host, Privilege, Support, Tree};
     use crate::plan::{Mount, Plan, Refused, Root, SystemTrees, compile};
     use crate::report::Protection;
     use crate::ring::Ring;
     use crate::seccomp::ExecCookie;
-    use crate::spec::{Access, Enforcement, FileRule, Spec, Terminal, User};
+    use crate::spec::{Access, Enforcement, FileRule, Spec};
 
     fn host(namespaces: Support) -> Host {
-        let yes = || Support::Yes;
-        Host {
-            kernel: "6.18".to_owned(),
-            landlock_abi: Some(7),
-            seccomp: yes(),
-            privilege: Privilege::User { uid: 1000, gid: 1000 },
-            namespaces,
-            controllers: Controllers { memory: yes(), cpu: yes(), tasks: yes(), kill: yes(), layout: "v2".to_owned() },
-            capabilities: Capabilities::NONE,
-            own_ids: yes(),
-            groups: Vec::new(),
-            launch: Default::default(),
-            notify: yes(),
-        }
+        Host { namespaces, ..Host::of_today(Privilege::User { uid: 1000, gid: 1000 }) }
     }
 
     fn plan(ring: Ring, namespaces: Support, protect: &[&str], hide: &[&str]) -> Plan {
@@ -425,30 +410,9 @@ mod tests {
 
     fn spec(ring: Ring) -> Spec {
         Spec {
-            name: "test".to_owned(),
-            ring,
             enforcement: Enforcement::BestEffort,
-            program: "/bin/true".into(),
-            argv: vec!["true".into()],
-            env: Vec::new(),
-            workdir: "/var/tmp/w".into(),
             files: vec![FileRule { path: "/var/tmp/w".into(), access: Access::Write }],
-            as_owner: Vec::new(),
-            scratch: None,
-            protect: Vec::new(),
-            gaps: Vec::new(),
-            sockets: Vec::new(),
-            names: None,
-            hide: Vec::new(),
-            listen: Vec::new(),
-            limits: builtin::definition(ring).limits,
-            user: User::Own,
-            own_id: builtin::OWN_ID_BASE,
-            nested: Default::default(),
-            capabilities: Capabilities::NONE,
-            open_files: None,
-            terminal: Terminal::None,
-            check: None,
+            ..Spec::new("test", ring, "/bin/true", "/var/tmp/w")
         }
     }
 

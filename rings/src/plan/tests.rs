@@ -11,14 +11,13 @@ use proptest::sample::{Index, subsequence};
 use proptest::strategy::ValueTree;
 
 use super::{Landlock, Mount, Plan, Root, SystemEntry, SystemTrees, compile};
-use crate::builtin;
 use crate::capability::Capabilities;
-use crate::host::{Controllers, Host, Privilege, Support, Tree};
+use crate::host::{Host, Privilege, Support, Tree};
 use crate::report::Protection;
 use crate::ring::Ring;
 use crate::seccomp::policy::{Decision, Notified};
 use crate::seccomp::{self, Arch, Call, ExecCookie, Verdict};
-use crate::spec::{Access, Enforcement, FileRule, Listen, Spec, Terminal, User};
+use crate::spec::{Access, Enforcement, FileRule, Listen, Spec, User};
 
 const FOLDERS: [&str; 7] = ["/data", "/data/a", "/data/a/b", "/data/c", "/work", "/work/sub", "/opt/tool"];
 const PATHS: [&str; 18] = [
@@ -54,17 +53,11 @@ fn a_host() -> impl Strategy<Value = Host> {
     let support = |works: bool| if works { Support::Yes } else { Support::No { reason: "test".to_owned() } };
     (any::<bool>(), any::<bool>(), any::<bool>(), prop::option::of(1u32..8)).prop_map(
         move |(is_root, namespaces, seccomp, landlock_abi)| Host {
-            kernel: "6.18".to_owned(),
             landlock_abi,
             seccomp: support(seccomp),
-            privilege: if is_root { Privilege::Root } else { Privilege::User { uid: 1000, gid: 1000 } },
             namespaces: support(namespaces),
-            controllers: Controllers::none("test"),
             capabilities: Capabilities::from_mask(if is_root { 0xffff } else { 0 }),
-            own_ids: Support::Yes,
-            groups: Vec::new(),
-            launch: Default::default(),
-            notify: Support::Yes,
+            ..Host::of_today(if is_root { Privilege::Root } else { Privilege::User { uid: 1000, gid: 1000 } })
         },
     )
 }
@@ -85,30 +78,16 @@ fn a_spec() -> impl Strategy<Value = Spec> {
     );
     let rest = (any::<u64>(), prop::option::of(1u32..100_000), 0usize..3, any::<bool>());
     (paths, rest).prop_map(|((files, protect, hide, sockets), (mask, open_files, listen, own))| Spec {
-        name: "test".to_owned(),
-        ring: Ring::R0,
         enforcement: Enforcement::BestEffort,
-        program: "/usr/bin/env".into(),
-        argv: vec!["env".into()],
-        env: Vec::new(),
-        workdir: "/work".into(),
         files,
-        as_owner: Vec::new(),
-        scratch: None,
         protect,
-        gaps: Vec::new(),
         sockets,
-        names: None,
         hide,
         listen: (0..listen).map(|n| Listen { address: ([127, 0, 0, 1], 8000 + n as u16).into() }).collect(),
-        limits: builtin::definition(Ring::R0).limits,
         user: if own { User::Own } else { User::Fixed { uid: 7, gid: 7 } },
-        own_id: builtin::OWN_ID_BASE,
-        nested: Default::default(),
         capabilities: Capabilities::from_mask(mask & 0xffff),
         open_files,
-        terminal: Terminal::None,
-        check: None,
+        ..Spec::new("test", Ring::R0, "/usr/bin/env", "/work")
     })
 }
 
@@ -268,19 +247,7 @@ proptest! {
 }
 
 fn full_host(namespaces: Support) -> Host {
-    Host {
-        kernel: "6.18".to_owned(),
-        landlock_abi: Some(7),
-        seccomp: Support::Yes,
-        privilege: Privilege::Root,
-        namespaces,
-        controllers: Controllers::none("test"),
-        capabilities: Capabilities::from_mask(0xffff),
-        own_ids: Support::Yes,
-        groups: Vec::new(),
-        launch: Default::default(),
-        notify: Support::Yes,
-    }
+    Host { namespaces, capabilities: Capabilities::from_mask(0xffff), ..Host::of_today(Privilege::Root) }
 }
 
 fn any_spec() -> Spec {

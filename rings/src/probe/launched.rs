@@ -18,13 +18,13 @@ use super::session::{GONE_WITHIN, OWN_ID, Session};
 use super::tree::{SOCKETS, Tree};
 use super::{ATTACK_NAME, Error, Layer, layer, output};
 use crate::builtin;
-use crate::cgroup::{Group, Join};
+use crate::cgroup::Group;
 use crate::launch::{Checker, Exit, Running, Streams};
 use crate::names::Rules;
 use crate::plan::{Plan, Root};
 use crate::report::Gap;
 use crate::ring::Ring;
-use crate::spec::{Access, Check, Enforcement, FileRule, Limits, Spec, Terminal, User};
+use crate::spec::{Access, Check, Enforcement, FileRule, Limits, Spec};
 
 /// What the supervisor finds in a workdir like the decoys' one.
 const REPOSITORIES: [&str; 3] = ["work/.git", "work/vendor/.git", "work/plain/.git"];
@@ -74,23 +74,15 @@ impl Session {
     fn spec(&self, order: &Order, ring: Ring, tree: &Tree) -> Spec {
         let rule = |path: PathBuf, access| FileRule { path, access };
         Spec {
-            name: "probe".to_owned(),
-            ring,
-            enforcement: Enforcement::Required,
-            program: self.program.clone(),
             argv: vec![ATTACK_NAME.into(), order.part.into()],
             env: vec![("PATH".into(), "/usr/bin:/bin".into())],
-            workdir: tree.path("work"),
             files: vec![
                 rule(self.program.clone(), Access::Read),
                 rule(tree.path("readonly"), Access::Read),
                 rule(tree.path("installed"), Access::Read),
                 rule(tree.path("work"), Access::Write),
             ],
-            as_owner: Vec::new(),
-            scratch: None,
             protect: PROTECTED.map(|part| tree.path(part)).to_vec(),
-            gaps: Vec::new(),
             sockets: SOCKETS.map(|part| tree.path(part)).to_vec(),
             names: Some(Rules {
                 roots: vec![tree.path("work")],
@@ -100,15 +92,9 @@ impl Session {
                 ..Rules::default()
             }),
             hide: vec![tree.path("state"), tree.path("work/.state")],
-            listen: Vec::new(),
-            limits: builtin::definition(ring).limits,
-            user: User::Own,
             own_id: OWN_ID,
-            nested: Default::default(),
-            capabilities: crate::capability::Capabilities::NONE,
-            open_files: None,
-            terminal: Terminal::None,
             check: order.check.clone(),
+            ..Spec::new("probe", ring, &self.program, tree.path("work"))
         }
     }
 
@@ -155,8 +141,7 @@ impl Session {
         let name = format!("probe-{}", self.count.fetch_add(1, Ordering::Relaxed));
         let base = self.base.as_ref().filter(|_| !self.without.contains(&Layer::Cgroup));
         let group = base.map(|base| base.create(&name, &self.limits(order.squeeze, ring))).transpose()?;
-        let none = || Join { into_cgroup: None, tasks: Vec::new(), procs: None };
-        let join = group.as_ref().map(Group::join).transpose()?.unwrap_or_else(none);
+        let join = group.as_ref().map(Group::join).transpose()?.unwrap_or_default();
         let mut running = self.launcher.launch(&plan, &streams, &join)?;
         let checker = running.take_checker();
         Ok(Launched { running, checker, group, output, leash: Some(leash), gaps, keep: None })

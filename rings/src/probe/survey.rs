@@ -11,7 +11,6 @@ use serde::{Deserialize, Serialize};
 use super::attack::stand;
 use super::session::{GONE_WITHIN, OWN_ID, control_groups};
 use super::{Error, decoys, wire};
-use crate::builtin;
 use crate::cgroup::scope::Asked;
 use crate::cgroup::{Base, Controller, Reserve};
 use crate::host::{Controllers, Host, Privilege, Support};
@@ -19,7 +18,7 @@ use crate::launch::Launcher;
 use crate::plan::Ids;
 use crate::report::Report;
 use crate::ring::Ring;
-use crate::spec::{Access, Enforcement, FileRule, Spec, Terminal, User};
+use crate::spec::{Access, Enforcement, FileRule, Spec};
 
 /// What was found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -121,30 +120,10 @@ fn look(directory: &Path, controllers: Controllers, cgroup: Groups) -> Result<Su
 /// An ordinary agent of this ring in this directory.
 fn sample(ring: Ring, directory: &Path) -> Spec {
     Spec {
-        name: "doctor".to_owned(),
-        ring,
         enforcement: Enforcement::BestEffort,
-        program: PathBuf::from("/bin/true"),
-        argv: vec!["true".into()],
-        env: Vec::new(),
-        workdir: directory.to_owned(),
         files: vec![FileRule { path: directory.to_owned(), access: Access::Write }],
-        as_owner: Vec::new(),
-        scratch: None,
-        protect: Vec::new(),
-        gaps: Vec::new(),
-        sockets: Vec::new(),
-        names: None,
-        hide: Vec::new(),
-        listen: Vec::new(),
-        limits: builtin::definition(ring).limits,
-        user: User::Own,
         own_id: OWN_ID,
-        nested: Default::default(),
-        capabilities: crate::capability::Capabilities::NONE,
-        open_files: None,
-        terminal: Terminal::None,
-        check: None,
+        ..Spec::new("doctor", ring, "/bin/true", directory)
     }
 }
 

@@ -78,10 +78,10 @@ impl Filters {
         Ok(Filters { programs })
     }
 
-    /// The programs, in the order to load them (a listener is that of the last: it asks for whatever the others ask): each as it is ([`Program::as_sock_filters`]) by
-    /// seccomp(SECCOMP_SET_MODE_FILTER), after no_new_privs and Landlock, as the last step before the launch's exec. In
-    /// R2 and R3 that must be `execveat(exec_fd, "", argv, envp, AT_EMPTY_PATH, exec_cookie)`, six arguments by raw
-    /// syscall.
+    /// The programs, in the order to load them (a listener is that of the last: it asks for whatever the others ask): each as it
+    /// is ([`Program::as_sock_filters`]) by seccomp(SECCOMP_SET_MODE_FILTER), after no_new_privs and Landlock, as the last
+    /// step before the launch's exec. In R2 and R3 that must be `execveat(exec_fd, "", argv, envp, AT_EMPTY_PATH,
+    /// exec_cookie)`, six arguments by raw syscall.
     #[must_use]
     pub fn programs(&self) -> &[Program] {
         &self.programs

@@ -147,8 +147,8 @@ unsafe fn fork_directly(namespaces: libc::c_int, cgroup: Option<RawFd>) -> io::R
 /// is given, and we sleep until it has executed or ended. Returns its pid and a pidfd.
 ///
 /// # Safety
-/// `entry` must never return or unwind, and must only do what is sound while the parent's memory is shared. The caller must be
-/// single-threaded.
+/// `entry` must never return or unwind, and must only do what is sound in memory that is shared with the parent: the calling thread
+/// sleeps, its other threads run on. So no allocation and no lock, and nothing at `argument` that another thread touches.
 pub(crate) unsafe fn vfork_on(
     stack: &mut [u8],
     cgroup: Option<RawFd>,

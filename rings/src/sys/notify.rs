@@ -61,7 +61,6 @@ pub(crate) struct Waiting {
 
 /// What a call is answered with.
 #[derive(Debug)]
-#[allow(dead_code, reason = "some are for whoever makes names")]
 pub(crate) enum Reply {
     /// It fails with this errno, a positive number.
     Errno(i32),

@@ -9,6 +9,7 @@ mod leaks;
 mod look;
 mod paths;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{Read, Seek};
@@ -22,7 +23,7 @@ use agt_rings::host::Controllers;
 use agt_rings::launch::{Ahead, Exit, LaunchError, Launcher, Streams, become_launcher_if_asked};
 use agt_rings::plan::Plan;
 use agt_rings::ring::Ring;
-use agt_rings::spec::{Access, Enforcement, FileRule, Spec, Terminal, User};
+use agt_rings::spec::{Access, Enforcement, FileRule, Spec};
 
 const WITHIN: Duration = Duration::from_secs(20);
 
@@ -63,9 +64,13 @@ fn run_tests(tests: &[Test]) {
     }
 }
 
-const AS_ROOT: [Test; 12] = [
+const AS_ROOT: [Test; 13] = [
     ("every_way_to_launch_gives_the_same_confinement", every_way_to_launch_gives_the_same_confinement),
     ("no_namespace_and_no_private_file_serves_twice", no_namespace_and_no_private_file_serves_twice),
+    (
+        "namespaces_that_were_laid_by_serve_the_next_launch_and_no_other",
+        namespaces_that_were_laid_by_serve_the_next_launch_and_no_other,
+    ),
     ("a_prepared_init_is_used_when_nothing_has_changed", a_prepared_init_is_used_when_nothing_has_changed),
     ("a_protected_name_that_was_replaced_is_protected_again", a_protected_name_that_was_replaced_is_protected_again),
     (
@@ -92,31 +97,13 @@ fn launcher(ahead: Ahead) -> Launcher {
 
 fn spec(ring: Ring, workdir: &Path, program: &str, argv: &[&str]) -> Spec {
     Spec {
-        name: "launched".to_owned(),
-        ring,
         // No control groups here: they are not what is tested.
         enforcement: Enforcement::BestEffort,
-        program: PathBuf::from(program),
         argv: argv.iter().map(OsString::from).collect(),
         env: vec![("PATH".into(), "/usr/bin:/bin".into())],
-        workdir: workdir.to_owned(),
         files: vec![FileRule { path: workdir.to_owned(), access: Access::Write }],
-        as_owner: Vec::new(),
-        scratch: None,
-        protect: Vec::new(),
-        gaps: Vec::new(),
-        sockets: Vec::new(),
-        names: None,
-        hide: Vec::new(),
-        listen: vec![],
-        limits: agt_rings::builtin::definition(ring).limits,
-        user: User::Own,
         own_id: agt_rings::builtin::OWN_ID_BASE + 11,
-        nested: Default::default(),
-        capabilities: agt_rings::capability::Capabilities::NONE,
-        open_files: None,
-        terminal: Terminal::None,
-        check: None,
+        ..Spec::new("launched", ring, program, workdir)
     }
 }
 
@@ -134,7 +121,7 @@ fn try_run(launcher: &Launcher, plan: &Plan) -> Result<String, LaunchError> {
     let null = || -> OwnedFd { File::options().read(true).write(true).open("/dev/null").unwrap().into() };
     let copy = || -> OwnedFd { out.try_clone().unwrap().into() };
     let streams = Streams { stdin: null(), stdout: copy(), stderr: copy() };
-    let running = launcher.launch(plan, &streams, &Join { into_cgroup: None, tasks: Vec::new(), procs: None })?;
+    let running = launcher.launch(plan, &streams, &Join::default())?;
     let exit = running.read_exit().unwrap();
     assert!(matches!(exit, Exit::Ended(_)), "{exit:?}");
     assert!(running.wait_gone(WITHIN).unwrap());
@@ -161,9 +148,13 @@ fn ready(plan_of: impl Fn(&Launcher) -> Plan) -> (Launcher, Plan) {
 
 /// Waits until an init waits for a launch.
 fn ready_in(launcher: &Launcher) {
+    wait_until("no init was prepared", || launcher.ready() > 0);
+}
+
+fn wait_until(complaint: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + WITHIN;
-    while launcher.ready() == 0 {
-        assert!(Instant::now() < deadline, "no init was prepared");
+    while !is_so() {
+        assert!(Instant::now() < deadline, "{complaint}");
         std::thread::sleep(Duration::from_millis(2));
     }
 }
@@ -244,6 +235,38 @@ fn no_namespace_and_no_private_file_serves_twice() {
         seen.insert(text);
     }
     assert!(seen.len() > 1, "one set of namespaces served every launch");
+}
+
+/// The network namespaces that a launcher has open: their names, and a hold on them, so that no number is given anew.
+fn networks_of(launcher: &Launcher) -> BTreeMap<PathBuf, File> {
+    let open = fs::read_dir(format!("/proc/{}/fd", launcher.pid())).unwrap();
+    let held = open.filter_map(|entry| {
+        let path = entry.ok()?.path();
+        let link = fs::read_link(&path).ok().filter(|link| link.to_string_lossy().starts_with("net:"))?;
+        Some((link, File::open(&path).ok()?))
+    });
+    held.collect()
+}
+
+fn namespaces_that_were_laid_by_serve_the_next_launch_and_no_other() {
+    let work = tempfile::tempdir().unwrap();
+    let launcher = launcher(Ahead::Layers);
+    let plan = compile(&launcher, &shell(work.path(), "readlink /proc/self/ns/net; cat /proc/net/dev | wc -l"));
+    let mut known = networks_of(&launcher);
+    run(&launcher, &plan);
+    for _ in 0..3 {
+        let mut spare = BTreeMap::new();
+        wait_until("nothing new was laid by", || {
+            spare = networks_of(&launcher);
+            spare.retain(|name, _| !known.contains_key(name));
+            !spare.is_empty()
+        });
+        let text = run(&launcher, &plan);
+        let (network, lines) = text.trim().split_once('\n').unwrap();
+        assert!(spare.contains_key(Path::new(network)), "{network} is not of {spare:?}");
+        assert_eq!(lines, "3", "its loopback alone, under two lines of heading");
+        known.append(&mut spare);
+    }
 }
 
 fn a_prepared_init_is_used_when_nothing_has_changed() {

@@ -77,8 +77,7 @@ fn launch_and_look(ground: &Ground, launcher: &Launcher, plan: &Plan) -> Seen {
     let (input, leash) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
     let (output, out) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
     let streams = Streams { stdin: input, stdout: out.try_clone().unwrap(), stderr: out };
-    let none = || Join { into_cgroup: None, tasks: Vec::new(), procs: None };
-    let join = group.as_ref().map_or_else(none, |group| group.join().unwrap());
+    let join = group.as_ref().map_or_else(Join::default, |group| group.join().unwrap());
     let running =
         launcher.launch(plan, &streams, &join).unwrap_or_else(|e| panic!("{e}: {:?}", std::error::Error::source(&e)));
     drop((streams, join));
@@ -300,7 +299,7 @@ fn a_failed_step_is_named_alike_by_both_paths() {
 fn failure(launcher: &Launcher, plan: &Plan) -> (String, Option<i32>) {
     let null = || -> OwnedFd { fs::File::options().read(true).write(true).open("/dev/null").unwrap().into() };
     let streams = Streams { stdin: null(), stdout: null(), stderr: null() };
-    match launcher.launch(plan, &streams, &Join { into_cgroup: None, tasks: Vec::new(), procs: None }) {
+    match launcher.launch(plan, &streams, &Join::default()) {
         Err(LaunchError::Step { step, source }) => (step, source.raw_os_error()),
         other => panic!("{other:?}"),
     }

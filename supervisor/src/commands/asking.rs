@@ -14,12 +14,14 @@ use agt_rings::seccomp::Nested;
 use agt_rings::spec::Access;
 use serde_json::{Value, json};
 
+use super::asked_about::{Named, Source, source};
 use super::check::{config_failure, surroundings};
-use super::why::{identity, ring_words};
+use super::why::ring_words;
 use super::{Failure, Outcome, dirs, print, show};
 use crate::cli::Global;
+use crate::config::plan::is_file_of_ours;
 use crate::config::spec::{HostPort, NestedSpec};
-use crate::config::{self, AgentPlan, ConfigError, Overrides, Surroundings, Wish, grant};
+use crate::config::{self, AgentPlan, ConfigError, Surroundings, Wish, grant};
 use crate::denials::advice;
 use crate::denials::view::{self, Mode, Verdict};
 use crate::denials::words;
@@ -54,20 +56,22 @@ struct Remedy {
 }
 
 /// The file that is asked about, and what it comes to.
-struct Subject<'a> {
-    file: PathBuf,
-    operator: Option<&'a Path>,
+struct Subject {
+    source: Source,
     around: Surroundings,
     plan: AgentPlan,
     compiled: Plan,
 }
 
-/// Asks; 0 = it would be allowed, 1 = it would not.
+/// Asks; 0 = it would be allowed, 1 = it would not, or no plan can tell.
 pub(super) fn ask(global: &Global, who: &str, operator: Option<&Path>, question: &Question) -> Outcome {
     let subject = subject(global, who, operator)?;
     let (words, verdict) = subject.judge(question)?;
     let remedy = match &verdict {
-        Verdict::Allowed { .. } => Remedy::default(),
+        Verdict::Allowed { .. } | Verdict::Unknown { .. } => Remedy::default(),
+        Verdict::Denied { rule, .. } if rule == view::OTHER_PROCESS => {
+            Remedy { text: Some("no line can: each process is its own".to_owned()), ..Remedy::default() }
+        }
         Verdict::Denied { rule, .. } if rule == view::PROTECTED => subject.unprotected(question),
         Verdict::Denied { rule, .. } if rule == view::DENY => {
             Remedy { text: Some("the agent's own file denies it: `files.deny`".to_owned()), ..Remedy::default() }
@@ -78,37 +82,37 @@ pub(super) fn ask(global: &Global, who: &str, operator: Option<&Path>, question:
     if global.json {
         show::json(&as_json(&subject, &words, &verdict, &remedy))?;
     } else {
-        print(&as_text(name, subject.plan.ceiling, &words, &verdict, &remedy));
+        print(&(as_text(name, subject.plan.ceiling, &words, &verdict, &remedy) + &subject.asked_of()));
     }
     Ok(match verdict {
         Verdict::Allowed { .. } => 0,
-        Verdict::Denied { .. } => exit::NO,
+        Verdict::Denied { .. } | Verdict::Unknown { .. } => exit::NO,
     })
 }
 
-fn subject<'a>(global: &Global, who: &str, operator: Option<&'a Path>) -> Result<Subject<'a>, Failure> {
+fn subject(global: &Global, who: &str, operator: Option<&Path>) -> Result<Subject, Failure> {
     let around = surroundings(&dirs(global)?)?;
-    let is_file = Path::new(who).is_file();
-    let file = match identity(global, who)? {
-        Some(identity) if !is_file => identity.source,
-        None if !is_file => {
-            return Err(Failure::usage(format!("no agent is called `{}`, and there is no such file", escaped(who)))
-                .help("name an agent.yaml, or an agent that has run with this state directory"));
-        }
-        _ => PathBuf::from(who),
-    };
-    if !file.extension().is_some_and(|extension| extension == "yaml" || extension == "yml") {
-        let text = format!(
-            "{} was started without a file, so there is no plan to ask: it is known by {}",
-            escaped(who),
-            file.display()
-        );
+    let source = source(global, who, operator)?;
+    if !is_file_of_ours(&source.file) {
+        let file = source.file.display();
+        let text =
+            format!("{} was started without a file, so there is no plan to ask: it is known by {file}", escaped(who));
         return Err(Failure::usage(text)
             .help("write its agent.yaml (`agt-supervise learn -- COMMAND` proposes one) and name that"));
     }
-    let plan = config::load_agent(&file, &around, operator, &Overrides::default()).map_err(|e| config_failure(&e))?;
+    if let (Named::AtLaunch, Some(gone)) = (source.named, source.operator.as_deref().filter(|file| !file.exists())) {
+        let text = format!(
+            "{} was last launched with the operator's file {}, which is not there",
+            escaped(who),
+            gone.display()
+        );
+        return Err(Failure::usage(text).help("name the one that counts now: --operator FILE"));
+    }
+    let operator = source.operator.as_deref();
+    let plan =
+        config::load_agent(&source.file, &around, operator, &source.overrides).map_err(|e| config_failure(&e))?;
     let compiled = compiled(&plan)?;
-    Ok(Subject { file, operator, around, plan, compiled })
+    Ok(Subject { source, around, plan, compiled })
 }
 
 /// As a launch at its ceiling would have it, but for the environment, whose secrets are nothing to a question.
@@ -135,7 +139,27 @@ pub(super) fn mode(path: &Path) -> Option<Mode> {
     Some(Mode { bits: found.mode(), uid: found.uid(), gid: found.gid() })
 }
 
-impl Subject<'_> {
+impl Subject {
+    /// The operator's file that counts, and `None` where there is none.
+    fn operator_file(&self) -> Option<&Path> {
+        let default = || Some(self.around.operator_file.as_path()).filter(|file| file.symlink_metadata().is_ok());
+        self.source.operator.as_deref().or_else(default)
+    }
+
+    /// What was asked, for people: whoever reads a no has to know by which files.
+    fn asked_of(&self) -> String {
+        let of = match self.source.named {
+            Named::Typed => ", as named",
+            Named::AtLaunch => ", that of its last launch",
+            Named::Nowhere => ", the default one",
+        };
+        let operator = match self.operator_file() {
+            Some(file) => format!("the operator's file {}{of}", escaped(&file.display().to_string())),
+            None => "no operator's file".to_owned(),
+        };
+        format!("  asked: {}, with {operator}\n", escaped(&self.source.file.display().to_string()))
+    }
+
     /// A path as it is meant, links resolved.
     fn settled(&self, path: &Path) -> PathBuf {
         let path = self.plan.workdir.join(path);
@@ -186,7 +210,7 @@ impl Subject<'_> {
 
     /// The operator's block for a right.
     fn granted(&self, agent_yaml: Option<String>, right: grant::Right) -> Remedy {
-        let operator_file = self.operator.map_or_else(|| self.around.operator_file.clone(), Path::to_path_buf);
+        let operator_file = self.source.operator.clone().unwrap_or_else(|| self.around.operator_file.clone());
         let (agent, file) = (self.plan.name().to_owned(), self.plan.identity.source.clone());
         let grant = grant::Grant { agent, file, operator_file, right };
         Remedy { agent_yaml, operator: grant::yaml_block(std::iter::once(&grant)), text: None }
@@ -218,9 +242,9 @@ impl Subject<'_> {
             Question::Call(call) => return self.call_remedy(call),
         };
         let ring_first = self.plan.ceiling == Ring::R3 && !matches!(wish, Wish::File(_, Access::Read));
-        let overrides = Overrides::default();
-        let loaded =
-            config::load_agent_with(&self.file, &self.around, self.operator, &overrides, std::slice::from_ref(&wish));
+        let Source { file, operator, overrides, .. } = &self.source;
+        let wishes = std::slice::from_ref(&wish);
+        let loaded = config::load_agent_with(file, &self.around, operator.as_deref(), overrides, wishes);
         let line = Some(wish.line());
         match loaded {
             Ok(plan) => {
@@ -234,7 +258,9 @@ impl Subject<'_> {
                     _ => Verdict::Allowed { by: String::new() },
                 };
                 match still {
-                    Verdict::Allowed { .. } => Remedy { agent_yaml: line, ..Remedy::default() },
+                    Verdict::Allowed { .. } | Verdict::Unknown { .. } => {
+                        Remedy { agent_yaml: line, ..Remedy::default() }
+                    }
                     Verdict::Denied { why, .. } => {
                         Remedy { text: Some(format!("no line helps: {why}")), ..Remedy::default() }
                     }
@@ -266,9 +292,10 @@ fn from_problems(error: &ConfigError, line: Option<String>) -> Remedy {
     Remedy { agent_yaml: line.filter(|_| rest.is_empty()), operator, text }
 }
 
-fn as_json(subject: &Subject<'_>, words: &str, verdict: &Verdict, remedy: &Remedy) -> Value {
+fn as_json(subject: &Subject, words: &str, verdict: &Verdict, remedy: &Remedy) -> Value {
     let answer = match verdict {
         Verdict::Allowed { by } => json!({ "answer": "allowed", "by": by }),
+        Verdict::Unknown { why } => json!({ "answer": "unknown", "why": why }),
         Verdict::Denied { layer, rule, errno, why } => json!({
             "answer": "denied",
             "layer": layer,
@@ -281,7 +308,9 @@ fn as_json(subject: &Subject<'_>, words: &str, verdict: &Verdict, remedy: &Remed
     };
     let mut value = json!({
         "agent": subject.plan.name(),
-        "file": subject.file,
+        "file": subject.source.file,
+        "operator_file": subject.operator_file(),
+        "operator_named": subject.source.named.word(),
         "ring": subject.plan.ceiling,
         "question": words,
     });
@@ -294,6 +323,7 @@ fn as_json(subject: &Subject<'_>, words: &str, verdict: &Verdict, remedy: &Remed
 fn as_text(name: &str, ring: Ring, words: &str, verdict: &Verdict, remedy: &Remedy) -> String {
     match verdict {
         Verdict::Allowed { by } => format!("allowed: {words}   {name} ({})\n  {}\n", ring_words(ring), escaped(by)),
+        Verdict::Unknown { why } => format!("unknown: {words}   {name} ({})\n  {}\n", ring_words(ring), escaped(why)),
         Verdict::Denied { layer, rule, errno, why } => {
             let mut text = format!(
                 "denied: {words}   {name} ({})\n  {layer}, rule {rule}, answered with {}: {}\n",

@@ -30,16 +30,16 @@ const MARGIN: Duration = Duration::from_secs(120);
 #[derive(Debug, clap::Subcommand)]
 pub enum ChaosVerb {
     /// Show the faults that can be done to an agent
-    #[command(after_help = "Example:\n  agt-supervise chaos list")]
+    #[command(after_help = "Examples:\n  agt-supervise chaos list")]
     List,
     /// Check an experiment and show what it would do; does nothing
-    #[command(after_help = "Example:\n  agt-supervise chaos plan chaos.yaml")]
+    #[command(after_help = "Examples:\n  agt-supervise chaos plan chaos.yaml")]
     Plan {
         /// The experiment
         file: PathBuf,
     },
     /// Run an experiment on an agent that opted in; wait for its report
-    #[command(after_help = "Example:\n  agt-supervise chaos run chaos.yaml --operator operator.yaml")]
+    #[command(after_help = "Examples:\n  agt-supervise chaos run chaos.yaml --operator operator.yaml")]
     Run {
         /// The experiment
         file: PathBuf,
@@ -48,7 +48,7 @@ pub enum ChaosVerb {
         operator: Option<PathBuf>,
     },
     /// Break the present experiment off; its fault is undone at once
-    #[command(after_help = "Example:\n  agt-supervise chaos abort --reason \"pager went off\"")]
+    #[command(after_help = "Examples:\n  agt-supervise chaos abort --reason \"pager went off\"")]
     Abort {
         /// Why; kept in the report and in the audit log
         #[arg(long, default_value = "an operator's wish")]

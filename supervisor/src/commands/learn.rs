@@ -266,6 +266,7 @@ fn watched(dirs: &Dirs, lock: StateLock, args: &LearnArgs, subject: &Subject, le
     let kind = stdio_kind(&subject.plan, None, false)?;
     let mut definition = Definition::new(subject.plan.clone());
     definition.learning = Some(Arc::clone(learning));
+    definition.told_as = Some(subject.spec.name.to_string());
     definition.term = term();
     if subject.plan.stdio.is_none_or(|stdio| stdio == Stdio::Pty) && kind == super::run::StdioKind::Pty {
         definition.terminal = agt_rings::spec::Terminal::Controlling;

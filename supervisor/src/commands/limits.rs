@@ -36,7 +36,7 @@ pub enum LimitsVerb {
     )]
     Set(SetArgs),
     /// Let the limits of the agent's file hold again
-    #[command(after_help = "Example:\n  agt-supervise limits reset researcher --reason \"index is built\"")]
+    #[command(after_help = "Examples:\n  agt-supervise limits reset researcher --reason \"index is built\"")]
     Reset {
         /// The agent's name
         agent: String,

@@ -1,6 +1,7 @@
 //! The verbs, one file a subject.
 
 pub mod act;
+mod asked_about;
 mod asking;
 pub mod audit;
 pub mod chaos;
@@ -13,6 +14,7 @@ pub mod learn;
 mod learn_scratch;
 mod learn_world;
 pub mod limits;
+pub mod logs;
 pub mod man;
 mod namesakes;
 pub mod probe;

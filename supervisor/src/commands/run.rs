@@ -13,8 +13,8 @@ use super::handover::{Turn, take_turn};
 use super::namesakes;
 use super::supervise::{Task, supervise};
 use super::{Failure, Outcome, dirs};
-use crate::cli::{Global, RunArgs, ServeArgs, StdioChoice};
-use crate::config::spec::{Stdio, Switch};
+use crate::cli::{EnforcementChoice, Global, RunArgs, ServeArgs, StdioChoice};
+use crate::config::spec::{EnforcementSpec, Stdio, Switch};
 use crate::config::{self, AgentPlan, Overrides, Surroundings};
 use crate::driver::Talk;
 use crate::driver::definition::Definition;
@@ -34,7 +34,7 @@ Nobody vouches for a served agent: one that is new starts in R3 whatever its `ri
 
 HUP or `agt-supervise reload` reads the folder again: new files are started, those of vanished files are stopped.
 
-Example:
+Examples:
   mkdir -p /srv/agents/researcher
   agt-supervise check --serve /srv/agents
   agt-supervise trust set /srv/agents/researcher.yaml 700 --reason \"reviewed\"
@@ -48,7 +48,12 @@ pub fn run(global: &Global, args: RunArgs) -> Outcome {
     let dirs = dirs(global)?;
     let around = surroundings(&dirs)?;
     let ring = args.ring.and_then(Ring::from_number);
-    let overrides = Overrides { workdir: args.workdir.clone(), ring, name: args.name.clone(), ..Overrides::default() };
+    let enforcement = match args.enforcement {
+        EnforcementChoice::Required => EnforcementSpec::Required,
+        EnforcementChoice::BestEffort => EnforcementSpec::BestEffort,
+    };
+    let (workdir, name) = (args.workdir.clone(), args.name.clone());
+    let overrides = Overrides { workdir, ring, name, enforcement, ..Overrides::default() };
     let operator = args.operator.as_deref();
     let mut plans = Vec::new();
     if args.command.is_empty() {

@@ -238,8 +238,10 @@ fn order(global: &Global, dirs: &Dirs, id: &str, order: OrderWord, reason: Strin
     })?;
     let (state, _) = known(dirs, id)?;
     show(global, dirs, id, Extent::Steps)?;
-    if !driven && !matches!(state.rest(), Some(Rest::Ended(_))) {
-        eprintln!("`agt-supervise saga resume {id}` goes on with it");
+    match state.rest() {
+        Some(Rest::Ended(_)) => {}
+        _ if driven => eprintln!("the supervisor goes on with it: `agt-supervise saga show {id}` tells how it ends"),
+        _ => eprintln!("`agt-supervise saga resume {id}` goes on with it"),
     }
     Ok(0)
 }

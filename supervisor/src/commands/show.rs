@@ -1,25 +1,20 @@
-//! `ps`, `status`, `logs`: what is there.
+//! `ps`, `status`: what is there.
 
-use std::io::{BufRead, BufReader};
 use std::time::Duration;
 
 use agt_rings::host::LaunchPath;
 
-use super::{Failure, Outcome, client_runtime, dirs, limits, print, trust, used};
-use crate::cli::{Global, LogsArgs};
+use super::{Failure, Outcome, client_runtime, dirs, limits, print, used};
+use crate::cli::Global;
 use crate::control::client;
 use crate::control::protocol::{AGENTS, Agents};
 use crate::driver::status::{AgentStatus, CheckSeen, HealthState, HealthStatus};
 use crate::driver::streams::escaped;
 use crate::exit;
-use crate::govern::ask::Ask;
 use crate::machine::lifecycle::{Death, GaveUp, State};
 
 /// Most protected names in a status for people.
 const PROTECTED_SHOWN: usize = 20;
-
-/// Most lines of a log in one JSON document: the newest.
-const JSON_LINES_MAX: usize = 100_000;
 
 pub(super) fn fetch(global: &Global, agent: Option<&str>) -> Result<Agents, Failure> {
     let dirs = dirs(global)?;
@@ -259,57 +254,4 @@ fn check_lines(which: &str, check: &CheckSeen) -> String {
         text.push_str(&format!("      {}\n", escaped(line)));
     }
     text
-}
-
-/// Prints an agent's log, control characters shown instead of sent.
-///
-/// # Errors
-/// No log of that name.
-pub fn logs(global: &Global, args: &LogsArgs) -> Outcome {
-    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    if args.agent.is_empty() || !args.agent.chars().all(plain) {
-        return Err(Failure::usage(format!("`{}` is no agent's name", escaped(&args.agent))));
-    }
-    let path = dirs(global)?.logs().join(format!("{}.log", args.agent));
-    let file = match std::fs::File::open(&path) {
-        Ok(file) => file,
-        Err(e) => {
-            // Whether there is such an agent at all comes first.
-            trust::ask(global, Ask::Trust { agent: Some(args.agent.clone()) })?;
-            return Err(Failure::new(exit::NO, format!("{} has no log ({}: {e})", args.agent, path.display()))
-                .help("an agent with `stdio: raw` writes to its caller, not to a log"));
-        }
-    };
-    let mut last = std::collections::VecDeque::new();
-    let mut reader = BufReader::new(file);
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        let read = reader
-            .read_until(b'\n', &mut line)
-            .map_err(|e| Failure::new(exit::DATA, format!("{}: {e}", path.display())))?;
-        if read == 0 {
-            break;
-        }
-        let text = String::from_utf8_lossy(&line);
-        // A terminal ends its lines with CR LF.
-        let text = text.strip_suffix('\n').unwrap_or(&text);
-        let text = escaped(text.strip_suffix('\r').unwrap_or(text)) + "\n";
-        match args.lines {
-            None if !global.json => print(&text),
-            keep => {
-                last.push_back(text);
-                if last.len() > keep.unwrap_or(JSON_LINES_MAX) {
-                    last.pop_front();
-                }
-            }
-        }
-    }
-    if global.json {
-        let lines: Vec<&str> = last.iter().map(|text| text.trim_end_matches('\n')).collect();
-        json(&serde_json::json!({ "agent": args.agent, "lines": lines }))?;
-        return Ok(0);
-    }
-    last.iter().for_each(|text| print(text));
-    Ok(0)
 }

@@ -31,7 +31,7 @@ pub struct SloArgs {
 pub enum SloVerb {
     /// Print the SLOs of agent.yaml files as Prometheus recording and alerting rules
     #[command(
-        after_help = "Example:\n  agt-supervise slo rules agent.yaml > rules.yml && promtool check rules rules.yml"
+        after_help = "Examples:\n  agt-supervise slo rules agent.yaml > rules.yml && promtool check rules rules.yml"
     )]
     Rules {
         /// agent.yaml files

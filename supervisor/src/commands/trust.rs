@@ -27,7 +27,7 @@ use crate::store::{DATABASE_FILE, Store};
 #[derive(Debug, clap::Subcommand)]
 pub enum TrustVerb {
     /// Show the score of one agent or all, and the ring that it reaches
-    #[command(after_help = "Example:\n  agt-supervise trust show researcher")]
+    #[command(after_help = "Examples:\n  agt-supervise trust show researcher")]
     Show {
         /// The agent's name; every agent without it
         agent: Option<String>,
@@ -51,7 +51,7 @@ pub enum TrustVerb {
         operator: Option<PathBuf>,
     },
     /// Forget an identity with its score, budgets and breaker, so that another file may have its name
-    #[command(after_help = "Example:\n  agt-supervise trust forget researcher --reason \"moved to another folder\"")]
+    #[command(after_help = "Examples:\n  agt-supervise trust forget researcher --reason \"moved to another folder\"")]
     Forget {
         /// The agent's name
         agent: String,

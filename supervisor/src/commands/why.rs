@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use agt_rings::Ring;
 use jiff::Timestamp;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::asking::{self, Question};
@@ -13,21 +14,29 @@ use crate::config::plan::Identity;
 use crate::config::spec::HostPort;
 use crate::denials::memory::Kept;
 use crate::denials::{Denial, Tried, advice, words};
-use crate::driver::noticing::DENIALS;
+use crate::driver::denied::DENIALS;
 use crate::driver::streams::escaped;
 use crate::exit;
 use crate::govern::stored;
+use crate::reloading::{LAUNCHED, Launched};
 use crate::store::{DATABASE_FILE, Reader};
 
 /// What `why` says at its end, in `--help`.
 pub(crate) const HELP: &str = "Without a question: the last denials, newest first; a running supervisor writes them down within seconds. With --path, \
 --call or --connect: what the agent's file as it stands now would come to, by the evaluator that `run` uses, without anything \
-being started; exit code 0 when it would be allowed, 1 when not.
+being started; exit code 0 when it would be allowed, 1 when not or when no plan can tell (`unknown`). An agent's name stands for its file with what its last launch had \
+beside it (operator's file, workdir, ring); --operator names another one. A FILE stands for itself, as for `check`.
+
+--json without a question: {agents: [{agent, denials: [{id, words, tried, class, rule, layer, ring, pid, comm, count, first_ms, \
+last_ms, why, allow: {ring, agent_yaml, operator, text}, retry}], forgotten, lost}], not_seen}. With one: {agent, file, \
+operator_file, operator_named, ring, question, answer} and, if the answer is `allowed`, by; if `denied`, layer, rule, errno, why, \
+allow: {agent_yaml, operator, text}, retry; if `unknown`, why. Times are milliseconds since the epoch; null is \"nothing\".
 
 Examples:
   agt-supervise why
   agt-supervise why researcher --last 3
   agt-supervise why 4f2c
+  agt-supervise why refund-1a2b3c4d/ship
   agt-supervise why researcher --path /srv/data/prices.csv
   agt-supervise why agent.yaml --path out.txt --write
   agt-supervise why researcher --call ptrace
@@ -41,7 +50,7 @@ audit is on. `agt-supervise why AGENT --path PATH` asks the plan, `agt-supervise
 #[derive(Debug, clap::Args)]
 #[command(group = clap::ArgGroup::new("question").args(["path", "call", "connect"]))]
 pub struct WhyArgs {
-    /// The agent's name, the id of a denial, or (with a question) an agent.yaml; every agent without it
+    /// The agent's name, a saga or a step of one as `ps` names it, the id of a denial, or (with a question) an agent.yaml; everybody without it
     #[arg(value_name = "AGENT|ID|FILE")]
     pub who: Option<String>,
     /// At most this many denials
@@ -59,7 +68,7 @@ pub struct WhyArgs {
     /// Whether it can connect there
     #[arg(long, value_name = "HOST:PORT", requires = "who", value_parser = destination)]
     pub connect: Option<HostPort>,
-    /// The operator's file, for a question
+    /// The operator's file, for a question (default: that of the agent's last launch; for a FILE the usual one)
     #[arg(long, value_name = "FILE")]
     pub operator: Option<PathBuf>,
 }
@@ -125,7 +134,7 @@ fn list(global: &Global, who: Option<&str>, last: usize) -> Outcome {
 fn denials(global: &Global, who: Option<&str>) -> Result<Vec<OfAgent>, Failure> {
     let dirs = dirs(global)?;
     let unknown = |who: &str| {
-        Failure::usage(format!("no agent is called `{0}`, and no denial has the id `{0}`", escaped(who)))
+        Failure::usage(format!("no agent or saga is called `{0}`, and no denial has the id `{0}`", escaped(who)))
             .help("`agt-supervise why` lists the denials of all agents; a question (--path, --call, --connect) also takes a file")
     };
     if !dirs.state.join(DATABASE_FILE).exists() {
@@ -139,8 +148,14 @@ fn denials(global: &Global, who: Option<&str>) -> Result<Vec<OfAgent>, Failure> 
         found.push(OfAgent { agent: state.agent, kept });
     }
     let Some(who) = who else { return Ok(found) };
-    if found.iter().any(|agent| agent.agent == who) || reader.state(who, stored::IDENTITY)?.is_some() {
-        found.retain(|agent| agent.agent == who);
+    // An agent, a step as `ps` names it, or all steps of a saga.
+    let saga = who.split('/').next().unwrap_or(who);
+    let means = |agent: &OfAgent| agent.agent == who || agent.agent.split_once('/').is_some_and(|(of, _)| of == who);
+    let is_known = |reader: &Reader| -> Result<bool, Failure> {
+        Ok(reader.state(who, stored::IDENTITY)?.is_some() || !reader.saga_events(saga)?.is_empty())
+    };
+    if found.iter().any(means) || is_known(&reader)? {
+        found.retain(means);
         return Ok(found);
     }
     for agent in &mut found {
@@ -153,13 +168,31 @@ fn denials(global: &Global, who: Option<&str>) -> Result<Vec<OfAgent>, Failure> 
 
 /// Whose file an agent was started from.
 pub(super) fn identity(global: &Global, name: &str) -> Result<Option<Identity>, Failure> {
+    stored_of(global, name, stored::IDENTITY)
+}
+
+/// How an agent was last launched; `None` where that was without a file, or before this was kept.
+pub(super) fn launched(global: &Global, name: &str) -> Result<Option<Launched>, Failure> {
+    stored_of(global, name, LAUNCHED)
+}
+
+/// Whether there is, or was, a saga of this id.
+pub(super) fn known_saga(global: &Global, id: &str) -> Result<bool, Failure> {
+    let dirs = dirs(global)?;
+    if !dirs.state.join(DATABASE_FILE).exists() {
+        return Ok(false);
+    }
+    Ok(!Reader::open(&dirs.state)?.saga_events(id)?.is_empty())
+}
+
+fn stored_of<T: DeserializeOwned>(global: &Global, name: &str, kind: &str) -> Result<Option<T>, Failure> {
     let dirs = dirs(global)?;
     if !dirs.state.join(DATABASE_FILE).exists() {
         return Ok(None);
     }
-    let state = Reader::open(&dirs.state)?.state(name, stored::IDENTITY)?;
+    let state = Reader::open(&dirs.state)?.state(name, kind)?;
     let read = state.map(|state| serde_json::from_value(state.value)).transpose();
-    read.map_err(|e| Failure::new(exit::DATA, format!("the stored identity of {name} can't be read: {e}")))
+    read.map_err(|e| Failure::new(exit::DATA, format!("what is stored of {name} ({kind}) can't be read: {e}")))
 }
 
 fn agent_json(agent: &OfAgent) -> Value {

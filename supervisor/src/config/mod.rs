@@ -145,6 +145,7 @@ pub fn agent_from_command(
     let named = named_by(&command, &workdir);
     let mut spec = AgentSpec::new(overrides.name.clone().unwrap_or_else(|| derived_name(&named)), command);
     spec.ring = overrides.ring;
+    spec.enforcement = overrides.enforcement;
     if around.env.contains_key("PATH") {
         spec.env.pass = vec!["PATH".to_owned()];
     }
@@ -171,7 +172,7 @@ pub fn agent_from_spec(
     resolve::resolve(spec, origin, around, operator.as_ref(), &Overrides::default())
 }
 
-/// The name of an agent without a file: its script's or program's, and six digits for where that stands. The digits make it
+/// The name of an agent without a file: its script's or program's, and six hexadecimal digits for where that stands. They make it
 /// another one than an agent.yaml's of that name and than a `main.py`'s in another folder; the same program has the same name
 /// each time, and so keeps its trust.
 fn derived_name(named: &Path) -> AgentName {

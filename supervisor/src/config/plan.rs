@@ -14,7 +14,7 @@ use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io::{self, Read};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use agt_rings::Ring;
 use agt_rings::capability::Capabilities;
@@ -191,11 +191,23 @@ impl std::fmt::Debug for PlanHash {
     }
 }
 
+/// Whether a source is a file of ours, by its name: a program or script that a command line is known by has another one.
+#[must_use]
+pub fn is_file_of_ours(source: &Path) -> bool {
+    source.extension().is_some_and(|extension| extension == "yaml" || extension == "yml")
+}
+
 impl AgentPlan {
     /// The agent's name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.identity.name
+    }
+
+    /// Whether it comes from a file of ours; else a command line is all there is, known by its script or program.
+    #[must_use]
+    pub fn has_file(&self) -> bool {
+        is_file_of_ours(&self.identity.source)
     }
 
     /// SHA-256 of the plan (values of secrets left out: a rotated key is no new plan).

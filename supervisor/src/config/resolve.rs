@@ -51,6 +51,9 @@ pub struct Overrides {
     /// `--name`: what an agent without a file is called.
     #[serde(default)]
     pub name: Option<AgentName>,
+    /// `--enforcement`: for an agent without a file what `enforcement:` is in one.
+    #[serde(default)]
+    pub enforcement: EnforcementSpec,
     /// The folder of `serve`, which no agent may write: its files are configuration, and a new one there is started.
     #[serde(default)]
     pub served: Option<PathBuf>,

@@ -171,10 +171,14 @@ async fn exchange<T: DeserializeOwned>(
     }
 }
 
-/// Whether the other side went away with the question.
+/// Whether the other side went away with the question: with all of it read, or (the kernel resets the connection then) not.
 fn was_cut_off(error: &(dyn std::error::Error + 'static)) -> bool {
-    let error = error.downcast_ref::<hyper::Error>();
-    error.is_some_and(|error| error.is_incomplete_message() || error.is_canceled() || error.is_closed())
+    let Some(error) = error.downcast_ref::<hyper::Error>() else { return false };
+    let kernels = || std::error::Error::source(error)?.downcast_ref::<io::Error>().map(io::Error::kind);
+    error.is_incomplete_message()
+        || error.is_canceled()
+        || error.is_closed()
+        || matches!(kernels(), Some(io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe))
 }
 
 /// A supervisor that ends does not answer what it has not read yet: then nobody is there, which is for the caller to know. One that
@@ -231,4 +235,72 @@ async fn converse(
     let bytes = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(broken)?.to_bytes();
     carried.abort();
     Ok((status, bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::os::fd::AsFd;
+
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    use tokio::io::AsyncReadExt;
+    use tokio::net::UnixListener;
+
+    use super::*;
+
+    const PATIENT: Patience = Patience { answer: Duration::from_secs(60), ended: Duration::from_secs(60) };
+
+    /// More than a question.
+    const ALL: usize = 4096;
+
+    /// Takes so much of a question and closes the connection; whether it was one.
+    async fn cut_off(listener: &UnixListener, bytes: usize) -> bool {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.read(&mut vec![0; bytes]).await.unwrap() > 0
+    }
+
+    async fn asked(socket: &Path, patience: Patience) -> Result<serde_json::Value, ClientError> {
+        exchange(socket, Method::POST, "/v1/act", b"{}".to_vec(), patience).await
+    }
+
+    #[tokio::test]
+    async fn a_supervisor_that_goes_away_with_the_question_is_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        for read in [1, ALL] {
+            let socket = folder.path().join(read.to_string());
+            let listener = UnixListener::bind(&socket).unwrap();
+            let goes = async move { cut_off(&listener, read).await };
+            let (answer, was_asked) = tokio::join!(asked(&socket, PATIENT), goes);
+            assert!(was_asked && matches!(answer, Err(ClientError::Nobody { .. })), "{read} bytes read: {answer:?}");
+        }
+        // One that never got to the question.
+        let socket = folder.path().join("unread");
+        let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let goes = tokio::task::spawn_blocking(move || {
+            let mut waits = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
+            poll(&mut waits, PollTimeout::from(60_000u16)).unwrap()
+        });
+        let (answer, knocked) = tokio::join!(asked(&socket, PATIENT), goes);
+        assert!(knocked.unwrap() == 1 && matches!(answer, Err(ClientError::Nobody { .. })), "{answer:?}");
+    }
+
+    #[tokio::test]
+    async fn a_supervisor_that_cuts_off_and_stays_is_not_asked_twice() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("socket");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let mut questions = 0;
+        let stays = async {
+            loop {
+                questions += usize::from(cut_off(&listener, 1).await);
+            }
+        };
+        let briefly = Patience { ended: LOOK_EVERY * 3, ..PATIENT };
+        let answer = tokio::select! {
+            answer = asked(&socket, briefly) => answer,
+            () = stays => unreachable!("it stays"),
+        };
+        assert!(matches!(answer, Err(ClientError::Broken(_))), "{answer:?}");
+        assert_eq!(questions, 1, "what was asked may have been done");
+    }
 }

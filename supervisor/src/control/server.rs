@@ -242,7 +242,11 @@ async fn saga_order(
 ) -> Response {
     let (id, command) = body.command(by);
     match shared.sagas.command(&id, command).await {
-        Ok(()) => Json(Ordered { driven: shared.sagas.driven().contains(&id) }).into_response(),
+        Ok(()) => {
+            // The journal is read beside the answers to others.
+            let going = tokio::task::spawn_blocking(move || shared.sagas.go_on(&id)).await;
+            Json(Ordered { driven: going.unwrap_or(false) }).into_response()
+        }
         Err(error) => problem(StatusCode::CONFLICT, in_full(&error), saga_code(&error)),
     }
 }

@@ -91,9 +91,35 @@ fn opening(path: &str, pattern: &str) -> String {
     if is_name && pattern != PROTECTED_PATH { name.to_owned() } else { path.to_owned() }
 }
 
-/// What would allow a denial to `agent`.
+/// Whose line it is that would allow something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Whose<'a> {
+    /// The name in the operator's file, and of the trust.
+    name: &'a str,
+    /// What its file is called in a sentence.
+    file: &'static str,
+    /// A step of a saga: its file has fewer keys.
+    is_step: bool,
+}
+
+impl<'a> Whose<'a> {
+    /// Of an agent's name, or of `SAGA/STEP`: what an operator knows is the saga's name, which its id begins with.
+    fn of(agent: &'a str) -> Whose<'a> {
+        match agent.split_once('/') {
+            Some((saga, _)) => {
+                let name = saga.rsplit_once('-').map_or(saga, |(name, _)| name);
+                Whose { name, file: "at the step in its saga's file", is_step: true }
+            }
+            None => Whose { name: agent, file: "in its file", is_step: false },
+        }
+    }
+}
+
+/// What would allow a denial to `agent`, by its name or a step's as `ps` shows it.
 #[must_use]
 pub fn advice(agent: &str, denial: &Denial) -> Advice {
+    let whose = Whose::of(agent);
+    let agent = whose.name;
     let (call, arch, args) = match &denial.tried {
         Tried::Name { pattern, .. } if pattern.starts_with(DENIED) => {
             return Advice::never("`files.deny` of the agent's own file would have to say less".to_owned());
@@ -121,11 +147,16 @@ pub fn advice(agent: &str, denial: &Denial) -> Advice {
     if above.is_none_or(|ring| ring == Ring::R0)
         && let Some(ring) = sandbox_ring(call, arch, args, denial.ring)
     {
-        return of_sandbox(agent, denial.ring, ring);
+        return match whose.is_step {
+            true => {
+                Advice::never("no line can for a step of a saga: an agent with `nested_sandbox: on` builds sandboxes")
+            }
+            false => of_sandbox(agent, denial.ring, ring),
+        };
     }
     match above {
         None => Advice::never(format!("no line can: no ring allows it ({kind})")),
-        Some(ring) => of_ring(agent, denial.ring, ring, kind),
+        Some(ring) => of_ring(whose, denial.ring, ring, kind),
     }
 }
 
@@ -145,7 +176,8 @@ fn of_sandbox(agent: &str, now: Ring, ring: Ring) -> Advice {
 }
 
 /// A more privileged ring, with the commands that give its trust.
-fn of_ring(agent: &str, now: Ring, ring: Ring, kind: &str) -> Advice {
+fn of_ring(whose: Whose<'_>, now: Ring, ring: Ring, kind: &str) -> Advice {
+    let Whose { name: agent, file, .. } = whose;
     let needed = match ring {
         Ring::R0 => 950,
         Ring::R1 => 800,
@@ -156,12 +188,12 @@ fn of_ring(agent: &str, now: Ring, ring: Ring, kind: &str) -> Advice {
     let (operator, text) = if ring == Ring::R0 {
         let attest = format!("agt-supervise attest {agent} --reason \"...\" --ttl 1h");
         let text = format!(
-            "no line can in {now}: only R0 allows it ({kind}), which is the host itself: `{line}` in its file, `{trust}` and `{attest}`"
+            "no line can in {now}: only R0 allows it ({kind}), which is the host itself: `{line}` {file}, `{trust}` and `{attest}`"
         );
         (format!("{trust}\n{attest}"), text)
     } else {
         let text = format!(
-            "no line can in {now}: {ring} allows it, with all else that it allows: `{line}` in its file, and trust of {needed} (`{trust}`)"
+            "no line can in {now}: {ring} allows it, with all else that it allows: `{line}` {file}, and trust of {needed} (`{trust}`)"
         );
         (trust, text)
     };
@@ -219,6 +251,20 @@ mod tests {
             assert_eq!(advice.agent_yaml.as_deref(), Some("ring: 2\nnested_sandbox: on"), "{call}");
             assert!(advice.text.starts_with("`ring: 2` and `nested_sandbox: on` in its file"), "{}", advice.text);
         }
+    }
+
+    #[test]
+    fn a_step_is_opened_by_its_sagas_lines() {
+        let step = |call: &str, ring| advice("refund-1a2b3c4d/ship", &denial(call, [0; 6], ring));
+        let text = step("shmget", Ring::R2).text;
+        assert!(
+            text.contains("`ring: 1` at the step in its saga's file") && text.contains("trust set refund 800"),
+            "{text}"
+        );
+        assert_eq!(step("mount", Ring::R2).agent_yaml, None, "saga.yaml has no such key");
+        let tried = Tried::Name { call: "mkdir".into(), path: "/w/.vscode".into(), pattern: "**/.vscode".into() };
+        let text = advice("refund-1a2b3c4d/ship", &Denial { tried, ..denial("mkdir", [0; 6], Ring::R2) }).text;
+        assert!(text.contains("`agents.refund`"), "{text}");
     }
 
     #[test]

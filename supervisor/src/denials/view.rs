@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use agt_rings::Ring;
 use agt_rings::names;
-use agt_rings::plan::{Mount, Plan, Root};
+use agt_rings::plan::{Mount, Plan, ProcView, Root};
 use agt_rings::seccomp::policy::{Decision, Refusal, Rule};
 use agt_rings::seccomp::{ExecCookie, Nested, Options, Sockets, builtin, checks, groups};
 use agt_rings::spec::Access;
@@ -21,6 +21,9 @@ use crate::config::spec::HostPort;
 pub const PROTECTED: &str = "files.protected";
 /// The rule of the file itself that keeps names.
 pub const DENY: &str = "files.deny";
+
+/// The rule that keeps processes to themselves.
+pub const OTHER_PROCESS: &str = "proc.other-process";
 
 /// Links of the view that are followed for one path.
 const LINKS_MAX: usize = 16;
@@ -43,6 +46,11 @@ pub enum Verdict {
         /// What the call would be answered with.
         errno: i32,
         /// Why, in words.
+        why: String,
+    },
+    /// No plan can tell.
+    Unknown {
+        /// Why not, in words.
         why: String,
     },
 }
@@ -76,7 +84,9 @@ pub fn path(plan: &Plan, path: &Path, access: Access, mode: Option<Mode>, own: (
         Root::Host { hide, show } => host(hide, show.as_deref(), path),
         Root::Unchanged => Seen { verdict: Verdict::allowed("the host's own tree"), owns: false },
     };
-    let Verdict::Allowed { .. } = &seen.verdict else { return seen.verdict };
+    if !matches!(seen.verdict, Verdict::Allowed { .. }) {
+        return seen.verdict;
+    }
     if access == Access::Write
         && mode.is_none()
         && let Some(refused) = unmade(plan, path)
@@ -162,26 +172,10 @@ fn host(hide: &[PathBuf], show: Option<&Path>, path: &Path) -> Seen {
     Seen { verdict, owns: false }
 }
 
-fn target(mount: &Mount) -> &Path {
-    match mount {
-        Mount::Bind { target, .. }
-        | Mount::Overlay { target, .. }
-        | Mount::Private { target, .. }
-        | Mount::Link { target, .. }
-        | Mount::File { target, .. }
-        | Mount::Pin { target }
-        | Mount::Protect { target }
-        | Mount::Hide { target } => target,
-        Mount::Device { path } => path,
-        Mount::Proc { .. } => Path::new("/proc"),
-        Mount::Terminals => Path::new("/dev/pts"),
-    }
-}
-
 /// The mount that is seen at a path: the innermost, of several on one place the last.
 fn innermost<'m>(mounts: &'m [Mount], path: &Path) -> Option<&'m Mount> {
-    let over = mounts.iter().filter(|mount| !matches!(mount, Mount::Pin { .. }) && path.starts_with(target(mount)));
-    over.max_by_key(|mount| target(mount).components().count())
+    let over = mounts.iter().filter(|mount| !matches!(mount, Mount::Pin { .. }) && path.starts_with(mount.target()));
+    over.max_by_key(|mount| mount.target().components().count())
 }
 
 fn built(mounts: &[Mount], path: &Path, access: Access, on_host: Option<Mode>) -> Seen {
@@ -200,7 +194,7 @@ fn built(mounts: &[Mount], path: &Path, access: Access, on_host: Option<Mode>) -
     let read_only = |what: String| Verdict::denied("mounts", "files.write", libc::EROFS, what);
     let mut owns = false;
     let verdict = match innermost(mounts, &path) {
-        None if mounts.iter().any(|mount| target(mount).starts_with(&path)) => match access {
+        None if mounts.iter().any(|mount| mount.target().starts_with(&path)) => match access {
             Access::Read => Verdict::allowed("a folder that holds only what the ring shows"),
             Access::Write => read_only(format!("{} is part of the ring's own root", path.display())),
         },
@@ -247,15 +241,72 @@ fn built(mounts: &[Mount], path: &Path, access: Access, on_host: Option<Mode>) -
             owns = true;
             Verdict::allowed("a device of every ring")
         }
-        Some(Mount::File { .. } | Mount::Proc { .. } | Mount::Link { .. } | Mount::Pin { .. }) if is_write => {
-            read_only(format!("{} is part of the ring's own root", path.display()))
+        Some(
+            Mount::File { .. } | Mount::Proc { view: ProcView::ReadOnly } | Mount::Link { .. } | Mount::Pin { .. },
+        ) if is_write => read_only(format!("{} is part of the ring's own root", path.display())),
+        Some(Mount::Proc { .. }) => {
+            let (verdict, of_process) = procfs(&path);
+            owns = of_process;
+            verdict
         }
-        Some(Mount::File { .. } | Mount::Proc { .. } | Mount::Link { .. } | Mount::Pin { .. }) => {
+        Some(Mount::File { .. } | Mount::Link { .. } | Mount::Pin { .. }) => {
             owns = true;
             Verdict::allowed("part of the ring's own root")
         }
     };
     Seen { verdict, owns }
+}
+
+/// What only those see of a process who may trace it (proc(5), ptrace(2): PTRACE_MODE_READ). Nobody may trace an init of ours: it
+/// isn't dumpable.
+const OF_TRACERS: [&str; 23] = [
+    "auxv",
+    "cwd",
+    "environ",
+    "exe",
+    "fd",
+    "fdinfo",
+    "io",
+    "map_files",
+    "maps",
+    "mem",
+    "ns",
+    "numa_maps",
+    "pagemap",
+    "personality",
+    "root",
+    "smaps",
+    "smaps_rollup",
+    "stack",
+    "syscall",
+    "task",
+    "timers",
+    "wchan",
+    "clear_refs",
+];
+
+/// Reading below the ring's own /proc, and whether that is of a process. Who has which number there, the plan doesn't know: but 1.
+fn procfs(path: &Path) -> (Verdict, bool) {
+    let mut names = path.strip_prefix("/proc").into_iter().flat_map(Path::iter).filter_map(std::ffi::OsStr::to_str);
+    let (first, second) = (names.next().unwrap_or_default(), names.next());
+    let allowed = || Verdict::allowed("part of the ring's own root");
+    match first {
+        "self" | "thread-self" => (Verdict::allowed("its own process, in the ring's own /proc"), true),
+        "1" => match second.filter(|name| OF_TRACERS.contains(name)) {
+            Some(name) => {
+                let why = format!("process 1 is the ring's own init, and {name} is shown to nobody but itself");
+                (Verdict::denied("process", OTHER_PROCESS, libc::EACCES, why), true)
+            }
+            None => (allowed(), true),
+        },
+        pid if !pid.is_empty() && pid.bytes().all(|byte| byte.is_ascii_digit()) => {
+            let why = format!(
+                "/proc is the ring's own: {pid} is there whichever of the agent's own processes has that number then; of its own it sees all, of the host's nothing"
+            );
+            (Verdict::Unknown { why }, true)
+        }
+        _ => (allowed(), false),
+    }
 }
 
 /// What becomes of a connection to `to` in this ring.
@@ -331,6 +382,7 @@ mod tests {
             Mount::Pin { target: "/w/.git".into() },
             Mount::Protect { target: "/w/.git/hooks".into() },
             Mount::Hide { target: "/w/s.sock".into() },
+            Mount::Proc { view: ProcView::ReadOnly },
         ]
     }
 
@@ -338,6 +390,7 @@ mod tests {
         match built(&mounts(), Path::new(path), access, Some(THERE)).verdict {
             Verdict::Allowed { by } => Ok(by),
             Verdict::Denied { layer, errno, .. } => Err((layer, errno)),
+            Verdict::Unknown { .. } => Err(("unknown", 0)),
         }
     }
 
@@ -354,6 +407,16 @@ mod tests {
         assert_eq!(told("/tmp/of-the-host", Access::Read), Err(("mounts", libc::ENOENT)));
         assert!(told("/tmp/x", Access::Write).is_ok() && told("/tmp", Access::Read).is_ok());
         assert!(told("/", Access::Read).unwrap().contains("only what the ring shows"));
+    }
+
+    #[test]
+    fn of_processes_a_plan_knows_the_agents_own_and_the_init_and_says_so_of_others() {
+        assert!(told("/proc/self/environ", Access::Read).is_ok() && told("/proc/meminfo", Access::Read).is_ok());
+        assert_eq!(told("/proc/1/environ", Access::Read), Err(("process", libc::EACCES)));
+        assert_eq!(told("/proc/1/fd/3", Access::Read), Err(("process", libc::EACCES)));
+        assert!(told("/proc/1/status", Access::Read).is_ok());
+        assert_eq!(told("/proc/4711/environ", Access::Read), Err(("unknown", 0)));
+        assert_eq!(told("/proc/self/environ", Access::Write), Err(("mounts", libc::EROFS)));
     }
 
     #[test]

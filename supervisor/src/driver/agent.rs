@@ -15,10 +15,10 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use super::audience::{Audience, Tenure};
 use super::definition::Definition;
+use super::denied::Denied;
 use super::event::{Event, Gone, Refusal, Whose};
 use super::health::Watched;
 use super::limiting::ByHand;
-use super::noticing::Denied;
 use super::status::{AgentStatus, Frozen, KillSeen};
 use super::streams::Wiring;
 use crate::machine::lifecycle::{Conclusion, Death, GaveUp, Lifecycle, State, Timer};

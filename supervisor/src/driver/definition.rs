@@ -42,6 +42,8 @@ pub struct Definition {
     pub audience: Option<Audience>,
     /// Whether it is watched for a proposal.
     pub learning: Option<Arc<Learning>>,
+    /// The name under which denials are told and kept, where that is not its own: the one that a proposed file will have.
+    pub told_as: Option<String>,
     /// Its `TERM`, if it has a terminal and its file names none.
     pub term: Option<String>,
 }
@@ -62,6 +64,7 @@ impl Definition {
             tenure: Tenure::begin(),
             audience: None,
             learning: None,
+            told_as: None,
             term: None,
         }
     }
@@ -78,6 +81,12 @@ impl Definition {
     #[must_use]
     pub fn name(&self) -> &str {
         self.plan.name()
+    }
+
+    /// The name under which its denials are told and kept.
+    #[must_use]
+    pub fn told_as(&self) -> &str {
+        self.told_as.as_deref().unwrap_or_else(|| self.name())
     }
 
     /// Where it works: what people know it by beside its name.

@@ -94,7 +94,9 @@ pub(crate) fn perform(
         Ok(Err(refused)) => {
             let mut text = refused.to_string();
             if let Some(gap) = refused.gaps.first() {
-                text.push_str(&format!("\nhelp: {}. `agt-supervise doctor` shows what works here.", gap.help));
+                let without = going_without(&asked.plan);
+                let help = &gap.help;
+                text.push_str(&format!("\nhelp: {help}. `agt-supervise doctor` shows what works here; {without}"));
             }
             return Err(not(text, exit::UNAVAILABLE));
         }
@@ -113,7 +115,7 @@ pub(crate) fn perform(
     })?;
     let join = match &group {
         Some(group) => group.join().map_err(|e| not(in_full(&e), exit::UNAVAILABLE))?,
-        None => Join { into_cgroup: None, tasks: Vec::new(), procs: None },
+        None => Join::default(),
     };
     match launcher.launch(&plan, streams, &join) {
         Ok(running) => Ok(Launched { running, group: group.map(Arc::new), plan }),
@@ -131,6 +133,15 @@ pub(crate) fn perform(
             Err(not(text, exit_code(&e)))
         }
     }
+}
+
+/// How somebody says that less will do: where their other choices stand.
+fn going_without(plan: &AgentPlan) -> String {
+    if plan.has_file() {
+        return "`enforcement: best-effort` in its file starts it without what can't be had, and says so".to_owned();
+    }
+    let ring = plan.ceiling.number();
+    format!("`run --ring {ring} --enforcement best-effort -- ...` starts it without what can't be had, and says so")
 }
 
 fn exit_code(error: &LaunchError) -> u8 {

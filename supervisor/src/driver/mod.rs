@@ -10,6 +10,7 @@ pub mod audience;
 mod availability;
 pub(crate) mod beside;
 pub mod definition;
+pub mod denied;
 pub mod event;
 pub mod experimenting;
 mod forward;
@@ -59,6 +60,7 @@ use self::acting::Owed;
 use self::agent::{Agent, STOP_WITHIN};
 use self::beside::beside;
 use self::definition::Definition;
+use self::denied::Denied;
 use self::event::{Event, Gone, Launched, NotLaunched, OutOfMemory, Refusal, Request, Whose};
 use self::ground::Ground;
 use self::limit_alarms::Alarms;
@@ -333,7 +335,7 @@ impl Supervisor {
         let mut agent = Agent::new(definition, wiring, log, done);
         // Lives are counted on: what is late from an earlier one must not be taken for this one's.
         agent.launches = self.agents.get(&name).map_or(0, |known| known.launches);
-        agent.denied = self.recall(&name).await;
+        agent.denied = Denied::recall(&self.store, agent.definition.told_as()).await;
         self.agents.insert(name.clone(), agent);
         self.step(&name, lifecycle::Event::Launch).await;
     }
@@ -420,7 +422,7 @@ impl Supervisor {
                     }
                 }
                 let notices = launched.running.take_notices();
-                let ear = noticing::listen(whose, agent, notices, launched.plan.names.as_ref(), &self.events);
+                let ear = noticing::of_agent(whose, agent, notices, launched.plan.names.as_ref(), &self.events);
                 let running = Arc::new(launched.running);
                 self.reach.enter(&whose.agent, &running, launched.group.as_ref());
                 agent.running = Some(Arc::clone(&running));

@@ -11,7 +11,8 @@ use super::streams::Wiring;
 use super::{Ending, Supervisor};
 use crate::audit::record::{Action, Actor, Outcome, Record};
 use crate::machine::lifecycle::{self, Conclusion, Death, State};
-use crate::store::{Store, StoreError};
+use crate::reloading::{LAUNCHED, Origin};
+use crate::store::{Commit, Store, StoreError};
 
 pub(super) const LAUNCH: Action = Action::new("launch");
 pub(super) const STOP: Action = Action::new("stop");
@@ -59,17 +60,30 @@ pub(super) fn asked(by: u32, agent: &str) -> Record {
 }
 
 impl Supervisor {
-    /// A launch gives power: it is on the disk before it happens.
+    /// A launch gives power: it is on the disk before it happens. With it goes what it was launched from, for `why`.
     pub(super) async fn record_launch(&mut self, name: &str) -> Result<(), Refusal> {
         let Some(agent) = self.agents.get(name) else { return Err(Refusal::Unknown(name.to_owned())) };
         let definition = &agent.definition;
-        let record = Record::new(wall_ms(), Actor::Uid(definition.plan.identity.uid), LAUNCH, Outcome::Allowed)
+        let mut record = Record::new(wall_ms(), Actor::Uid(definition.plan.identity.uid), LAUNCH, Outcome::Allowed)
             .agent(name)
             .detail("ring", agent.ring.to_string())
             .detail("trust", self.score_of(name))
             .detail("plan", definition.plan_hash.as_str())
             .detail("program", definition.plan.program.display().to_string());
-        self.durable(record).await
+        let launched = definition.origin.as_ref().map(Origin::launched);
+        if let Some(operator) = launched.as_ref().and_then(|launched| launched.operator.as_ref()) {
+            record = record.detail("operator", operator.display().to_string());
+        }
+        let commit = Commit::new().audit(record.clone());
+        let commit = match &launched {
+            Some(launched) => {
+                commit.put_state(name, LAUNCHED, serde_json::to_value(launched).expect("plain data"), wall_ms())
+            }
+            // A run to learn from is not how the agent is launched.
+            None if definition.learning.is_some() => commit,
+            None => commit.delete_state(name, LAUNCHED),
+        };
+        in_time(&self.store, record, self.store.commit(commit)).await?.map(drop).map_err(|e| not_recorded(&e))
     }
 
     pub(super) async fn durable(&self, record: Record) -> Result<(), Refusal> {
@@ -149,7 +163,7 @@ impl Supervisor {
         agent.last_death = Some(death.clone());
         let conclusion = agent.conclusion().unwrap_or(Conclusion { death: death.clone(), gave_up_after: None });
         let mut text = obituary(name, death, again_in, agent.life.restarts());
-        if let Some(denials) = agent.denied.end(&self.store, name) {
+        if let Some(denials) = agent.denied.end(&self.store) {
             text.push_str(&format!("   {denials}"));
         }
         if let Some(restarts) = conclusion.gave_up_after {

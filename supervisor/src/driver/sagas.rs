@@ -19,7 +19,10 @@ use super::scene::{SagaScene, Scene, SceneGoverned};
 use super::{Handle, Supervisor};
 use crate::config::AgentPlan;
 use crate::config::spec::Switch;
+use crate::denials::Class;
+use crate::denials::memory::Weighs;
 use crate::govern::attestation::Subject;
+use crate::govern::evidence::Weight;
 use crate::govern::governor::Vouching;
 use crate::machine::lifecycle::{Death, GaveUp, State};
 use crate::sagas::steps::ProcessSteps;
@@ -54,8 +57,28 @@ pub enum SagaAsk {
         /// What it did wrong, for its trust.
         violation: Option<Severity>,
     },
+    /// One of its steps was denied something.
+    Denied {
+        /// The saga's name.
+        saga: String,
+        /// What.
+        step: DeniedStep,
+    },
     /// One is not driven any more: perhaps there is nothing left to stay for.
     Rested,
+}
+
+/// What a step was denied, as far as it is evidence.
+#[derive(Debug, Clone, Copy)]
+pub struct DeniedStep {
+    /// What kind of thing.
+    pub class: Class,
+    /// How grave.
+    pub severity: Severity,
+    /// Whether it is an event for the safety SLO.
+    pub weighs: Weighs,
+    /// How often.
+    pub times: u64,
 }
 
 /// A saga that asks to be driven.
@@ -179,6 +202,12 @@ impl Supervisor {
                 let now = self.governor.now();
                 if let Some(governed) = self.governor.get_mut(&saga) {
                     governed.observe_saga(&samples, violation, now);
+                    self.evaluate_saga(&saga).await;
+                }
+            }
+            SagaAsk::Denied { saga, step } => {
+                self.telemetry.denied(&saga, step.class, step.times);
+                if self.weigh_denial(&saga, step.class, step.severity, step.weighs) == Weight::Heavy {
                     self.evaluate_saga(&saga).await;
                 }
             }
@@ -331,5 +360,10 @@ impl Handle {
     /// Tells where a saga stands and what the ends of its steps say; a supervisor that has ended hears no more.
     pub fn saga_evidence(&self, saga: &str, word: &'static str, samples: Vec<Sample>, violation: Option<Severity>) {
         self.send(Request::Saga(SagaAsk::Evidence { saga: saga.to_owned(), word, samples, violation }));
+    }
+
+    /// Tells what a step was denied.
+    pub fn saga_denied(&self, saga: &str, step: DeniedStep) {
+        self.send(Request::Saga(SagaAsk::Denied { saga: saga.to_owned(), step }));
     }
 }

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 pub use difference::{AgentDifference, Difference, What};
-pub use origin::Origin;
+pub use origin::{LAUNCHED, Launched, Origin};
 
 use crate::audit::record::{Action, Actor, Outcome, Record};
 use crate::commands::check::surroundings;

@@ -27,6 +27,21 @@ pub struct Origin {
     env: BTreeMap<String, String>,
 }
 
+/// The kind under which the store keeps [`Launched`].
+pub const LAUNCHED: &str = "launched";
+
+/// What of an origin outlives the supervisor: how the agent was last launched, for questions about it. Nothing of an environment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Launched {
+    /// The agent.yaml, absolute.
+    pub file: PathBuf,
+    /// The operator's file that was named, absolute; without one the default one counted.
+    pub operator: Option<PathBuf>,
+    /// What was typed beside the file.
+    pub overrides: Overrides,
+}
+
 impl fmt::Debug for Origin {
     /// The environment holds secrets: it is not shown.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -54,6 +69,12 @@ impl Origin {
     #[must_use]
     pub fn operator_file(&self) -> Option<PathBuf> {
         self.operator.as_ref().and_then(|file| file.canonicalize().ok())
+    }
+
+    /// What is stored of it at a launch.
+    #[must_use]
+    pub fn launched(&self) -> Launched {
+        Launched { file: self.file.clone(), operator: self.operator.clone(), overrides: self.overrides.clone() }
     }
 
     /// Makes the plan again. `now` is what surrounds the supervisor: its accounts and folders count, not its environment.

@@ -79,7 +79,7 @@ pub struct Found {
 }
 
 /// Looks at what came to be in the writable trees. `places` are those at which a repository was seen to begin: one of them may since
-/// have been moved, so the trees are looked through as at a launch. Blocks for the disk.
+/// have been moved, so the trees are looked through, and more of them than at a launch. Blocks for the disk.
 #[must_use]
 pub fn look(rules: &Rules, places: &BTreeSet<PathBuf>) -> Found {
     let (walked, cut) = crate::config::repositories(&rules.roots);
@@ -234,11 +234,11 @@ mod tests {
         fs::write(top.join("moved/.git/hooks/plain"), "").unwrap();
         symlink("/bin/true", top.join("bare.git/hooks/post-merge")).unwrap();
         fs::write(top.join("moved/.git/config"), "[core]\n\tfsmonitor = ./x\n").unwrap();
-        // Begun at a place that the walk does not look at, and in one that is not whole yet.
+        // Moved to where no launch looks, from where one was begun; and one that is not whole yet.
         fs::create_dir_all(top.join("quiet/.git/objects/in/.git/hooks")).unwrap();
         executable(&top.join("quiet/.git/objects/in/.git/hooks/pre-commit"));
         let rules = Rules { roots: vec![top.clone()], repositories: vec![top.join("stood/.git")], ..Rules::default() };
-        let places = BTreeSet::from([top.join("was/.git"), top.join("quiet/.git/objects/in/.git")]);
+        let places = BTreeSet::from([top.join("was/.git")]);
         let found = look(&rules, &places);
         let told: Vec<_> = found.made.iter().filter(|made| made.matters()).collect();
         let name = |path: &str| top.join(path).to_str().unwrap().to_owned();

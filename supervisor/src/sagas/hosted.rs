@@ -4,9 +4,8 @@
 //! is ended, its outcome unrecorded, and the saga can be taken up again, exactly as after a crash. A supervisor that ends
 //! lets go of all of them the same way.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use agt_saga::driver::{Driver, Observer, Progress, SagaError, Settings};
 use agt_saga::id::SagaId;
@@ -15,14 +14,15 @@ use agt_saga::machine::{Command, Rest};
 use agt_saga::plan::Plan;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, watch};
 
+use super::audience::Audience;
+pub use super::audience::Listener;
 use super::crash::CrashAt;
-use super::evidence::Witness;
 use super::file::{self, Commands, Context};
 use super::host::{self, HostError, digest, saga_code};
 use super::journal::AuditedJournal;
-use super::progress;
+use super::noticing::Told;
 use super::steps::ProcessSteps;
 use crate::config::{Color, Surroundings};
 use crate::dirs::Dirs;
@@ -57,6 +57,8 @@ struct Inner {
     ending: watch::Sender<Ending>,
     resumes: Arc<Semaphore>,
     closed: AtomicBool,
+    /// With what sagas are taken up that nobody drives; unset where this supervisor takes up none.
+    takes_up: OnceLock<(Dirs, Surroundings)>,
 }
 
 /// Which sagas are to be let go of.
@@ -125,46 +127,6 @@ impl DriveError {
     }
 }
 
-/// Who hears a saga's lines.
-#[derive(Debug, Clone)]
-pub enum Listener {
-    /// This process's standard error.
-    Stderr(Color),
-    /// Somebody else; slow ones miss lines.
-    Far(mpsc::Sender<String>, Color),
-    /// Nobody.
-    Nobody,
-}
-
-#[derive(Debug, Default)]
-struct Audience(Mutex<HashMap<SagaId, Heard>>);
-
-#[derive(Debug)]
-struct Heard {
-    listener: Listener,
-    witness: Witness,
-}
-
-impl Audience {
-    fn map(&self) -> MutexGuard<'_, HashMap<SagaId, Heard>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn hear(&self, seen: &Progress<'_>, handle: &Handle) {
-        let mut map = self.map();
-        let Some(heard) = map.get_mut(seen.state.id()) else { return };
-        let name = seen.state.plan().name();
-        let said = heard.witness.hear(seen.records);
-        handle.saga_evidence(name, seen.state.word(), said.samples, said.violation);
-        let lines = |color| seen.records.iter().filter_map(move |record| progress::line(name, record, color));
-        match &heard.listener {
-            Listener::Stderr(color) => lines(*color).for_each(|line| eprintln!("{line}")),
-            Listener::Far(to, color) => lines(*color).for_each(|line| drop(to.try_send(line))),
-            Listener::Nobody => {}
-        }
-    }
-}
-
 /// What is known of a saga while it is driven; forgotten when dropped.
 struct Stay<'a> {
     inner: &'a Inner,
@@ -173,7 +135,7 @@ struct Stay<'a> {
 
 impl Drop for Stay<'_> {
     fn drop(&mut self) {
-        self.inner.audience.map().remove(&self.id);
+        self.inner.audience.leave(&self.id);
         self.inner.steps.forget(&self.id);
     }
 }
@@ -182,8 +144,9 @@ impl Sagas {
     /// The sagas of the supervisor behind `handle`.
     #[must_use]
     pub fn new(handle: Handle, store: Store, ground: &Arc<Ground>, dirs: &Dirs, crash_at: Option<u64>) -> Sagas {
-        let steps = Arc::new(ProcessSteps::new(ground, handle.clone(), dirs.logs()));
-        let audience = Arc::new(Audience::default());
+        let audience = Arc::<Audience>::default();
+        let told = Told::new(store.clone(), handle.clone(), Arc::clone(&audience));
+        let steps = Arc::new(ProcessSteps::new(ground, handle.clone(), told, dirs.logs()));
         let mut settings = Settings::new(digest);
         let (hears, to) = (Arc::clone(&audience), handle.clone());
         let observer: Observer = Arc::new(move |seen: &Progress<'_>| hears.hear(seen, &to));
@@ -193,7 +156,8 @@ impl Sagas {
         let driver = Driver::new(AuditedJournal::new(store, uid), Arc::clone(&steps), settings);
         let (ending, resumes) = (watch::Sender::default(), Arc::new(Semaphore::new(RESUMED_AT_ONCE)));
         let (guests, closed) = (Guests::default(), AtomicBool::new(false));
-        Sagas(Arc::new(Inner { driver, steps, handle, guests, audience, ending, resumes, closed }))
+        let takes_up = OnceLock::new();
+        Sagas(Arc::new(Inner { driver, steps, handle, guests, audience, ending, resumes, closed, takes_up }))
     }
 
     /// For the loop: while these are seated, it stays.
@@ -267,11 +231,9 @@ impl Sagas {
 
     /// Its place here, which another that drives the same saga would have.
     fn stay(&self, id: &SagaId, commands: Commands, listener: Listener) -> Result<Stay<'_>, SagaError> {
-        let mut audience = self.0.audience.map();
-        if audience.contains_key(id) {
+        if !self.0.audience.enter(id, listener) {
             return Err(SagaError::AlreadyDriven { saga: id.clone() });
         }
-        audience.insert(id.clone(), Heard { listener, witness: Witness::default() });
         self.0.steps.adopt(id.clone(), commands);
         Ok(Stay { inner: &self.0, id: id.clone() })
     }
@@ -309,12 +271,14 @@ impl Sagas {
     /// The ids of all that are driven now.
     #[must_use]
     pub fn driven(&self) -> Vec<SagaId> {
-        self.0.audience.map().keys().cloned().collect()
+        self.0.audience.sagas()
     }
 
     /// Takes up every unfinished saga of the store, without asking; says so of each, and names those that an operator has to
-    /// settle first. The ground was swept: nothing of them runs.
+    /// settle first. The ground was swept: nothing of them runs. From here on, one that an operator settles goes on too.
     pub fn resume_unfinished(&self, dirs: &Dirs, around: &Surroundings) {
+        // Set once: a supervisor starts once.
+        let _ = self.0.takes_up.set((dirs.clone(), around.clone()));
         // A list that can't be read is the store's trouble, which opening it has reported.
         for waiting in host::list(dirs, Scope::Unfinished).unwrap_or_default() {
             if let Err(why) = self.resume_one(dirs, around, &waiting.id) {
@@ -323,11 +287,32 @@ impl Sagas {
         }
     }
 
-    fn resume_one(&self, dirs: &Dirs, around: &Surroundings, id: &str) -> Result<(), ResumeError> {
-        let Some((state, _)) = host::read(dirs, id).map_err(Box::new)? else { return Ok(()) };
-        if state.rest() == Some(Rest::Stuck) {
-            eprintln!("note: saga {id} is stuck and waits for an operator: `agt-supervise saga show {id}` says why");
-            return Ok(());
+    /// Takes up a saga that nobody drives, if this supervisor takes up any. Whether it is driven now. Blocks: it reads the journal.
+    #[must_use]
+    pub fn go_on(&self, id: &SagaId) -> bool {
+        let is_driven = || self.driven().contains(id);
+        let Some((dirs, around)) = self.0.takes_up.get().filter(|_| !is_driven()) else { return is_driven() };
+        match self.resume_one(dirs, around, id.as_str()) {
+            Ok(taken) => taken,
+            Err(why) => {
+                eprintln!("warning: saga {id} can't be taken up: {why}");
+                false
+            }
+        }
+    }
+
+    /// Whether it is taken up.
+    fn resume_one(&self, dirs: &Dirs, around: &Surroundings, id: &str) -> Result<bool, ResumeError> {
+        let Some((state, _)) = host::read(dirs, id).map_err(Box::new)? else { return Ok(false) };
+        match state.rest() {
+            Some(Rest::Ended(_)) => return Ok(false),
+            Some(Rest::Stuck) => {
+                eprintln!(
+                    "note: saga {id} is stuck and waits for an operator: `agt-supervise saga show {id}` says why"
+                );
+                return Ok(false);
+            }
+            Some(Rest::Paused) | None => {}
         }
         let context: Context = serde_json::from_value(state.context().clone())?;
         let commands = file::commands(state.plan(), &context, around, None)
@@ -344,10 +329,12 @@ impl Sagas {
             match sagas.drive(submission, Listener::Stderr(Color::Never), stop, seat).await {
                 Ok(Driven::Rests { code }) => eprintln!("note: saga {id} has come to rest (exit code {code})"),
                 Ok(Driven::Stopped) => {}
+                // An operator's `saga resume` came first.
+                Err(DriveError::Saga(e)) if is_busy(&e) => {}
                 Err(e) => eprintln!("error: saga {id}: {e}"),
             }
         });
-        Ok(())
+        Ok(true)
     }
 }
 

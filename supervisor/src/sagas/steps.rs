@@ -23,6 +23,7 @@ use super::ambush::Ambush;
 use super::file::Commands;
 use super::given::{Wired, tell};
 use super::live::{END_WITHIN, Entry, LiveRuns, Seen};
+use super::noticing::{Of, Told};
 use super::output::{Tail, answer};
 use crate::config::AgentPlan;
 use crate::driver::Handle;
@@ -40,6 +41,7 @@ pub struct ProcessSteps {
     /// Not held: the ground is taken away by whoever laid it, when nothing runs on it any more.
     ground: Weak<Ground>,
     handle: Handle,
+    told: Told,
     logs: PathBuf,
     sagas: Mutex<HashMap<SagaId, Arc<Hosted>>>,
     live: LiveRuns,
@@ -60,10 +62,11 @@ impl ProcessSteps {
     /// Steps on laid ground, with their logs in this folder. Laying the ground swept away whatever an earlier supervisor
     /// had left, so nothing of any saga runs now.
     #[must_use]
-    pub fn new(ground: &Arc<Ground>, handle: Handle, logs: PathBuf) -> ProcessSteps {
+    pub(super) fn new(ground: &Arc<Ground>, handle: Handle, told: Told, logs: PathBuf) -> ProcessSteps {
         ProcessSteps {
             ground: Arc::downgrade(ground),
             handle,
+            told,
             logs,
             sagas: Mutex::default(),
             live: LiveRuns::default(),
@@ -146,7 +149,7 @@ impl ProcessSteps {
         let whose = Whose { agent: group_name, life: self.launches.fetch_add(1, Ordering::SeqCst) };
         let (streams, asked) = (wired.streams, Asked { plan: agent.clone(), spec });
         let launched = beside("agt-launch", move || perform(&ground, asked, &whose, &streams, None)).await;
-        let Launched { running, group, plan } = match launched {
+        let Launched { mut running, group, plan } = match launched {
             Ok(Ok(launched)) => launched,
             Ok(Err(failed)) => return not_started(failed.error, Again::No),
             Err(e) => return not_started(e.to_string(), Again::No),
@@ -156,6 +159,8 @@ impl ProcessSteps {
                 eprintln!("  not enforced: {} {}", gap.protection, gap.reason);
             }
         }
+        let of = Of { run: run.id.clone(), name: entry.run().name(), saga: agent.name().to_owned(), ring: plan.ring };
+        let ear = running.take_notices().map(|notices| self.told.listen(of, notices, plan.names.as_ref()));
         let running = Arc::new(running);
         entry.runs(&running, group.as_ref(), &plan);
         self.ambush.spring(agent.name(), &run.id, entry.run());
@@ -169,6 +174,10 @@ impl ProcessSteps {
         let name = entry.run().name();
         let cleared = beside("agt-clear", move || clear_away(&name, exit, &running, group.as_deref())).await;
         let gone = cleared.unwrap_or(Gone { exit, out_of_memory: OutOfMemory::NotSeen, usage: None });
+        // What it was denied comes before its end.
+        if let Some(ear) = ear {
+            ear.end().await;
+        }
         // The tree is gone and with it the last writers: both pumps end.
         let stdout = wired.stdout.await.unwrap_or_else(|_| Tail::new(0));
         let stderr = wired.stderr.await.unwrap_or_else(|_| Tail::new(0));

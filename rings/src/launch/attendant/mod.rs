@@ -8,13 +8,13 @@
 //! It is not dumpable, so the agent, whose uid it has, can't look into it. The agent can stop or end it: then its refused and
 //! creating calls wait, or answer ENOSYS for ever. Nothing is allowed by that, and the supervisor sees the socket close.
 //!
-//! A prepared init has one that waits as it does, and joins the agent's groups when the first call comes in; any other launch forks
-//! it once the program was executed. Either way it stands in no launch's way. The listener is made where the filter is loaded, in the agent's child (and in those of its checks), and sent from
-//! there over a socket that the exec closes; nobody else ever has it.
+//! A prepared init has one that waits as it does, and joins the agent's groups when the first call comes in; any other launch
+//! forks it once the program was executed. Either way it stands in no launch's way. The listener is made where the filter is
+//! loaded, in the agent's child (and in those of its checks), and sent from there over a socket that the exec closes; nobody else
+//! ever has it.
 
 mod answer;
 mod hearer;
-mod memory;
 mod pending;
 mod seen;
 mod teller;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::{AccessFlags, access};
 
-use super::memory;
+use crate::launch::memory;
 use crate::notice::{Outcome, TEXT_BYTES_MAX, What, escaped};
 
 /// The longest socket address (`struct sockaddr_storage`).
@@ -28,7 +28,7 @@ pub(super) fn what(name: &str, tid: i32, args: &[u64; 6]) -> Option<What> {
         "execveat" => Some(What::Executed { path: shown(&path(tid, args[0] as i32, args[1])?) }),
         "connect" => {
             let length = usize::try_from(args[2] as u32).ok()?.min(ADDRESS_BYTES_MAX);
-            Some(What::Connected { address: address(&memory::bytes(tid, args[1], length)?)? })
+            Some(What::Connected { address: address(&memory::bytes(tid, args[1], length).ok()?)? })
         }
         _ => None,
     }
@@ -41,7 +41,7 @@ fn opened(tid: i32, folder: i32, at: u64, write: bool) -> Option<What> {
 
 /// A path with the folder it starts from; as it was written otherwise.
 fn path(tid: i32, folder: i32, at: u64) -> Option<PathBuf> {
-    let path = PathBuf::from(OsString::from_vec(memory::text(tid, at)?));
+    let path = PathBuf::from(OsString::from_vec(memory::text(tid, at).ok()?));
     if path.is_absolute() {
         return Some(path);
     }

@@ -5,7 +5,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::fs;
-use std::io::IoSliceMut;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::rc::Rc;
@@ -13,15 +12,10 @@ use std::rc::Rc;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
-use nix::sys::uio::{RemoteIoVec, pread, process_vm_readv};
-use nix::unistd::Pid;
+use nix::sys::uio::pread;
 
 use super::ask::PathAt;
-
-/// The longest path with its end, as the kernel has it.
-const PATH_MAX: usize = 4096;
-/// No page is smaller: what is read up to such a boundary is readable whole or not at all.
-const PAGE: u64 = 4096;
+use crate::launch::memory;
 
 /// The lines of a task's status up to its process: a name of at most 64 bytes, escaped, a mask, a state, two numbers.
 const STATUS_BYTES: usize = 512;
@@ -74,27 +68,7 @@ impl Reader {
 
     /// A text that ends with a NUL byte, without it.
     pub(super) fn text(&self, address: u64) -> Result<Vec<u8>, Errno> {
-        let mut text = Vec::new();
-        let mut at = address;
-        while text.len() < PATH_MAX {
-            let room = (PAGE - at % PAGE) as usize;
-            let mut part = [0u8; PAGE as usize];
-            let part = &mut part[..room.min(PATH_MAX - text.len())];
-            let base = usize::try_from(at).map_err(|_| Errno::EFAULT)?;
-            let from = [RemoteIoVec { base, len: part.len() }];
-            let read = process_vm_readv(Pid::from_raw(self.tid), &mut [IoSliceMut::new(part)], &from)?;
-            let part = &part[..read];
-            if let Some(end) = part.iter().position(|byte| *byte == 0) {
-                text.extend_from_slice(&part[..end]);
-                return Ok(text);
-            }
-            if read == 0 {
-                return Err(Errno::EFAULT);
-            }
-            text.extend_from_slice(part);
-            at = at.wrapping_add(read as u64);
-        }
-        Err(Errno::ENAMETOOLONG)
+        memory::text(self.tid, address)
     }
 
     /// Where a path starts that has no slash in front.

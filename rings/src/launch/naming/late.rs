@@ -84,7 +84,8 @@ pub(super) fn late_open(late: &mut Late, object: RawFd, flags: i32, listener: Ra
 /// # Safety
 /// In a child of its own.
 unsafe fn open_and_answer(object: RawFd, flags: i32, listener: RawFd, id: u64) -> ! {
-    // SAFETY: numbers, and a path that lives until the call returns.
+    // SAFETY: numbers, and a path that lives until the call returns; both descriptors that are taken over belong to this process's own
+    // copy of the table, where nobody else has them.
     unsafe {
         libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
         // Whatever else is open here (other callers' files) must not be held for as long as this waits.

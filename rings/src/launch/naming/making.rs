@@ -12,7 +12,7 @@ use super::ask::PathAt;
 use super::walk::{Found, Spot, Walk};
 use super::worker::Act;
 use super::{KnownPlace, Names, Outcome, SET_ID, Turn};
-use crate::names::{Kind, Verdict};
+use crate::names::{Kind, STANDING_REPOSITORY, Verdict};
 use crate::sys::notify::Reply;
 
 /// What is to have a second name.
@@ -100,9 +100,11 @@ impl Names {
         let (leaves, comes) = (self.known(&from)?, self.known(&to)?);
         turn.still_waits()?;
         self.may_move(turn, (&from, &leaves), (&to, &comes))?;
+        self.may_leave(turn, &from, &leaves)?;
         let exchange = flags & libc::RENAME_EXCHANGE != 0;
         if exchange {
             self.may_move(turn, (&to, &comes), (&from, &leaves))?;
+            self.may_leave(turn, &to, &comes)?;
         }
         let (one, other) = (from.asked(), to.asked());
         let act = Act::Rename { old: (from.folder.as_fd(), &one), new: (to.folder.as_fd(), &other), flags };
@@ -132,6 +134,13 @@ impl Names {
             Verdict::Refused(_) if matches!(from.look()?, Found::Nothing) => Err(Errno::ENOENT),
             Verdict::Refused(pattern) => Err(self.refuse(turn, to, comes, &pattern)),
         }
+    }
+
+    /// Whether what stands at a name may go elsewhere: not with a repository that nobody would know again there.
+    fn may_leave(&mut self, turn: &Turn<'_>, from: &Spot, leaves: &KnownPlace) -> Outcome<()> {
+        let Some(folder) = &leaves.folder else { return Ok(()) };
+        let held = self.standing.before_a_move_of(&folder.join(from.name()));
+        held.map_err(|_| self.refuse(turn, from, leaves, STANDING_REPOSITORY))
     }
 
     /// Has a name made that must not stand yet.

@@ -17,7 +17,9 @@ mod caller;
 mod late;
 mod making;
 mod opening;
-mod terminal;
+mod processor;
+mod standard;
+mod standing;
 #[cfg(test)]
 mod tests;
 mod walk;
@@ -25,16 +27,17 @@ mod worker;
 
 use std::collections::HashSet;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
-use nix::sys::stat::{Mode, fstat};
+use nix::sys::stat::Mode;
 
 use self::ask::{Ask, PathAt};
 use self::caller::{Reader, Statuses};
+use self::standing::Standing;
 use self::walk::{Spot, Walk, path_of};
 use self::worker::{Bond, Worker};
 use super::attendant::{Answer, Caller, Request};
@@ -100,8 +103,7 @@ impl Answer for Naming {
 #[derive(Debug)]
 struct Names {
     rules: Rules,
-    /// The repositories that stood at launch: held, so that none of their inode numbers is given to another folder.
-    standing: Vec<(libc::dev_t, libc::ino_t, OwnedFd)>,
+    standing: Standing,
     root: Rc<OwnedFd>,
     worker: Worker,
     told: HashSet<PathBuf>,
@@ -127,23 +129,16 @@ impl Turn<'_> {
 }
 
 impl Names {
-    /// Makes ready to answer. The caller of this is in the agent's view, with its uid, before the agent exists; `confine` is
-    /// what the worker has to give up beyond that.
+    /// Makes ready to answer, at the first call: before it no name was made or moved. The caller of this is in the agent's view, with
+    /// its uid; `confine` is what the worker has to give up beyond that.
     ///
     /// # Safety
     /// `confine` must do only what is sound after a fork of a process with threads: no allocation.
     unsafe fn start(rules: Rules, confine: &dyn Fn() -> io::Result<()>, bond: Bond) -> io::Result<Names> {
         // SAFETY: passed on.
         let worker = unsafe { Worker::start(confine, bond) }?;
-        let pinned = |path: &Path| open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty());
-        let mut standing = Vec::new();
-        for repository in &rules.repositories {
-            // One that is gone meanwhile is kept by its path alone.
-            let Ok(folder) = pinned(repository) else { continue };
-            let stat = fstat(&folder)?;
-            standing.push((stat.st_dev, stat.st_ino, folder));
-        }
-        let root = Rc::new(pinned(Path::new("/"))?);
+        let standing = Standing::of(&rules.repositories);
+        let root = Rc::new(open(Path::new("/"), OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?);
         Ok(Names { rules, standing, root, worker, told: HashSet::new(), notices: Vec::new(), statuses: Rc::default() })
     }
 
@@ -187,17 +182,9 @@ impl Names {
         Walk::new(turn.caller, self.root.as_fd()).spot(start.as_fd(), &path)
     }
 
-    fn is_standing(&self, folder: BorrowedFd<'_>) -> Outcome<bool> {
-        if self.standing.is_empty() {
-            return Ok(false);
-        }
-        let stat = fstat(folder)?;
-        Ok(self.standing.iter().any(|(dev, ino, _)| (*dev, *ino) == (stat.st_dev, stat.st_ino)))
-    }
-
     /// A place with what is known of it, for as long as nothing is performed.
     fn known(&self, spot: &Spot) -> Outcome<KnownPlace> {
-        let in_repository = self.is_standing(spot.folder.as_fd())?;
+        let in_repository = self.standing.holds(spot.folder.as_fd())?;
         Ok(KnownPlace { folder: path_of(spot.folder.as_fd()), in_repository })
     }
 

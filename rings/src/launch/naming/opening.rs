@@ -6,12 +6,13 @@ use std::rc::Rc;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::sys::stat::{FileStat, Mode, fstat};
+use nix::unistd::geteuid;
 
 use super::ask::PathAt;
 use super::walk::{Found, Spot, Walk};
 use super::worker::{Act, Done};
 use super::{Names, Outcome, SET_ID, Turn};
-use super::{terminal, worker};
+use super::{standard, worker};
 use crate::names::{Kind, Verdict};
 use crate::sys::notify::Reply;
 
@@ -198,11 +199,20 @@ impl Names {
         let (major, minor) = (libc::major(stat.st_rdev), libc::minor(stat.st_rdev));
         let flags = how.flags & !(libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW);
         turn.still_waits()?;
+        // A pipe of somebody else's, whose end the caller may have all the same.
+        let is_pipe = stat.st_mode & libc::S_IFMT == libc::S_IFIFO;
+        if is_pipe
+            && stat.st_uid != geteuid().as_raw()
+            && !how.has(libc::O_NONBLOCK)
+            && let Some(end) = standard::pipe(turn.caller, &stat, flags)?
+        {
+            return Ok(self.given(end, how));
+        }
         let may_wait = match stat.st_mode & libc::S_IFMT {
             libc::S_IFDIR if how.has(libc::O_CREAT) => return Err(Errno::EISDIR),
             libc::S_IFIFO => !how.has(libc::O_NONBLOCK) && how.flags & libc::O_ACCMODE != libc::O_RDWR,
             libc::S_IFCHR if (major, minor) == (TTY_MAJOR, 0) => {
-                return terminal::of(turn.caller, flags).map(|fd| self.given(fd, how));
+                return standard::terminal(turn.caller, flags).map(|fd| self.given(fd, how));
             }
             libc::S_IFCHR => !matches!(major, MEMORY_MAJOR | TTY_MAJOR) && !PTS_MAJORS.contains(&major),
             _ => false,

@@ -13,6 +13,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use nix::errno::Errno;
 
 use super::late::{Late, late_open};
+use super::processor::Processor;
 use crate::sys::{self, fdpass};
 
 /// Room for one request: the header, and two texts with their ends.
@@ -144,6 +145,7 @@ pub(super) struct Worker {
     socket: OwnedFd,
     theirs: RawFd,
     pid: libc::pid_t,
+    processor: Option<Processor>,
 }
 
 impl Worker {
@@ -167,7 +169,7 @@ impl Worker {
         }
         let pid = libc::pid_t::try_from(pid).expect("pids fit 22 bits");
         // The number stays open: the table is one, and so it must not be closed here.
-        let worker = Worker { socket: ours, theirs: theirs.into_raw_fd(), pid };
+        let worker = Worker { socket: ours, theirs: theirs.into_raw_fd(), pid, processor: Processor::of(pid) };
         match worker.hear()? {
             0 => Ok(worker),
             refused => Err(io::Error::from_raw_os_error(i32::try_from(-refused).unwrap_or(libc::EIO))),
@@ -207,6 +209,7 @@ impl Worker {
             return Err(Errno::ENAMETOOLONG);
         }
         let errno = |e: io::Error| Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO));
+        let _held = self.processor.as_ref().and_then(Processor::hold);
         nix::sys::socket::send(self.socket.as_raw_fd(), &request, nix::sys::socket::MsgFlags::MSG_NOSIGNAL)?;
         match self.hear().map_err(errno)? {
             refused if refused < 0 => Err(Errno::from_raw(i32::try_from(-refused).unwrap_or(libc::EIO))),

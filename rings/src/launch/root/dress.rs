@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use nix::mount::MsFlags;
 
 use super::copies::Copy;
-use super::layers::{place_of, written_to_a_tree};
+use super::layers::written_to_a_tree;
 use super::{CONSOLE, PRIVATE, cover, mount_proc, open_dir, place, show};
 use crate::launch::protocol::Failure;
 use crate::plan::{Execute, Ids, Mount};
@@ -42,7 +42,7 @@ pub(super) fn dress(fresh: &[&Mount], copies: &Copies<'_>, bytes: u64, ids: Opti
     let mut masks = Vec::new();
     for (number, (entry, copy)) in fresh.iter().zip(copies.fresh).enumerate() {
         if written_to_a_tree(entry, &fresh[..number]) {
-            let at = place_of(entry).display();
+            let at = entry.target().display();
             return Err(Failure {
                 step: format!("show {at}: it would be written to a tree of the host"),
                 errno: libc::EROFS,
@@ -51,7 +51,7 @@ pub(super) fn dress(fresh: &[&Mount], copies: &Copies<'_>, bytes: u64, ids: Opti
         let copy = if matches!(entry, Mount::Proc { .. }) { copies.proc } else { copy.as_ref() };
         add(root, number, entry, copy, ids)?;
         if matches!(entry, Mount::Pin { .. } | Mount::Protect { .. } | Mount::Hide { .. }) {
-            masks.push((place_of(entry).to_owned(), None));
+            masks.push((entry.target().to_owned(), None));
         }
     }
     if let Some(console) = copies.console {
@@ -108,7 +108,9 @@ fn add(
         (Mount::Overlay { target, marks, .. }, Some(copy)) => {
             super::overlay::show(root, number, target, copy, (*marks, ids)).map_err(|e| named(target, e))
         }
-        (Mount::Bind { .. } | Mount::Overlay { .. } | Mount::Device { .. }, None) => Ok(()),
+        (Mount::Bind { .. } | Mount::Overlay { .. } | Mount::Device { .. }, None) => {
+            Err(named(entry.target(), io::ErrorKind::NotFound.into()))
+        }
         (Mount::Private { target, mode, execute }, _) => {
             private(root, number, target, (*mode, *execute), ids).map_err(|e| named(target, e))
         }

@@ -21,8 +21,8 @@ pub(super) struct Layers<'a> {
 pub(super) fn split(mounts: &[Mount]) -> Layers<'_> {
     let mut layers = Layers { kept: Vec::new(), fresh: Vec::new() };
     for mount in mounts {
-        let below_fresh = |target: &Path| layers.fresh.iter().any(|fresh| target.starts_with(place_of(fresh)));
-        if can_be_kept(mount) && !below_fresh(place_of(mount)) {
+        let below_fresh = |target: &Path| layers.fresh.iter().any(|fresh| target.starts_with(fresh.target()));
+        if can_be_kept(mount) && !below_fresh(mount.target()) {
             layers.kept.push(mount);
         } else {
             layers.fresh.push(mount);
@@ -45,28 +45,11 @@ fn can_be_kept(mount: &Mount) -> bool {
     }
 }
 
-/// Where an entry appears.
-pub(super) fn place_of(mount: &Mount) -> &Path {
-    match mount {
-        Mount::Bind { target, .. }
-        | Mount::Overlay { target, .. }
-        | Mount::Private { target, .. }
-        | Mount::Link { target, .. }
-        | Mount::File { target, .. }
-        | Mount::Pin { target }
-        | Mount::Protect { target }
-        | Mount::Hide { target } => target,
-        Mount::Device { path } => path,
-        Mount::Proc { .. } => Path::new("/proc"),
-        Mount::Terminals => Path::new("/dev/pts"),
-    }
-}
-
 /// Whether an entry that is a file of our own would come to lie in what the host's disk has: shown below an entry that shows it.
 pub(super) fn written_to_a_tree(entry: &Mount, above: &[&Mount]) -> bool {
-    let target = place_of(entry);
+    let target = entry.target();
     // What is nearest decides: a private directory may lie in a tree.
-    let around = above.iter().rfind(|above| target.starts_with(place_of(above)) && target != place_of(above));
+    let around = above.iter().rfind(|above| target.starts_with(above.target()) && target != above.target());
     matches!(entry, Mount::File { .. } | Mount::Link { .. }) && matches!(around, Some(Mount::Bind { .. }))
 }
 
@@ -84,8 +67,8 @@ impl Layers<'_> {
             )
         };
         self.fresh.iter().enumerate().filter(move |(_, mount)| placed(mount)).filter_map(move |(number, mount)| {
-            let target = place_of(mount);
-            let covered = self.fresh[..number].iter().any(|above| placed(above) && target.starts_with(place_of(above)));
+            let target = mount.target();
+            let covered = self.fresh[..number].iter().any(|above| placed(above) && target.starts_with(above.target()));
             (!covered).then(|| (number, target.to_owned()))
         })
     }

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
 
 use nix::fcntl::OFlag;
@@ -76,6 +76,16 @@ pub(super) const ATTACKS: &[Attack] = &[
         let moved = s.work.join("a/moved");
         fs::rename(s.work.join("plain/.git"), &moved).ready("move it")?;
         Ok(fs::create_dir(moved.join("hooks"))?)
+    }),
+    made("git-dir-closed-elsewhere", "the same with a folder that nobody can enter meanwhile", HOOKS, |s| {
+        let (stood, moved) = (s.work.join("plain"), s.work.join("a/moved"));
+        let mode = |mode| fs::set_permissions(&stood, fs::Permissions::from_mode(mode)).ready("change its mode");
+        mode(0o000)?;
+        // The first name that is made: by then whoever answers looks at the repositories.
+        own(s)?;
+        mode(0o755)?;
+        fs::rename(&stood, &moved).ready("move it")?;
+        Ok(fs::create_dir(moved.join(".git/hooks"))?)
     }),
 ];
 

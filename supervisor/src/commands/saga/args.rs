@@ -8,7 +8,7 @@ use clap::{ArgGroup, Args, Subcommand};
 #[derive(Debug, Subcommand)]
 pub enum SagaVerb {
     /// Run a saga to its end: exit 0 completed, 1 compensated, 2 partially compensated, 3 abandoned, 75 stuck
-    #[command(after_help = "Example:\n  agt-supervise saga run saga.yaml")]
+    #[command(after_help = "Examples:\n  agt-supervise saga run saga.yaml")]
     Run(RunArgs),
     /// List sagas, newest change first
     #[command(after_help = "Examples:\n  agt-supervise saga list\n  agt-supervise saga list --unfinished --json")]
@@ -18,24 +18,24 @@ pub enum SagaVerb {
         unfinished: bool,
     },
     /// Show one saga: its steps and its history
-    #[command(after_help = "Example:\n  agt-supervise saga show refund-1a2b3c4d")]
+    #[command(after_help = "Examples:\n  agt-supervise saga show refund-1a2b3c4d")]
     Show {
         /// The saga's id
         id: String,
     },
     /// Take a saga up where its journal ends: after a crash, a stop, or an operator's word
-    #[command(after_help = "Example:\n  agt-supervise saga resume refund-1a2b3c4d")]
+    #[command(after_help = "Examples:\n  agt-supervise saga resume refund-1a2b3c4d")]
     Resume(ResumeArgs),
     /// Settle a step that waits for an operator
     #[command(
-        after_help = "Example:\n  agt-supervise saga resolve refund-1a2b3c4d charge --applied --reason \"found in the ledger\""
+        after_help = "Examples:\n  agt-supervise saga resolve refund-1a2b3c4d charge --applied --reason \"found in the ledger\""
     )]
     Resolve(ResolveArgs),
     /// Undo a saga; `resume` then does it
-    #[command(after_help = "Example:\n  agt-supervise saga cancel refund-1a2b3c4d --reason \"wrong order\"")]
+    #[command(after_help = "Examples:\n  agt-supervise saga cancel refund-1a2b3c4d --reason \"wrong order\"")]
     Cancel(OrderArgs),
     /// Give a saga up as it stands; nothing is undone
-    #[command(after_help = "Example:\n  agt-supervise saga abandon refund-1a2b3c4d --reason \"settled by hand\"")]
+    #[command(after_help = "Examples:\n  agt-supervise saga abandon refund-1a2b3c4d --reason \"settled by hand\"")]
     Abandon(OrderArgs),
 }
 

@@ -94,7 +94,7 @@ pub(in crate::config) fn look(question: &Question<'_>) -> Seen {
 
 /// The repositories in these trees, and the first folder that was not looked into. Blocks as [`look`] does.
 pub(crate) fn repositories(trees: &[PathBuf]) -> (Vec<PathBuf>, Option<PathBuf>) {
-    let mut walk = super::walk::Walk::default();
+    let mut walk = super::walk::Walk::for_repositories();
     trees.iter().for_each(|tree| walk.tree(tree));
     (walk.repositories, walk.cut)
 }

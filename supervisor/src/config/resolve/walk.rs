@@ -34,9 +34,20 @@ const CAPABILITY: &CStr = c"security.capability";
 /// Names that the kernel lists at once.
 const LISTING_BYTES: usize = 32 * 1024;
 
+/// What a walk looks for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Seeks {
+    /// All that must not stay as it is.
+    #[default]
+    Everything,
+    /// Repositories alone, wherever they are: also where none is looked for at a launch, because git looks at nothing there.
+    Repositories,
+}
+
 /// What a walk has found.
 #[derive(Debug, Default)]
 pub(super) struct Walk {
+    seeks: Seeks,
     /// Names to protect, links resolved.
     pub(super) found: BTreeSet<PathBuf>,
     /// Protected names that are links: the link itself can be replaced.
@@ -98,6 +109,11 @@ fn joined(folder: &Path, name: &CStr) -> PathBuf {
 }
 
 impl Walk {
+    /// One that finds repositories, and nothing else.
+    pub(super) fn for_repositories() -> Walk {
+        Walk { seeks: Seeks::Repositories, ..Walk::default() }
+    }
+
     /// Looks through a writable tree.
     pub(super) fn tree(&mut self, tree: &Path) {
         crew::look_through(Folder { path: tree.to_owned(), depth: 0 }, self);
@@ -110,7 +126,7 @@ impl Walk {
 
     /// One that counts together with this one.
     fn another(&self) -> Walk {
-        Walk { looked_at: Arc::clone(&self.looked_at), ..Walk::default() }
+        Walk { seeks: self.seeks, looked_at: Arc::clone(&self.looked_at), ..Walk::default() }
     }
 
     /// Adds what another has found.
@@ -159,8 +175,12 @@ impl Walk {
             count += 1;
             let Some((kind, stat)) = kind(&dir, raw, entry.file_type()) else { continue };
             let name = raw.to_string_lossy();
-            // A worktree's or submodule's `.git` file says where the repository is.
-            if is_never_writable(&name) || (name == ".git" && kind != FileType::Directory) {
+            if self.seeks == Seeks::Repositories {
+                if kind == FileType::Directory {
+                    below.push(Folder { path: joined(folder, raw), depth: depth + 1 });
+                }
+                // A worktree's or submodule's `.git` file says where the repository is.
+            } else if is_never_writable(&name) || (name == ".git" && kind != FileType::Directory) {
                 self.protect(&joined(folder, raw), depth);
             } else if kind == FileType::Directory {
                 below.push(Folder { path: joined(folder, raw), depth: depth + 1 });
@@ -185,6 +205,9 @@ impl Walk {
         let is_git = folder.file_name().is_some_and(|name| name == ".git");
         if is_git || whole || (has("HEAD") && (has("commondir") || has("gitdir"))) {
             self.repositories.push(folder.to_path_buf());
+            if self.seeks == Seeks::Repositories {
+                return;
+            }
             for name in GIT_NAMES.iter().filter(|name| names.contains(**name)) {
                 self.protect(&folder.join(name), depth);
             }

@@ -279,7 +279,7 @@ pub enum NestedSpec {
 }
 
 /// What happens when this host can't enforce the ring in full.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum EnforcementSpec {
     /// It is not started.
