@@ -66,3 +66,8 @@ impl Usage {
         self.input_total().saturating_add(self.output)
     }
 }
+
+/// Gives the data of one server-sent event to `each`; none: it has none.
+pub(crate) fn event_data<T>(event: &[u8], each: impl FnOnce(&[u8]) -> T) -> Option<T> {
+    sse::with_data(event, each)
+}
