@@ -26,6 +26,6 @@ pub use endpoint::Endpoint;
 pub use key::{BadKey, Key};
 pub use problem::{Problem, Trouble};
 pub use redact::{Needles, Redactor};
-pub use spec::Provider;
+pub use spec::{KeySpec, Provider, RouteSpec};
 pub use table::{BadRoute, Context, PLACEHOLDER_KEY, Route, Routes, environment};
 pub use upstream::{BadTrust, Base, Client, Dial, Dialling, SendError, SystemDial, trust};

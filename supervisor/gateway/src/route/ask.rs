@@ -205,6 +205,10 @@ impl Fields {
                 self.stream_options = Some((start..start + raw.get().len(), options));
             }
             "generationconfig" => {
+                // Serde would read a list as the fields in their order.
+                if raw.get().starts_with('[') {
+                    return Err(BadAsk::Field("generationConfig"));
+                }
                 let config: Option<GenerationConfig> = value(raw, "generationConfig")?;
                 let config = config.unwrap_or_default();
                 self.max_output = config.max_output_tokens;

@@ -339,3 +339,7 @@ fn unsent(error: &SendError) -> Problem {
     }
     Problem::new(trouble, message)
 }
+
+#[cfg(test)]
+#[path = "serve_tests.rs"]
+mod tests;
