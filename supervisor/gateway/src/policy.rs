@@ -144,3 +144,6 @@ impl Policy {
         if open { Ok(()) } else { Err(Denial::new(RuleId::Zone(zone), Reason::Zone).at(address)) }
     }
 }
+
+#[cfg(test)]
+mod tests;
