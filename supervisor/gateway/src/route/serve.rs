@@ -79,13 +79,13 @@ impl Routes {
             true => (Bytes::new(), None),
             false => self.collect(body, head::length(&parts.headers)).await.map(|(bytes, room)| (bytes, Some(room)))?,
         };
-        let metered = found.endpoint.shape().is_some();
-        let asked = match metered {
-            true => {
-                let (model, reach) = (found.model.as_deref(), route.reach);
-                Some(ask::read(found.endpoint, model, bytes.clone(), reach, route.ask_usage).map_err(bad_ask)?)
+        // Counting tokens is free, but it can make the provider reach out as well.
+        let asked = match found.endpoint {
+            Endpoint::Free => None,
+            endpoint => {
+                let model = found.model.as_deref();
+                Some(ask::read(endpoint, model, bytes.clone(), route.reach, route.ask_usage).map_err(bad_ask)?)
             }
-            false => None,
         };
         let ready = Ready { found, asked, target, headers, method: parts.method.clone() };
         let response = self.call(route, ready, bytes, context).await;
@@ -158,15 +158,17 @@ impl Routes {
                     meter.stays();
                 }
                 meter.end(Outcome::Failed(problem.trouble()));
-                return Err(problem);
+                return Ok(problem.response(route.provider));
             }
         };
-        incoming(route, answer, meter, usage_is_ours)
+        Ok(incoming(route, answer, meter, usage_is_ours))
     }
 
     /// The most that a call can take: tokens and money together, and tokens of input and output apart.
     fn worst(&self, endpoint: Endpoint, asked: Option<&Asked>) -> (Worst, (u64, u64), Known) {
-        let Some(asked) = asked else { return (Worst::default(), (0, 0), Known::Listed) };
+        let Some(asked) = asked.filter(|_| endpoint.shape().is_some()) else {
+            return (Worst::default(), (0, 0), Known::Listed);
+        };
         let (price, known) = self.table.price(&asked.model);
         let input = asked.max_input.map_or(price.context, |most| most.min(price.context));
         let output = match endpoint.makes_output() {
@@ -227,14 +229,14 @@ fn outgoing(
 }
 
 /// The answer as the agent gets it.
-fn incoming(route: &Route, answer: Answer, mut meter: Meter, usage_is_ours: bool) -> Result<Response<Body>, Problem> {
+fn incoming(route: &Route, answer: Answer, mut meter: Meter, usage_is_ours: bool) -> Response<Body> {
     let Answer { response, returning } = answer;
     let (parts, body) = response.into_parts();
     let events = head::is_events(&parts.headers);
     meter.answered(parts.status.as_u16(), if events { Framing::Events } else { Framing::Json });
     let refuse = |mut meter: Meter, message: String| {
         meter.end(Outcome::Failed(Trouble::Upstream));
-        Err(Problem::new(Trouble::Upstream, message))
+        Problem::new(Trouble::Upstream, message).response(route.provider)
     };
     if !head::is_plain(&parts.headers) {
         return refuse(
@@ -266,7 +268,7 @@ fn incoming(route: &Route, answer: Answer, mut meter: Meter, usage_is_ours: bool
     let metered = Metered::new(body, returning, meter, redactor, stream, (route.provider, bounds));
     let mut response = Response::new(metered.boxed_unsync());
     (*response.status_mut(), *response.headers_mut()) = (parts.status, headers);
-    Ok(response)
+    response
 }
 
 fn new_call(route: &Route, endpoint: Endpoint, model: String, request_bytes: usize) -> Call {

@@ -1,11 +1,12 @@
 //! Model routes with real sockets: an upstream that does as it is told, and an agent's requests.
 #![allow(clippy::unwrap_used)]
 
-use super::super::{Client, Key, PLACEHOLDER_KEY, RouteSpec, Routes, SystemDial, Witness, environment};
+use super::super::{Client, Key, PLACEHOLDER_KEY, RouteSpec, Routes, Witness, environment, trust};
 use super::*;
 use crate::limit::spec::{LimitSpec, SpendSpec};
 use crate::limit::{Account, Refused, Shared};
 use crate::price::Table;
+use crate::resolve::Resolver;
 use hyper::StatusCode;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -95,7 +96,7 @@ impl Rig {
         let told = Arc::new(Told::default());
         let context = Context {
             account: Arc::new(Account::new(vec![Arc::clone(&agent)])),
-            client: Client::new(Arc::new(SystemDial), no_trust()),
+            client: Client::new(Arc::new(Resolver::system(crate::resolve::Bounds::default())), no_trust()),
             witness: Arc::clone(&told) as Arc<dyn Witness>,
         };
         Self { routes, context, told, agent, saw }
@@ -266,6 +267,13 @@ async fn what_an_agent_must_not_ask_never_reaches_the_upstream() {
         (post("/openai/v1/chat/completions", &json!({"messages": []})), 400),
         (post("/openai/v1/chat/completions", &json!({"model": "gpt-4o", "web_search_options": {}})), 403),
         (post("/openai/v1/responses", &json!({"model": "gpt-4o", "background": true})), 403),
+        (
+            post(
+                "/anthropic/v1/messages/count_tokens",
+                &json!({"model": "m", "messages": [{"content": [{"type": "image", "source": {"type": "url", "url": "https://evil.example"}}]}]}),
+            ),
+            403,
+        ),
     ] {
         let shown = format!("{} {}", request.method(), request.uri());
         let response = rig.send(request).await;
@@ -278,7 +286,7 @@ async fn what_an_agent_must_not_ask_never_reaches_the_upstream() {
     assert_eq!(rig.send(large.unwrap()).await.status().as_u16(), 413);
     assert_eq!(rig.saw(), None);
     assert!(rig.told.calls.lock().unwrap().is_empty());
-    assert_eq!(rig.told.refused.lock().unwrap().len(), 18);
+    assert_eq!(rig.told.refused.lock().unwrap().len(), 19);
 }
 
 #[tokio::test]
@@ -592,4 +600,59 @@ fn an_agents_variables_point_at_its_routes_and_hold_no_key() {
     );
     let key = Key::new(KEY, "here").unwrap();
     assert!(!format!("{key:?} {routes:?}").contains("secret"));
+}
+
+/// An upstream with TLS, for `name`, by an authority of its own; its certificate is good from `from` to `to`.
+async fn tls_upstream(name: &str, (from, to): (i32, i32)) -> (u16, rustls::pki_types::CertificateDer<'static>) {
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
+    let mut authority = CertificateParams::new(Vec::new()).unwrap();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
+    let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+    (params.not_before, params.not_after) = (date_time_ymd(from, 1, 1), date_time_ymd(to, 1, 1));
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.signed_by(&key, &authority).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let key = rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    let config = config.with_no_client_auth().with_single_cert(vec![certificate.der().clone()], key).unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+            let mut piece = [0; 8192];
+            let Ok(_) = stream.read(&mut piece).await else { continue };
+            let Step::Send(answer) = plain_answer(USED) else { unreachable!("an answer is sent") };
+            drop(stream.write_all(answer.as_bytes()).await);
+            drop(stream.read(&mut piece).await);
+        }
+    });
+    (port, authority.der().clone())
+}
+
+#[tokio::test]
+async fn an_upstream_must_show_a_good_certificate_for_its_name() {
+    for (name, years, trusted, status) in [
+        ("localhost", (2020, 4000), true, 200),
+        ("localhost", (2020, 4000), false, 502),
+        ("localhost", (2019, 2020), true, 502),
+        ("elsewhere.example", (2020, 4000), true, 502),
+    ] {
+        let (port, authority) = tls_upstream(name, years).await;
+        let mut rig = Rig::new(vec![], LimitSpec::default(), |spec| {
+            spec.upstream = Some(format!("https://localhost:{port}"));
+        })
+        .await;
+        let (other, _) = (tls_upstream("localhost", years).await.1, ());
+        let tls = trust(&[if trusted { authority } else { other }]).unwrap();
+        rig.context.client = Client::new(Arc::new(Resolver::system(crate::resolve::Bounds::default())), tls);
+        let response = rig.post("/openai/v1/chat/completions", json!({"model": "gpt-4o", "max_tokens": 5})).await;
+        assert_eq!(response.status().as_u16(), status, "{name} {years:?} {trusted}");
+        let told = text(response).await;
+        assert_eq!(status == 502, told.contains("certificate"), "{told}");
+        // What failed before it left costs nothing.
+        assert_eq!(status == 502, rig.agent.standing().task.is_zero());
+    }
 }
