@@ -22,7 +22,7 @@ pub mod spec;
 mod table;
 mod upstream;
 
-pub use body::{Body, BodyError, full};
+pub use body::{Body, BodyError, Eventwise, full};
 pub use call::{Basis, Call, Outcome, Witness};
 pub use dial::{BadTrust, Dial, Dialling, SystemDial, trust};
 pub use endpoint::Endpoint;

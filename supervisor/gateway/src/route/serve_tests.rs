@@ -348,6 +348,42 @@ async fn events_pass_before_the_next_one_comes() {
 }
 
 #[tokio::test]
+async fn who_wants_events_gets_one_a_frame() {
+    let together = format!("{DELTA}{DELTA}data: {{\"x\"");
+    let steps = vec![
+        events_head(),
+        chunk(&together),
+        chunk(":1}\n\n"),
+        chunk(USAGE),
+        chunk("data: [DONE]"),
+        chunk("\n"),
+        Step::Send("0\r\n\r\n".to_owned()),
+    ];
+    let rig = Rig::plain(steps).await;
+    let mut request =
+        post("/openai/v1/chat/completions", &json!({"model": "gpt-4o", "stream": true, "max_tokens": 50}));
+    request.extensions_mut().insert(Eventwise);
+    let mut body = rig.send(request).await.into_body();
+    let mut frames = Vec::new();
+    while let Some(frame) = body.frame().await {
+        frames.push(frame.unwrap().into_data().unwrap());
+    }
+    assert_eq!(frames, [DELTA, DELTA, "data: {\"x\":1}\n\n", "data: [DONE]\n"]);
+    assert_eq!(rig.told.only().basis, Basis::Reported);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_reads_slowly_is_not_the_upstreams_silence() {
+    let steps = vec![events_head(), chunk(DELTA), chunk(DONE), Step::Send("0\r\n\r\n".to_owned())];
+    let rig = Rig::plain(steps).await;
+    let mut body = rig.post("/openai/v1/responses", json!({"model": "gpt-4o", "stream": true})).await.into_body();
+    body.frame().await.unwrap().unwrap();
+    tokio::time::sleep(Duration::from_secs(500)).await;
+    let rest = body.collect().await.unwrap().to_bytes();
+    assert!(rest.is_empty() || rest == DONE, "{rest:?}");
+}
+
+#[tokio::test]
 async fn hanging_up_cancels_the_upstream_and_is_charged_by_estimate() {
     let mut rig = Rig::plain(vec![events_head(), chunk(DELTA), Step::Hang]).await;
     let body = json!({"model": "gpt-4o", "stream": true, "max_tokens": 50});
