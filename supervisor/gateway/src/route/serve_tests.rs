@@ -227,6 +227,37 @@ async fn a_call_gets_its_key_outside_and_is_metered() {
 }
 
 #[tokio::test]
+async fn a_base_url_is_written_as_clients_write_it() {
+    for (suffix, target) in
+        [("", "/v1/models"), ("/", "/v1/models"), ("/v1", "/v1/models"), ("/v1beta/openai/", "/v1beta/openai/models")]
+    {
+        let listed = [Step::Send("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n".to_owned())].to_vec();
+        let mut rig = Rig::new(listed, LimitSpec::default(), |spec| {
+            spec.upstream = spec.upstream.take().map(|base| format!("{base}{suffix}"));
+        })
+        .await;
+        let request = Request::get("/openai/v1/models?limit=5").body(Full::default()).unwrap();
+        assert_eq!(rig.send(request).await.status(), StatusCode::OK);
+        assert!(rig.saw().unwrap().starts_with(&format!("GET {target}?limit=5 HTTP/1.1\r\n")), "{suffix}");
+    }
+}
+
+#[tokio::test]
+async fn one_agents_uploads_leave_room_for_the_others() {
+    let rig = Rig::plain(vec![plain_answer(USED)]).await;
+    let other = Context { account: Arc::new(Account::new(vec![])), ..rig.context.clone() };
+    let room = Arc::clone(rig.context.account.room());
+    let taken = Arc::clone(&room).try_acquire_many_owned(u32::try_from(room.available_permits()).unwrap()).unwrap();
+    let call = json!({"model": "gpt-4o", "max_tokens": 5});
+    assert_eq!(rig.post("/openai/v1/chat/completions", call.clone()).await.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(rig.routes.serve(post("/openai/v1/chat/completions", &call), &other).await.status(), StatusCode::OK);
+    drop(taken);
+    let before = room.available_permits();
+    assert_eq!(rig.post("/openai/v1/chat/completions", call).await.status(), StatusCode::OK);
+    assert_eq!(room.available_permits(), before);
+}
+
+#[tokio::test]
 async fn connections_are_used_again_and_a_closed_one_is_not() {
     let rig = Rig::plain(vec![plain_answer(USED)]).await;
     for _ in 0..5 {

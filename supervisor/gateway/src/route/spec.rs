@@ -65,7 +65,8 @@ pub enum AskUsage {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RouteSpec {
-    /// Base URL of the upstream, `https://api.example.com` or `http://10.0.0.5:8000`. Left out: the provider's own.
+    /// Base URL of the upstream as its clients have it, `https://api.example.com/v1` or `http://10.0.0.5:8000`. Left out: the
+    /// provider's own.
     pub upstream: Option<String>,
     /// Whose language it speaks. Left out: that of its name.
     pub speaks: Option<Provider>,
