@@ -403,15 +403,17 @@ async fn who_wants_events_gets_one_a_frame() {
     assert_eq!(rig.told.only().basis, Basis::Reported);
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn an_agent_that_reads_slowly_is_not_the_upstreams_silence() {
-    let steps = vec![events_head(), chunk(DELTA), chunk(DONE), Step::Send("0\r\n\r\n".to_owned())];
-    let rig = Rig::plain(steps).await;
+    // The end comes only once the agent reads again, and later than an upstream may be silent.
+    let mut rig = impatient(vec![events_head(), chunk(DELTA), Step::Hang]).await;
     let mut body = rig.post("/openai/v1/responses", json!({"model": "gpt-4o", "stream": true})).await.into_body();
     body.frame().await.unwrap().unwrap();
-    tokio::time::sleep(Duration::from_secs(500)).await;
-    let rest = body.collect().await.unwrap().to_bytes();
-    assert!(rest.is_empty() || rest == DONE, "{rest:?}");
+    assert!(matches!(rig.saw.recv().await, Some(Saw::Request(_))));
+    tokio::time::sleep(PATIENCE * 2).await;
+    let again = tokio::time::Instant::now();
+    body.frame().await.unwrap().unwrap();
+    assert!(again.elapsed() >= PATIENCE * 9 / 10, "the upstream had its time: {:?}", again.elapsed());
 }
 
 #[tokio::test]
@@ -453,33 +455,51 @@ async fn a_stream_that_ends_without_usage_is_charged_and_flagged() {
     assert!(!call.cost.is_zero() && call.usage.input > 0 && call.usage.output >= 2);
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_stalled_upstream_is_an_error_that_the_agent_sees() {
-    // Before the head: an answer in the provider's shape.
-    let rig = Rig::plain(vec![Step::Hang]).await;
-    let response =
-        rig.post("/anthropic/v1/messages", json!({"model": "claude-haiku-4-5", "max_tokens": 9, "stream": true})).await;
-    assert_eq!(response.status(), StatusCode::GATEWAY_TIMEOUT);
-    assert!(text(response).await.contains("timeout_error"));
-    assert_eq!(rig.told.only().outcome, Outcome::Failed(Trouble::Stalled));
-    // Within a stream: an event of the provider's, and an end.
-    let rig = Rig::plain(vec![events_head(), chunk(DELTA), Step::Hang]).await;
+/// How long upstreams may be silent in tests that wait for it. On the real clock: a paused one runs ahead of real sockets.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+async fn impatient(steps: Vec<Step>) -> Rig {
+    Rig::new(steps, LimitSpec::default(), |spec| (spec.idle, spec.answer) = (PATIENCE, PATIENCE)).await
+}
+
+#[tokio::test]
+async fn an_upstream_that_never_answers_is_an_error_in_the_providers_shape() {
+    let silent = |stream: bool| async move {
+        let rig = impatient(vec![Step::Hang]).await;
+        let body = json!({"model": "claude-haiku-4-5", "max_tokens": 9, "stream": stream});
+        let response = rig.post("/anthropic/v1/messages", body).await;
+        assert_eq!(response.status(), StatusCode::GATEWAY_TIMEOUT);
+        assert!(text(response).await.contains("timeout_error"));
+        assert_eq!(rig.told.only().outcome, Outcome::Failed(Trouble::Stalled));
+    };
+    tokio::join!(silent(true), silent(false));
+}
+
+#[tokio::test]
+async fn a_stream_that_stalls_ends_in_an_event_that_the_client_understands() {
+    let rig = impatient(vec![events_head(), chunk(DELTA), Step::Hang]).await;
     let body = json!({"model": "gpt-4o", "stream": true, "max_tokens": 50});
     let whole = text(rig.post("/openai/v1/chat/completions", body).await).await;
     let told = whole.strip_prefix(DELTA).unwrap();
     assert!(told.starts_with("data: {\"error\"") && told.contains("agt_upstream_timeout"), "{whole}");
     assert_eq!(rig.told.only().outcome, Outcome::Failed(Trouble::Stalled));
-    // Within a document, or within an event: the connection is cut.
+}
+
+#[tokio::test]
+async fn what_stalls_within_a_document_or_an_event_is_cut() {
     let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{\"model\"";
-    for steps in [vec![Step::Send(head.to_owned()), Step::Hang], vec![events_head(), chunk("data: {\"mo"), Step::Hang]]
-    {
-        let rig = Rig::plain(steps).await;
+    let cut = |steps| async move {
+        let rig = impatient(steps).await;
         let body =
             json!({"model": "gpt-4o", "max_tokens": 50, "stream_options": {"include_usage": true}, "stream": true});
         let response = rig.post("/openai/v1/chat/completions", body).await;
         assert!(response.into_body().collect().await.is_err());
         assert_eq!((rig.told.only().basis, rig.agent.standing().in_flight), (Basis::Estimated, 0));
-    }
+    };
+    tokio::join!(
+        cut(vec![Step::Send(head.to_owned()), Step::Hang]),
+        cut(vec![events_head(), chunk("data: {\"mo"), Step::Hang]),
+    );
 }
 
 #[tokio::test]
