@@ -455,6 +455,23 @@ async fn a_stream_that_ends_without_usage_is_charged_and_flagged() {
     assert!(!call.cost.is_zero() && call.usage.input > 0 && call.usage.output >= 2);
 }
 
+#[tokio::test]
+async fn a_stream_that_breaks_off_keeps_the_input_it_told_and_guesses_the_output() {
+    let start = r#"{"type":"message_start","message":{"model":"claude-haiku-4-5","usage":{"input_tokens":250,"output_tokens":1}}}"#;
+    let delta = r#"{"type":"content_block_delta","delta":{"type":"text_delta","text":"Hello, and more"}}"#;
+    let mut steps = vec![events_head(), chunk(&format!("data: {start}\n\n"))];
+    steps.extend((0..9).map(|_| chunk(&format!("data: {delta}\n\n"))));
+    steps.push(Step::Close);
+    let rig = Rig::plain(steps).await;
+    let body = json!({"model": "claude-haiku-4-5", "max_tokens": 500, "stream": true});
+    let told = text(rig.post("/anthropic/v1/messages", body).await).await;
+    assert!(told.contains("event: error\ndata: {\"error\"") && told.contains("api_error"), "{told}");
+    let call = rig.told.only();
+    assert_eq!((call.outcome, call.basis), (Outcome::Failed(Trouble::Upstream), Basis::Estimated));
+    assert_eq!(call.usage.input, 250);
+    assert!((10..=500).contains(&call.usage.output), "{:?}", call.usage);
+}
+
 /// How long upstreams may be silent in tests that wait for it. On the real clock: a paused one runs ahead of real sockets.
 const PATIENCE: Duration = Duration::from_secs(1);
 
