@@ -11,6 +11,7 @@ use hyper::StatusCode;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -66,6 +67,8 @@ struct Rig {
     told: Arc<Told>,
     agent: Arc<Shared>,
     saw: mpsc::UnboundedReceiver<Saw>,
+    /// Connections that the upstream accepted.
+    connections: Arc<AtomicUsize>,
 }
 
 impl Rig {
@@ -73,8 +76,11 @@ impl Rig {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (tell, saw) = mpsc::unbounded_channel();
+        let connections = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&connections);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
+                count.fetch_add(1, Ordering::Relaxed);
                 tokio::spawn(upstream(stream, steps.clone(), tell.clone()));
             }
         });
@@ -99,7 +105,7 @@ impl Rig {
             client: Client::new(Arc::new(Resolver::system(crate::resolve::Bounds::default())), no_trust()),
             witness: Arc::clone(&told) as Arc<dyn Witness>,
         };
-        Self { routes, context, told, agent, saw }
+        Self { routes, context, told, agent, saw, connections }
     }
 
     async fn plain(steps: Vec<Step>) -> Self {
@@ -264,7 +270,7 @@ async fn connections_are_used_again_and_a_closed_one_is_not() {
         let response = rig.post("/anthropic/v1/messages", json!({"model": "claude-haiku-4-5", "max_tokens": 5})).await;
         text(response).await;
     }
-    assert_eq!(rig.told.calls.lock().unwrap().len(), 5);
+    assert_eq!((rig.told.calls.lock().unwrap().len(), rig.connections.load(Ordering::Relaxed)), (5, 1));
     let closing = Rig::plain(vec![plain_answer(USED), Step::Close]).await;
     for _ in 0..20 {
         let response = closing.post("/openai/v1/responses", json!({"model": "gpt-4o", "input": "x"})).await;
