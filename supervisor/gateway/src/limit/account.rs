@@ -73,8 +73,7 @@ const AGE: Duration = Duration::from_secs(48 * 3600);
 pub struct Refused {
     /// Whose limit.
     pub subject: String,
-    /// Which, and why.
-    #[source]
+    /// Which, and why: told in the same line, so it is no source.
     pub refusal: Refusal,
 }
 
