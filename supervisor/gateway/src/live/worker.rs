@@ -1,0 +1,78 @@
+//! Threads that carry traffic, each with a runtime of its own: a connection and what it reaches live on one thread, so that no
+//! request crosses from one to another.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::oneshot;
+
+/// One thread, as those who give it work see it.
+#[derive(Debug)]
+pub(super) struct Worker {
+    pub(super) handle: Handle,
+    pub(super) load: Load,
+}
+
+/// One thread, as the one who ends it sees it: dropping it ends every task on it.
+#[derive(Debug)]
+pub(super) struct Thread {
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// How many connections a thread carries.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Load(Arc<AtomicUsize>);
+
+impl Load {
+    pub(super) fn enter(&self) -> Entered {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Entered(self.clone())
+    }
+
+    pub(super) fn now(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// One connection on a thread.
+#[derive(Debug)]
+pub(super) struct Entered(Load);
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Starts a thread.
+///
+/// # Errors
+/// When the kernel gives no thread or no epoll descriptor.
+pub(super) fn start(number: usize) -> io::Result<(Worker, Thread)> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let handle = runtime.handle().clone();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let thread = std::thread::Builder::new().name(format!("gateway-{number}")).spawn(move || {
+        // The sender says nothing, it is dropped.
+        let _ = runtime.block_on(stopped);
+        // Tasks end here; a resolver that hangs in a blocking thread is not waited for.
+        runtime.shutdown_background();
+    })?;
+    Ok((Worker { handle, load: Load::default() }, Thread { stop: Some(stop), thread: Some(thread) }))
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take()
+            && thread.thread().id() != std::thread::current().id()
+        {
+            // A panic of the thread itself has ended its tasks too.
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! Bodies on their way, counted, shown to the hooks where they want it, and ended exactly once.
+//!
+//! One type for all answers and no box around what only passes through. Trailers stop here: they are fields of one hop's framing
+//! unless both sides agree on more, and nobody who could read them here asked for them.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use tokio::time::Sleep;
+
+use super::clock::Clock;
+use super::upstream::Driver;
+use crate::flow::Outcome;
+use crate::hook::{Act, Direction, Event, Failure};
+use crate::live::Passage;
+
+/// Why a body ends before its end. The connection is closed then, so that what came doesn't look whole.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Torn {
+    #[error("the other side broke off")]
+    Broken(#[source] hyper::Error),
+    #[error("a hook ended it")]
+    Failed(Failure),
+}
+
+/// The body of an answer.
+#[derive(Debug)]
+pub(super) struct Body {
+    from: From,
+    /// Told when the answer is out.
+    clock: Option<Arc<Clock>>,
+}
+
+#[derive(Debug)]
+enum From {
+    Nothing,
+    Whole(Bytes),
+    Upstream(Box<Carried>),
+}
+
+/// An answer of a destination.
+#[derive(Debug)]
+struct Carried {
+    incoming: Incoming,
+    passage: Arc<Passage>,
+    held: Option<(Pin<Box<Sleep>>, Bytes)>,
+    /// The connection that it comes by lives as long as it does.
+    _driver: Arc<Driver>,
+}
+
+impl Body {
+    pub(super) fn empty() -> Self {
+        Self { from: From::Nothing, clock: None }
+    }
+
+    pub(super) fn whole(bytes: Bytes) -> Self {
+        Self { from: From::Whole(bytes), clock: None }
+    }
+
+    pub(super) fn carried(incoming: Incoming, passage: Arc<Passage>, driver: Arc<Driver>) -> Self {
+        if incoming.is_end_stream() {
+            passage.end(Outcome::Complete);
+        }
+        Self { from: From::Upstream(Box::new(Carried { incoming, passage, held: None, _driver: driver })), clock: None }
+    }
+
+    /// Tells the clock when this answer is out.
+    pub(super) fn on(mut self, clock: Arc<Clock>) -> Self {
+        self.clock = Some(clock);
+        self
+    }
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        if let Some(clock) = &self.clock {
+            clock.answered();
+        }
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = Torn;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Torn>>> {
+        match &mut self.from {
+            From::Nothing => Poll::Ready(None),
+            From::Whole(bytes) => {
+                let bytes = std::mem::take(bytes);
+                self.from = From::Nothing;
+                Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
+            }
+            From::Upstream(carried) => carried.poll(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.from {
+            From::Nothing => true,
+            From::Whole(bytes) => bytes.is_empty(),
+            From::Upstream(carried) => carried.held.is_none() && carried.incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.from {
+            From::Nothing => SizeHint::with_exact(0),
+            From::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            // What hooks may change has no length yet.
+            From::Upstream(carried) if carried.passage.is_watched() && !self.is_end_stream() => SizeHint::default(),
+            From::Upstream(carried) => carried.incoming.size_hint(),
+        }
+    }
+}
+
+impl Carried {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Torn>>> {
+        if let Some((sleep, _)) = &mut self.held {
+            ready!(sleep.as_mut().poll(cx));
+            let data = self.held.take().map_or_else(Bytes::new, |(_, data)| data);
+            return Poll::Ready(Some(Ok(self.out(data))));
+        }
+        loop {
+            let frame = match ready!(Pin::new(&mut self.incoming).poll_frame(cx)) {
+                Some(Ok(frame)) => frame,
+                Some(Err(error)) => {
+                    self.passage.end(Outcome::Broken);
+                    return Poll::Ready(Some(Err(Torn::Broken(error))));
+                }
+                None => {
+                    self.passage.end(Outcome::Complete);
+                    return Poll::Ready(None);
+                }
+            };
+            let Ok(data) = frame.into_data() else { continue };
+            if !self.passage.is_watched() {
+                return Poll::Ready(Some(Ok(self.out(data))));
+            }
+            let mut event = Event { direction: Direction::Back, data };
+            match self.passage.on_event(&mut event) {
+                Act::Go if event.data.is_empty() => {}
+                Act::Go => return Poll::Ready(Some(Ok(self.out(event.data)))),
+                Act::Delay(time) => {
+                    let mut sleep = Box::pin(tokio::time::sleep(time));
+                    if sleep.as_mut().poll(cx).is_pending() {
+                        self.held = Some((sleep, event.data));
+                        return Poll::Pending;
+                    }
+                    return Poll::Ready(Some(Ok(self.out(event.data))));
+                }
+                Act::Fail(failure) => {
+                    self.passage.end(Outcome::Failed(failure));
+                    return Poll::Ready(Some(Err(Torn::Failed(failure))));
+                }
+            }
+        }
+    }
+
+    fn out(&self, data: Bytes) -> Frame<Bytes> {
+        self.passage.count(Direction::Back, data.len());
+        if self.incoming.is_end_stream() {
+            // hyper asks no further once it knows that this was the last.
+            self.passage.end(Outcome::Complete);
+        }
+        Frame::data(data)
+    }
+}
+
+/// The body of a request on its way out.
+#[derive(Debug)]
+pub(super) struct Outward {
+    incoming: Incoming,
+    passage: Arc<Passage>,
+}
+
+impl Outward {
+    pub(super) fn new(incoming: Incoming, passage: Arc<Passage>) -> Self {
+        Self { incoming, passage }
+    }
+}
+
+impl HttpBody for Outward {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        loop {
+            match ready!(Pin::new(&mut self.incoming).poll_frame(cx)) {
+                Some(Ok(frame)) => {
+                    let Ok(data) = frame.into_data() else { continue };
+                    self.passage.count(Direction::Out, data.len());
+                    return Poll::Ready(Some(Ok(Frame::data(data))));
+                }
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => return Poll::Ready(None),
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
