@@ -23,6 +23,7 @@ pub(crate) struct Passage {
     received: AtomicU64,
     status: AtomicU16,
     first_byte_us: AtomicU64,
+    garbled: AtomicBool,
     done: AtomicBool,
     watched: bool,
 }
@@ -37,6 +38,7 @@ impl Passage {
             received: AtomicU64::new(0),
             status: AtomicU16::new(0),
             first_byte_us: AtomicU64::new(NEVER),
+            garbled: AtomicBool::new(false),
             done: AtomicBool::new(false),
             watched,
         }
@@ -73,6 +75,16 @@ impl Passage {
             let micros = u64::try_from(self.flow.start.elapsed().as_micros()).unwrap_or(NEVER - 1);
             self.first_byte_us.store(micros, Ordering::Relaxed);
         }
+    }
+
+    /// The agent's own body broke its rules or broke off.
+    pub(crate) fn garble(&self) {
+        self.garbled.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it is the agent's body that ended the exchange.
+    pub(crate) fn is_garbled(&self) -> bool {
+        self.garbled.load(Ordering::Relaxed)
     }
 
     pub(crate) fn status(&self, status: u16) {

@@ -61,6 +61,8 @@ pub(crate) enum BadHead {
     Framing,
     #[error("only the transfer coding `chunked` is understood")]
     Coding,
+    #[error("the body breaks the rules of its own framing")]
+    Body,
     #[error("CONNECT has no body")]
     TunnelBody,
     #[error("Connection names a field that belongs to the message itself, or what is no name")]

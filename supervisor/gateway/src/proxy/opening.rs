@@ -29,7 +29,10 @@ pub(crate) async fn carry(mut near: TcpStream, far: TcpStream, early: Bytes, dec
         match timeout(waits.hello, hello(&mut near, &early, &decided.permit.sni)).await {
             Ok(Ok(first)) => first,
             Ok(Err(Opening::HungUp)) => return passage.end(Outcome::HungUp),
-            Ok(Err(Opening::Denied(reason))) => return refuse(near, &decided, reason).await,
+            Ok(Err(Opening::Denied(reason))) => {
+                drop(far);
+                return refuse(near, &decided, reason).await;
+            }
             Err(_) => return passage.end(Outcome::TimedOut(Wait::Hello)),
         }
     };

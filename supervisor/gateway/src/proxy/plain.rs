@@ -9,6 +9,7 @@ use hyper::{Method, Request, Response, Version};
 use tokio::time::timeout;
 
 use super::body::{Body, Outward};
+use super::head::BadHead;
 use super::rewrite::{self, Length};
 use super::upstream::Upstream;
 use super::{Session, refusal};
@@ -72,6 +73,11 @@ impl Session {
         let sent = upstream.sender.send_request(request);
         let answer = match timeout(self.seat.agent.gateway.settings.waits.answer, sent).await {
             Ok(Ok(answer)) => answer,
+            Ok(Err(_)) if passage.is_garbled() => {
+                self.seat.agent.malformed();
+                passage.end(Outcome::HungUp);
+                return Some(refusal::malformed(BadHead::Body));
+            }
             Ok(Err(_)) => {
                 passage.end(Outcome::Broken);
                 return Some(refusal::broken());
