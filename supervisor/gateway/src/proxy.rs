@@ -113,7 +113,10 @@ async fn requests(stream: TcpStream, session: &Arc<Session>) -> Option<(TcpStrea
         Poll::Ready(Ok(parts)) => Poll::Ready(Some((parts.io.into_stream(), parts.read_buf))),
         // What hyper couldn't read it has answered; what broke off needs no answer.
         Poll::Ready(Err(_)) => Poll::Ready(None),
-        Poll::Pending => clock.poll(timer.as_mut(), cx).map(|_| None),
+        Poll::Pending => clock.poll(timer.as_mut(), cx).map(|wait| {
+            session.seat.ends(Outcome::TimedOut(wait));
+            None
+        }),
     })
     .await
 }

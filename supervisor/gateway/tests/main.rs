@@ -2,8 +2,11 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod corpus;
+mod hooks;
 mod live;
 mod malformed;
 mod plain;
+mod ports;
 mod rig;
+mod socks;
 mod tunnels;

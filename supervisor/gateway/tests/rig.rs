@@ -1,7 +1,7 @@
 //! A gateway with one agent, destinations that remember what they were sent, and clients that say exactly what they are told to.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -397,8 +397,4 @@ pub(crate) fn request(stream: &mut TcpStream, kept: &mut Vec<u8>) -> Option<Vec<
         }
     }
     Some(kept.drain(..whole).collect())
-}
-
-pub(crate) fn loopback() -> IpAddr {
-    Ipv4Addr::LOCALHOST.into()
 }

@@ -69,12 +69,6 @@ impl Drop for Mourner<'_> {
 async fn accept(shared: Arc<Shared>, listener: tokio::net::TcpListener, serve: Serve, home: usize) {
     let _mourner = Mourner(&shared);
     loop {
-        let all = &shared.gateway.room;
-        let (Some(mine), Some(ours)) =
-            (room(&shared, &shared.room, Limit::Connections).await, room(&shared, all, Limit::AllConnections).await)
-        else {
-            return;
-        };
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             // ECONNABORTED and the like concern one connection; EMFILE passes when others close, and until then the
@@ -84,12 +78,19 @@ async fn accept(shared: Arc<Shared>, listener: tokio::net::TcpListener, serve: S
                 continue;
             }
         };
+        // One connection a listener waits here for its places; those behind it stand in the kernel's backlog.
+        let all = &shared.gateway.room;
+        let (Some(mine), Some(ours)) =
+            (room(&shared, &shared.room, Limit::Connections).await, room(&shared, all, Limit::AllConnections).await)
+        else {
+            return;
+        };
         let Some(sitting) = shared.sit(Rooms([mine, ours])) else { return };
         carry(&shared, stream, sitting, &serve, home);
     }
 }
 
-/// Waits for a place; what is not accepted stands in the kernel's backlog.
+/// Waits for a place.
 async fn room(shared: &Shared, room: &Arc<Semaphore>, limit: Limit) -> Option<OwnedSemaphorePermit> {
     if let Ok(place) = Arc::clone(room).try_acquire_owned() {
         return Some(place);

@@ -139,8 +139,8 @@ impl Drop for Passage {
         if *self.done.get_mut() {
             return;
         }
-        let outcome = match self.seat.cause() {
-            Some(cut) => Outcome::Cut(cut),
+        let outcome = match self.seat.ending() {
+            Some(outcome) => outcome,
             None if std::thread::panicking() => Outcome::Broken,
             None => Outcome::HungUp,
         };

@@ -12,7 +12,7 @@ use tokio::task::AbortHandle;
 
 use super::agent::Shared;
 use super::passage::Passage;
-use crate::flow::{Cut, Flow, FlowId, Kind, To};
+use crate::flow::{Cut, Flow, FlowId, Kind, Outcome, To};
 use crate::policy::{Ask, Denial, OwnAddresses, Permit, Policy, Reason, SniRule, Verdict};
 
 /// The rooms that a connection takes up: its agent's and the gateway's.
@@ -34,7 +34,8 @@ pub(crate) struct Seat {
 #[derive(Debug)]
 struct Now {
     policy: Arc<Policy>,
-    cut: Option<Cut>,
+    /// Why the connection ends, if it is we who end it.
+    ending: Option<Outcome>,
     carried: Option<Carried>,
 }
 
@@ -80,7 +81,7 @@ impl Out {
 impl Seat {
     pub(super) fn new(agent: Arc<Shared>, number: u64, rooms: Rooms) -> Self {
         let policy = agent.policy();
-        let now = Mutex::new(Now { policy, cut: None, carried: None });
+        let now = Mutex::new(Now { policy, ending: None, carried: None });
         Self { agent, number, now, task: OnceLock::new(), _rooms: rooms }
     }
 
@@ -170,14 +171,19 @@ impl Seat {
         }
     }
 
-    /// Why this connection was cut, if it was.
-    pub(super) fn cause(&self) -> Option<Cut> {
-        self.now().cut
+    /// Why this connection ends, if it is we who end it.
+    pub(super) fn ending(&self) -> Option<Outcome> {
+        self.now().ending
+    }
+
+    /// Notes why the connection is about to end, for whatever it carries.
+    pub(crate) fn ends(&self, outcome: Outcome) {
+        self.now().ending.get_or_insert(outcome);
     }
 
     /// Ends the connection now: its task, and with it its sockets.
     pub(super) fn cut(&self, cut: Cut) {
-        self.now().cut.get_or_insert(cut);
+        self.now().ending.get_or_insert(Outcome::Cut(cut));
         self.abort();
     }
 
@@ -196,7 +202,7 @@ impl Seat {
         let Some(Carried { flow, what: What::Outside(out) }) = &now.carried else { return Visited::Stays };
         let Err(denial) = out.judge(policy, own) else { return Visited::Stays };
         let (flow, ask) = (*flow, Arc::clone(&out.ask));
-        now.cut.get_or_insert(Cut::Policy);
+        now.ending.get_or_insert(Outcome::Cut(Cut::Policy));
         drop(now);
         self.abort();
         self.agent.denied(Some(ask), denial, policy.generation, Some(flow));
@@ -209,7 +215,7 @@ impl Seat {
         if !matches!(&now.carried, Some(Carried { what: What::Route(name), .. }) if !stays(name)) {
             return Visited::Stays;
         }
-        now.cut.get_or_insert(Cut::Policy);
+        now.ending.get_or_insert(Outcome::Cut(Cut::Policy));
         drop(now);
         self.abort();
         Visited::Cut
@@ -218,7 +224,7 @@ impl Seat {
     /// Gives the seat its task, which was begun before it had a place to be cut from.
     pub(super) fn attach(&self, task: AbortHandle) {
         let _ = self.task.set(task);
-        if self.cause().is_some() {
+        if self.ending().is_some() {
             self.abort();
         }
     }
