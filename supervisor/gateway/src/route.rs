@@ -1,1 +1,31 @@
 //! Model routes: a plain base URL inside, the key and TLS outside.
+//!
+//! A program in a ring speaks to `http://127.0.0.1:PORT/openai/v1/...` as it would to the provider; [`Routes::serve`] checks what
+//! it asks for, puts the key on, and carries the answer back as it comes. The order is the same for every request, and each step
+//! only sees what the one before let through: path and method of the provider's list ([`path`], `endpoint`), headers (`head`),
+//! body (`ask`), limits ([`crate::limit`]), upstream (`upstream`), answer (`body`). What is refused is refused in the shape in
+//! which the provider itself says no, because that is what the client's library can read.
+
+mod ask;
+mod body;
+mod call;
+mod endpoint;
+mod head;
+mod key;
+pub mod path;
+mod problem;
+mod redact;
+mod serve;
+pub mod spec;
+mod table;
+mod upstream;
+
+pub use body::{Body, BodyError, full};
+pub use call::{Basis, Call, Outcome, Witness};
+pub use endpoint::Endpoint;
+pub use key::{BadKey, Key};
+pub use problem::{Problem, Trouble};
+pub use redact::{Needles, Redactor};
+pub use spec::Provider;
+pub use table::{BadRoute, Context, PLACEHOLDER_KEY, Route, Routes, environment};
+pub use upstream::{BadTrust, Base, Client, Dial, Dialling, SendError, SystemDial, trust};

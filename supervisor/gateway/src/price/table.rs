@@ -1,0 +1,268 @@
+//! The table in use: prices found by a model's name, charges of what was used.
+
+use super::Money;
+use super::spec::{LongSpec, ModelSpec, PerMillion, TableSpec};
+use crate::usage::Usage;
+use std::collections::BTreeMap;
+
+/// The prices that this program knows by itself: what the providers' public price lists said when it was made.
+const BUILT_IN: &str = include_str!("builtin.json");
+/// Longest name of a model that is looked up; a longer one is an unknown model.
+const MODEL_NAME_MAX: usize = 256;
+/// Most entries in a table.
+const MODELS_MAX: usize = 10_000;
+
+/// A price table that can't be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadTable {
+    /// The built-in table says what an unknown model costs; one without it has no worst price.
+    #[error("the table does not say what an unknown model costs")]
+    NoUnknown,
+    /// An unknown model would be free.
+    #[error("an unknown model must cost something: `unknown` has a price of 0")]
+    FreeUnknown,
+    /// Too many entries.
+    #[error("{0} models are more than {MODELS_MAX}")]
+    TooMany(usize),
+    /// A name that can match nothing, or a `*` where it is not the end.
+    #[error("{0:?} is no name of a model: letters and digits, at most {MODEL_NAME_MAX}, a `*` only at the end")]
+    Name(String),
+    /// A model without room for a token.
+    #[error("model {0:?}: context and max_output must be above 0")]
+    NoRoom(String),
+}
+
+/// What tokens of one kind cost, in 1e-12 dollars each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rates {
+    /// Fresh input.
+    pub input: u64,
+    /// Output, hidden reasoning included.
+    pub output: u64,
+    /// Input from the cache.
+    pub cached: u64,
+    /// Input written to the cache.
+    pub cache_write: u64,
+    /// Input written to the cache for an hour.
+    pub cache_write_long: u64,
+}
+
+/// A model's prices and sizes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Price {
+    /// Prices of a request of usual length.
+    pub rates: Rates,
+    /// Input tokens above which the other prices hold, and those.
+    pub long: Option<(u64, Rates)>,
+    /// Most tokens of input.
+    pub context: u64,
+    /// Most tokens of output.
+    pub max_output: u64,
+}
+
+/// Whether the table knew the model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// The model is in the table.
+    Listed,
+    /// It is not: the worst price was taken.
+    Unknown,
+}
+
+/// What something costs, and how sure that is.
+#[must_use]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Charge {
+    /// The cost.
+    pub cost: Money,
+    /// Whether the price is the model's own.
+    pub known: Known,
+}
+
+/// Prices by model.
+#[derive(Clone, Debug)]
+pub struct Table {
+    exact: BTreeMap<String, Price>,
+    /// Beginnings of names, the longest first.
+    beginnings: Vec<(String, Price)>,
+    unknown: Price,
+}
+
+impl Table {
+    /// The built-in prices alone.
+    pub fn built_in() -> Self {
+        Self::new(&TableSpec::default()).expect("a test loads the built-in table")
+    }
+
+    /// The built-in prices with those of `spec` over them.
+    pub fn new(spec: &TableSpec) -> Result<Self, BadTable> {
+        let built_in: TableSpec = serde_json::from_str(BUILT_IN).expect("a test loads the built-in table");
+        let unknown = spec.unknown.as_ref().or(built_in.unknown.as_ref()).ok_or(BadTable::NoUnknown)?;
+        let unknown = Price::of_unknown(unknown)?;
+        let entries = built_in.models.len() + spec.models.len();
+        if entries > MODELS_MAX {
+            return Err(BadTable::TooMany(entries));
+        }
+        let mut table = Self { exact: BTreeMap::new(), beginnings: Vec::new(), unknown };
+        let mut beginnings = BTreeMap::new();
+        for (name, model) in built_in.models.iter().chain(&spec.models) {
+            let price = Price::of(model, &unknown).ok_or_else(|| BadTable::NoRoom(name.clone()))?;
+            let bare = name.strip_suffix('*').unwrap_or(name);
+            if bare.is_empty()
+                || bare.len() > MODEL_NAME_MAX
+                || bare.contains('*')
+                || !bare.bytes().all(|b| b.is_ascii_graphic())
+            {
+                return Err(BadTable::Name(name.chars().take(80).collect()));
+            }
+            match bare.len() == name.len() {
+                true => table.exact.insert(name.clone(), price),
+                false => beginnings.insert(bare.to_owned(), price),
+            };
+        }
+        table.beginnings = beginnings.into_iter().collect();
+        table.beginnings.sort_by_key(|(name, _)| std::cmp::Reverse(name.len()));
+        Ok(table)
+    }
+
+    /// The price of `model`: by its name, by its name without a date or revision, by the longest beginning, else the worst.
+    pub fn price(&self, model: &str) -> (&Price, Known) {
+        // Gemini says `models/NAME` in places.
+        let name = model.strip_prefix("models/").unwrap_or(model);
+        if name.len() > MODEL_NAME_MAX {
+            return (&self.unknown, Known::Unknown);
+        }
+        if let Some(price) = self.exact.get(name).or_else(|| self.exact.get(undated(name))) {
+            return (price, Known::Listed);
+        }
+        match self.beginnings.iter().find(|(beginning, _)| name.starts_with(beginning.as_str())) {
+            Some((_, price)) => (price, Known::Listed),
+            None => (&self.unknown, Known::Unknown),
+        }
+    }
+
+    /// What `usage` of `model` costs.
+    pub fn charge(&self, model: &str, usage: &Usage) -> Charge {
+        let (price, known) = self.price(model);
+        Charge { cost: price.cost(usage), known }
+    }
+
+    /// The most that `input` and `output` tokens of `model` can cost, however the provider counts them: all input at its dearest
+    /// (a cache write), and at the prices of long requests where they are higher.
+    pub fn worst(&self, model: &str, input: u64, output: u64) -> Charge {
+        let (price, known) = self.price(model);
+        Charge { cost: price.worst(input, output), known }
+    }
+}
+
+impl Price {
+    fn of(model: &ModelSpec, unknown: &Self) -> Option<Self> {
+        let rates = Rates::of(model.input, model.output, model.cached, model.cache_write, model.cache_write_long);
+        let long = model.long.as_ref().map(|long| (long.above, Rates::of_long(long)));
+        let price = Self {
+            rates,
+            long,
+            context: model.context.unwrap_or(unknown.context),
+            max_output: model.max_output.unwrap_or(unknown.max_output),
+        };
+        (price.context > 0 && price.max_output > 0).then_some(price)
+    }
+
+    fn of_unknown(model: &ModelSpec) -> Result<Self, BadTable> {
+        let sizes = Self {
+            rates: Rates::of(model.input, model.output, None, None, None),
+            long: None,
+            context: UNKNOWN_CONTEXT,
+            max_output: UNKNOWN_MAX_OUTPUT,
+        };
+        let price = Self::of(model, &sizes).ok_or_else(|| BadTable::NoRoom("unknown".to_owned()))?;
+        match price.rates.input == 0 || price.rates.output == 0 {
+            true => Err(BadTable::FreeUnknown),
+            false => Ok(price),
+        }
+    }
+
+    fn cost(&self, usage: &Usage) -> Money {
+        let rates = match &self.long {
+            Some((above, long)) if usage.input_total() > *above => long,
+            _ => &self.rates,
+        };
+        let parts = [
+            (usage.input, rates.input),
+            (usage.cached, rates.cached),
+            (usage.cache_write, rates.cache_write),
+            (usage.cache_write_long, rates.cache_write_long),
+            (usage.output, rates.output),
+        ];
+        sum(&parts)
+    }
+
+    fn worst(&self, input: u64, output: u64) -> Money {
+        let usual = sum(&[(input, self.rates.dearest_input()), (output, self.rates.output)]);
+        match &self.long {
+            Some((above, long)) if input > *above => {
+                usual.max(sum(&[(input, long.dearest_input()), (output, long.output)]))
+            }
+            _ => usual,
+        }
+    }
+}
+
+/// Sizes of an unknown model where the table does not give them: those of the largest models on offer.
+const UNKNOWN_CONTEXT: u64 = 2_000_000;
+const UNKNOWN_MAX_OUTPUT: u64 = 128_000;
+
+impl Rates {
+    fn of(
+        input: PerMillion,
+        output: PerMillion,
+        cached: Option<PerMillion>,
+        write: Option<PerMillion>,
+        write_long: Option<PerMillion>,
+    ) -> Self {
+        let (input, or) =
+            (input.pico_per_token, |given: Option<PerMillion>, other: u64| given.map_or(other, |p| p.pico_per_token));
+        Self {
+            input,
+            output: output.pico_per_token,
+            cached: or(cached, input),
+            cache_write: or(write, input.saturating_add(input.div_ceil(4))),
+            cache_write_long: or(write_long, input.saturating_mul(2)),
+        }
+    }
+
+    fn of_long(long: &LongSpec) -> Self {
+        Self::of(long.input, long.output, long.cached, long.cache_write, long.cache_write_long)
+    }
+
+    fn dearest_input(&self) -> u64 {
+        self.input.max(self.cached).max(self.cache_write).max(self.cache_write_long)
+    }
+}
+
+/// The sum of tokens times prices, rounded up to a billionth: what was used is never free unless its price is.
+fn sum(parts: &[(u64, u64)]) -> Money {
+    let pico =
+        parts.iter().map(|(tokens, price)| u128::from(*tokens) * u128::from(*price)).fold(0u128, u128::saturating_add);
+    Money::from_nanos(u64::try_from(pico.div_ceil(1_000)).unwrap_or(u64::MAX))
+}
+
+/// A model's name without what providers put at its end to name a release: `-2024-08-06`, `-20250219`, `-latest`, `-001`.
+fn undated(name: &str) -> &str {
+    if let Some(bare) = name.strip_suffix("-latest") {
+        return bare;
+    }
+    let digits = |text: &str, count: usize| text.len() == count && text.bytes().all(|b| b.is_ascii_digit());
+    let Some((bare, last)) = name.rsplit_once('-') else { return name };
+    if digits(last, 8) || digits(last, 3) {
+        return bare;
+    }
+    // Year, month and day with dashes.
+    let mut parts = name.rsplitn(4, '-');
+    match (parts.next(), parts.next(), parts.next(), parts.next()) {
+        (Some(day), Some(month), Some(year), Some(bare)) if digits(day, 2) && digits(month, 2) && digits(year, 4) => {
+            bare
+        }
+        _ => name,
+    }
+}

@@ -1,0 +1,341 @@
+//! A request to a model route, from the agent's socket to the upstream's and back.
+
+use super::ask::{self, Asked, BadAsk};
+use super::body::{Body, Bounds, Metered, Stream};
+use super::call::{Basis, Call, Meter, Outcome};
+use super::endpoint::{self, Endpoint, Found};
+use super::head::{self, BadHead};
+use super::problem::{Problem, Trouble};
+use super::redact::Redactor;
+use super::table::{Context, Route, Routes};
+use super::upstream::{Answer, SendError};
+use super::{Provider, path};
+use crate::limit::{Refusal, Worst};
+use crate::price::{Known, Money};
+use crate::usage::{EventFilter, Framing, Usage};
+use bytes::{Bytes, BytesMut};
+use http_body_util::{BodyExt, Full};
+use hyper::header::{CONTENT_LENGTH, HOST};
+use hyper::http::request::Parts;
+use hyper::{HeaderMap, Method, Request, Response, Uri};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::timeout;
+
+/// Largest body of a request: what the providers take.
+const REQUEST_BYTES_MAX: usize = 32 << 20;
+/// How long an agent may take to send a body, and how long to send the next piece of it.
+const REQUEST_TIME_MAX: Duration = Duration::from_secs(120);
+const REQUEST_IDLE_MAX: Duration = Duration::from_secs(30);
+
+/// What a request will be once it leaves.
+struct Ready {
+    found: Found,
+    asked: Option<Asked>,
+    target: String,
+    headers: HeaderMap,
+    method: Method,
+}
+
+impl Routes {
+    /// Serves a request whose path is a route's ([`Routes::claims`]). Dropped before it is done, the call is cancelled.
+    pub async fn serve<B>(&self, request: Request<B>, context: &Context) -> Response<Body>
+    where
+        B: hyper::body::Body<Data = Bytes> + Send,
+    {
+        let (parts, body) = request.into_parts();
+        let Some((route, rest)) = self.find(parts.uri.path()) else {
+            let message = "no model route has this name";
+            context.witness.refused("", Trouble::NotAllowed, message);
+            return Problem::lasting(Trouble::NotAllowed, message).response(Provider::OpenAi);
+        };
+        match self.forward(route, rest, &parts, body, context).await {
+            Ok(response) => response,
+            Err(problem) => {
+                context.witness.refused(route.name(), problem.trouble(), problem.message());
+                problem.response(route.provider)
+            }
+        }
+    }
+
+    async fn forward<B>(
+        &self,
+        route: &Route,
+        rest: &str,
+        parts: &Parts,
+        body: B,
+        context: &Context,
+    ) -> Result<Response<Body>, Problem>
+    where
+        B: hyper::body::Body<Data = Bytes> + Send,
+    {
+        let found = allowed(route, parts, rest)?;
+        let headers = head::outgoing(&parts.headers, &route.headers).map_err(bad_head)?;
+        let target = target(route, parts, rest)?;
+        // The room is held until the request is sent, and freed with the copy that is sent.
+        let (bytes, room) = match parts.method == Method::GET || parts.method == Method::DELETE {
+            true => (Bytes::new(), None),
+            false => self.collect(body, head::length(&parts.headers)).await.map(|(bytes, room)| (bytes, Some(room)))?,
+        };
+        let metered = found.endpoint.shape().is_some();
+        let asked = match metered {
+            true => {
+                let (model, reach) = (found.model.as_deref(), route.reach);
+                Some(ask::read(found.endpoint, model, bytes.clone(), reach, route.ask_usage).map_err(bad_ask)?)
+            }
+            false => None,
+        };
+        let ready = Ready { found, asked, target, headers, method: parts.method.clone() };
+        let response = self.call(route, ready, bytes, context).await;
+        drop(room);
+        response
+    }
+
+    /// Reads a request's body within the bounds of one, of time, and of all together.
+    async fn collect<B>(&self, body: B, announced: Option<u64>) -> Result<(Bytes, OwnedSemaphorePermit), Problem>
+    where
+        B: hyper::body::Body<Data = Bytes> + Send,
+    {
+        let large =
+            || Problem::lasting(Trouble::TooLarge, format!("the body is larger than {REQUEST_BYTES_MAX} bytes"));
+        if announced.is_some_and(|bytes| bytes > REQUEST_BYTES_MAX as u64) {
+            return Err(large());
+        }
+        let busy = || Problem::new(Trouble::Busy, "too many bytes of requests are held at the moment");
+        let mut room = Arc::clone(&self.room).try_acquire_many_owned(0).map_err(|_| busy())?;
+        let slow = |_| Problem::new(Trouble::Invalid, "the body took too long to arrive");
+        let (mut body, mut pieces, mut size) = (pin!(body), Vec::new(), 0usize);
+        let reading = async {
+            while let Some(frame) = timeout(REQUEST_IDLE_MAX, body.frame()).await.map_err(slow)? {
+                let Ok(frame) = frame else { return Err(Problem::new(Trouble::Invalid, "the body broke off")) };
+                let Ok(bytes) = frame.into_data() else { continue };
+                size += bytes.len();
+                if size > REQUEST_BYTES_MAX {
+                    return Err(large());
+                }
+                let more = u32::try_from(bytes.len()).map_err(|_| large())?;
+                room.merge(Arc::clone(&self.room).try_acquire_many_owned(more).map_err(|_| busy())?);
+                // Some that hang on to larger buffers, many that are tiny: one copy is the bound of both.
+                pieces.push(bytes);
+                if pieces.len() >= PIECES_MAX {
+                    pieces = vec![joined(&pieces, size)];
+                }
+            }
+            Ok(())
+        };
+        timeout(REQUEST_TIME_MAX, reading).await.map_err(slow)??;
+        let bytes = if pieces.len() == 1 { pieces.swap_remove(0) } else { joined(&pieces, size) };
+        Ok((bytes, room))
+    }
+
+    async fn call(
+        &self,
+        route: &Route,
+        ready: Ready,
+        plain: Bytes,
+        context: &Context,
+    ) -> Result<Response<Body>, Problem> {
+        let Ready { found, asked, target, headers, method } = ready;
+        let (worst, most, known) = self.worst(found.endpoint, asked.as_ref());
+        let held = context.account.reserve(&worst).map_err(|refused| {
+            context.witness.limited(route.name(), &refused);
+            limited(&refused, &worst, asked.as_ref(), known)
+        })?;
+        let (stream, usage_is_ours) =
+            asked.as_ref().map_or((false, false), |asked| (asked.stream, asked.usage_is_ours));
+        let (model, body) = asked.map_or((String::new(), plain), |asked| (asked.model, asked.body));
+        let call = new_call(route, found.endpoint, model, body.len());
+        let mut meter = Meter::new(Arc::clone(&self.table), Arc::clone(&context.witness), held, call, most);
+        let request = outgoing(route, method, &target, headers, body)?;
+        let patience = if stream { route.idle } else { route.answer }.min(route.total);
+        let answer = match context.client.send(&route.base, request, patience, || meter.leaves()).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                let problem = unsent(&error);
+                if !error.left() {
+                    meter.stays();
+                }
+                meter.end(Outcome::Failed(problem.trouble()));
+                return Err(problem);
+            }
+        };
+        incoming(route, answer, meter, usage_is_ours)
+    }
+
+    /// The most that a call can take: tokens and money together, and tokens of input and output apart.
+    fn worst(&self, endpoint: Endpoint, asked: Option<&Asked>) -> (Worst, (u64, u64), Known) {
+        let Some(asked) = asked else { return (Worst::default(), (0, 0), Known::Listed) };
+        let (price, known) = self.table.price(&asked.model);
+        let input = asked.max_input.map_or(price.context, |most| most.min(price.context));
+        let output = match endpoint.makes_output() {
+            true => asked.max_output.unwrap_or(price.max_output).saturating_mul(asked.choices),
+            false => 0,
+        };
+        let cost = self.table.worst(&asked.model, input, output).cost;
+        (Worst { tokens: input.saturating_add(output), cost }, (input, output), known)
+    }
+}
+
+/// Pieces of a body that are held before they are put together.
+const PIECES_MAX: usize = 1024;
+
+fn joined(pieces: &[Bytes], size: usize) -> Bytes {
+    let mut whole = BytesMut::with_capacity(size);
+    pieces.iter().for_each(|piece| whole.extend_from_slice(piece));
+    whole.freeze()
+}
+
+/// What the call does, if it is on the list.
+fn allowed(route: &Route, parts: &Parts, rest: &str) -> Result<Found, Problem> {
+    let normal = path::normal(rest).map_err(|bad| Problem::lasting(Trouble::NotAllowed, bad))?;
+    if let Some(name) = parts.uri.query().and_then(endpoint::foreign_parameter) {
+        let name: String = name.chars().take(40).collect();
+        let trouble = if name.to_ascii_lowercase().contains("key") { Trouble::Key } else { Trouble::NotAllowed };
+        return Err(Problem::lasting(trouble, format!("the query parameter {name:?} is not passed on")));
+    }
+    let listed = endpoint::find(route.provider, &parts.method, &normal);
+    let free = || Found { endpoint: Endpoint::Free, model: None };
+    let extra = || route.extra.iter().any(|extra| extra.allows(&parts.method, &normal)).then(free);
+    let not = || format!("{} {normal} is not a call that the route {} allows", parts.method, route.name);
+    listed.or_else(extra).ok_or_else(|| Problem::lasting(Trouble::NotAllowed, not()))
+}
+
+fn target(route: &Route, parts: &Parts, rest: &str) -> Result<String, Problem> {
+    let normal = path::normal(rest).map_err(|bad| Problem::lasting(Trouble::NotAllowed, bad))?;
+    let query = parts.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    Ok(format!("{}{normal}{query}", route.base.prefix))
+}
+
+fn outgoing(
+    route: &Route,
+    method: Method,
+    target: &str,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Request<Full<Bytes>>, Problem> {
+    let invalid = |error: &dyn std::fmt::Display| Problem::lasting(Trouble::Invalid, error);
+    let uri: Uri = target.parse().map_err(|error: hyper::http::uri::InvalidUri| invalid(&error))?;
+    let mut request = Request::new(Full::new(body));
+    (*request.method_mut(), *request.uri_mut(), *request.headers_mut()) = (method, uri, headers);
+    request.headers_mut().insert(HOST, route.authority.clone());
+    if let Some((name, value)) = &route.key {
+        request.headers_mut().insert(name, value.clone());
+    }
+    Ok(request)
+}
+
+/// The answer as the agent gets it.
+fn incoming(route: &Route, answer: Answer, mut meter: Meter, usage_is_ours: bool) -> Result<Response<Body>, Problem> {
+    let Answer { response, returning } = answer;
+    let (parts, body) = response.into_parts();
+    let events = head::is_events(&parts.headers);
+    meter.answered(parts.status.as_u16(), if events { Framing::Events } else { Framing::Json });
+    let refuse = |mut meter: Meter, message: String| {
+        meter.end(Outcome::Failed(Trouble::Upstream));
+        Err(Problem::new(Trouble::Upstream, message))
+    };
+    if !head::is_plain(&parts.headers) {
+        return refuse(
+            meter,
+            "the upstream answered compressed although it was asked not to: nothing of it can be read".to_owned(),
+        );
+    }
+    if parts.status.is_informational() || parts.status.is_redirection() {
+        return refuse(
+            meter,
+            format!("the upstream answered {}: a model route follows nobody elsewhere", parts.status.as_u16()),
+        );
+    }
+    if head::length(&parts.headers).is_some_and(|bytes| bytes > route.answer_bytes) {
+        return refuse(meter, format!("the answer is larger than {} bytes", route.answer_bytes));
+    }
+    let mut headers = head::incoming(&parts.headers, &route.needles);
+    let stream = match (events, usage_is_ours) {
+        (false, _) => Stream::Document,
+        (true, false) => Stream::Events,
+        (true, true) => Stream::WithoutUsage(EventFilter::default()),
+    };
+    if events {
+        // What is taken out or put in changes the length.
+        headers.remove(CONTENT_LENGTH);
+    }
+    let bounds = Bounds { idle: route.idle, total: route.total, bytes: route.answer_bytes };
+    let redactor = Redactor::new(route.needles.clone());
+    let metered = Metered::new(body, returning, meter, redactor, stream, (route.provider, bounds));
+    let mut response = Response::new(metered.boxed_unsync());
+    (*response.status_mut(), *response.headers_mut()) = (parts.status, headers);
+    Ok(response)
+}
+
+fn new_call(route: &Route, endpoint: Endpoint, model: String, request_bytes: usize) -> Call {
+    Call {
+        route: Arc::clone(&route.name),
+        provider: route.provider,
+        endpoint,
+        model,
+        answered: None,
+        status: None,
+        usage: Usage::default(),
+        cost: Money::ZERO,
+        basis: Basis::Nothing,
+        known: Known::Listed,
+        overran: false,
+        outcome: Outcome::HungUp,
+        first_byte: None,
+        total: Duration::ZERO,
+        bytes: (request_bytes as u64, 0),
+    }
+}
+
+fn bad_head(bad: BadHead) -> Problem {
+    let trouble = match bad {
+        BadHead::Key(_) | BadHead::Payer(_) => Trouble::Key,
+        BadHead::Twice(_) | BadHead::Encoded(_) => Trouble::Invalid,
+    };
+    Problem::lasting(trouble, bad)
+}
+
+fn bad_ask(bad: BadAsk) -> Problem {
+    let trouble = match bad {
+        BadAsk::Background | BadAsk::Dearer(_) | BadAsk::Reach(_) => Trouble::NotAllowed,
+        _ => Trouble::Invalid,
+    };
+    Problem::lasting(trouble, bad)
+}
+
+/// What a limit's no says: also why a call that looks small can cost so much.
+fn limited(refused: &crate::limit::Refused, worst: &Worst, asked: Option<&Asked>, known: Known) -> Problem {
+    let mut message = format!("{refused}");
+    let trouble = match refused.refusal {
+        Refusal::Spend { .. } => Trouble::SpendCap,
+        _ => Trouble::RateLimited,
+    };
+    if let (Trouble::SpendCap, Some(asked)) = (trouble, asked) {
+        if asked.max_output.is_none() {
+            message.push_str("; the call names no maximum of output tokens, so the model's own was counted");
+        }
+        if known == Known::Unknown {
+            message.push_str("; the price table does not know the model, so the worst price was counted");
+        }
+        message.push_str(&format!("; up to {} tokens", worst.tokens));
+    }
+    Problem::limited(trouble, message, refused.refusal.retry_after())
+}
+
+fn unsent(error: &SendError) -> Problem {
+    use std::error::Error;
+    let trouble = match error {
+        SendError::Busy => Trouble::Busy,
+        SendError::ConnectTimeout { .. } | SendError::Silent(_) => Trouble::Stalled,
+        SendError::Connect { .. } | SendError::Unsent(_) | SendError::Lost(_) => Trouble::Upstream,
+    };
+    let mut message = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        message = format!("{message}: {cause}");
+        source = cause.source();
+    }
+    Problem::new(trouble, message)
+}

@@ -1,0 +1,115 @@
+//! Model routes as the operator's file declares them.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Whose language a route speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Provider {
+    /// OpenAI's, which many others speak.
+    OpenAi,
+    /// Anthropic's Messages.
+    Anthropic,
+    /// Google's Gemini.
+    Gemini,
+}
+
+impl Provider {
+    /// As `gen_ai.provider.name` of OpenTelemetry names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::OpenAi => "openai",
+            Self::Anthropic => "anthropic",
+            Self::Gemini => "gcp.gemini",
+        }
+    }
+}
+
+/// Where the key of a route comes from. Read by the supervisor, in its own world.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum KeySpec {
+    /// A file; white space around the key does not count.
+    File(PathBuf),
+    /// A variable of the supervisor's own environment.
+    Variable(String),
+}
+
+/// Whether a call may make the provider fetch or run something by itself: its web search, URLs that it loads, its code
+/// interpreter, remote tools. To an agent whose network is closed that would be a way out that no allow-list sees.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Reach {
+    /// Refused.
+    #[default]
+    Closed,
+    /// Allowed; what it costs beyond tokens is not metered.
+    Open,
+}
+
+/// Whether the gateway asks for the usage of a stream where the client did not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum AskUsage {
+    /// It asks, and takes the extra event out again.
+    #[default]
+    On,
+    /// For an upstream that does not know `stream_options`: streams are charged by estimate.
+    Off,
+}
+
+/// One model route. Its name is the first part of its path; `openai`, `anthropic` and `gemini` need nothing but a key.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RouteSpec {
+    /// Base URL of the upstream, `https://api.example.com` or `http://10.0.0.5:8000`. Left out: the provider's own.
+    pub upstream: Option<String>,
+    /// Whose language it speaks. Left out: that of its name.
+    pub speaks: Option<Provider>,
+    /// Its key. Left out: none is sent.
+    pub key: Option<KeySpec>,
+    /// Further calls that are allowed, as `GET /v1/files`; `*` stands for one part of a path. They count as calls, but tokens and
+    /// money of them are not metered.
+    pub allow: Vec<String>,
+    /// Further headers of the agent that are passed on.
+    pub headers: Vec<String>,
+    /// Whether the provider may fetch for the agent.
+    pub reach: Reach,
+    /// Whether usage of streams is asked for.
+    pub ask_usage: AskUsage,
+    /// How long an upstream may be silent once it has begun to answer, and before it begins to answer a stream.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub idle: Duration,
+    /// How long it may take to begin an answer that is not a stream.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub answer: Duration,
+    /// How long an answer may take as a whole.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub total: Duration,
+    /// How large an answer may be, in bytes.
+    pub answer_bytes: u64,
+}
+
+impl Default for RouteSpec {
+    fn default() -> Self {
+        Self {
+            upstream: None,
+            speaks: None,
+            key: None,
+            allow: Vec::new(),
+            headers: Vec::new(),
+            reach: Reach::default(),
+            ask_usage: AskUsage::default(),
+            idle: Duration::from_secs(60),
+            answer: Duration::from_secs(300),
+            total: Duration::from_secs(1800),
+            answer_bytes: 64 << 20,
+        }
+    }
+}
