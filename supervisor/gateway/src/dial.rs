@@ -198,3 +198,6 @@ fn checked(
     stream.set_nodelay(true)?;
     Ok(Ok(stream))
 }
+
+#[cfg(test)]
+mod tests;

@@ -243,3 +243,6 @@ impl<'a> Bytes<'a> {
         if self.0.is_empty() { Ok(()) } else { Err(BadHello::Lengths) }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -41,7 +41,7 @@ pub enum BadHost {
         length: usize,
     },
     /// A name that no resolver would be asked for.
-    #[error("`{0}` is not a host name: letters, digits, `-` and `_` in labels of 1 to 63, 253 in all")]
+    #[error("`{0}` is not a host name: letters, digits, `-` (not in front) and `_` in labels of 1 to 63, 253 in all")]
     Name(Shown),
     /// Its last label is a number, and the whole is no IPv4 address.
     #[error("`{0}` ends in a number and is no IPv4 address")]
@@ -113,7 +113,9 @@ impl Name {
     /// Maps, checks and keeps a text that is no number.
     fn from_mapped(mapped: &str, text: &str) -> Result<Name, BadHost> {
         let label = |part: &str| {
+            // A dash in front is an option to some programs, and to no resolver a host (RFC 952).
             (1..=LABEL_MAX).contains(&part.len())
+                && !part.starts_with('-')
                 && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')
         };
         if mapped.len() > NAME_MAX || !mapped.split('.').all(label) {
@@ -232,3 +234,6 @@ impl From<IpAddr> for Host {
         Host::Address(plain(address))
     }
 }
+
+#[cfg(test)]
+mod tests;

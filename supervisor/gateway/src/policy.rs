@@ -8,6 +8,7 @@ mod ask;
 mod own;
 mod path;
 mod pattern;
+mod ranges;
 mod rules;
 pub mod spec;
 mod verdict;
@@ -23,8 +24,8 @@ pub use verdict::{Denial, Intercept, Permit, Reason, RuleId, SniRule, Verdict};
 
 use crate::host::{Host, plain};
 use crate::zone::{self, Zone};
-use own::Opening;
-use rules::{Base, List, Owner, Ranges};
+use ranges::{Opening, Ranges};
+use rules::{Base, List, Owner};
 use spec::{CeilingSpec, EntrySpec};
 
 /// Entries of one list.
@@ -143,3 +144,6 @@ impl Policy {
         if open { Ok(()) } else { Err(Denial::new(RuleId::Zone(zone), Reason::Zone).at(address)) }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -223,7 +223,7 @@ impl Known {
     /// Whether to wait for it or to take it: not a failure, nor what is old, nor what will never come.
     fn is_of_use(&self, keep: Duration) -> bool {
         match &*self.answer.borrow() {
-            Some(Ok(_)) => self.asked.elapsed() <= keep,
+            Some(Ok(_)) => self.asked.elapsed() < keep,
             Some(Err(_)) => false,
             None => self.answer.has_changed().is_ok(),
         }
@@ -243,3 +243,6 @@ fn answer_of(name: &Name, looked_up: io::Result<Vec<IpAddr>>) -> Answer {
     }
     if addresses.is_empty() { Err(ResolveError::Empty { name: name.clone() }) } else { Ok(addresses.into()) }
 }
+
+#[cfg(test)]
+mod tests;

@@ -169,3 +169,6 @@ fn v6(address: Ipv6Addr) -> Zone {
         _ => Zone::Reserved,
     }
 }
+
+#[cfg(test)]
+mod tests;

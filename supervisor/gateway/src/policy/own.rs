@@ -1,4 +1,4 @@
-//! The host's own addresses, the supervisor's ports, and how far the operator opened an address.
+//! The host's own addresses and the supervisor's ports: what agents must not come back in by.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use crate::host::plain;
 use crate::zone::judged;
 
-/// Addresses of this host and ports of the supervisor: agents must not come back in by them.
+/// Addresses of this host and ports of the supervisor.
 ///
 /// The supervisor reads them (getifaddrs(3)) and reads them again when they may have changed; here they are an argument.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -32,24 +32,5 @@ impl OwnAddresses {
     #[must_use]
     pub fn serves(&self, port: u16) -> bool {
         self.ports.contains(&port)
-    }
-}
-
-/// How far the operator's file opens an address that isn't open to all.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Opening {
-    /// Not at all.
-    Closed,
-    /// As one of a range.
-    InRange,
-    /// By itself, at every port.
-    Alone,
-    /// By itself, and this port by number.
-    AloneWithPort,
-}
-
-impl Opening {
-    pub(super) fn is_alone(self) -> bool {
-        self >= Opening::Alone
     }
 }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::ask::{Ask, Via};
 use crate::hello::Progress;
 use crate::host::{Host, Name};
-use crate::zone::Zone;
+use crate::zone::{Zone, judged};
 
 /// A decision.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -262,6 +262,7 @@ impl Denial {
                     Host::Address(address) => Some(*address),
                     Host::Name(_) => None,
                 })?;
+                let address = judged(address);
                 let bits = if address.is_ipv4() { 32 } else { 128 };
                 let port = ask.port;
                 Some(format!(
