@@ -29,8 +29,10 @@ pub(crate) use seat::{Decided, Seat};
 
 use crate::flow::Label;
 use crate::hook::Hooks;
+use crate::limit::Account;
 use crate::policy::{OwnAddresses, Policy};
 use crate::resolve::Resolver;
+use crate::route::{Client, Dial, Routes, Witness};
 use happening::Teller;
 use worker::{Thread, Worker};
 
@@ -59,6 +61,30 @@ impl Inner {
     }
 }
 
+/// How the gateway itself gets outside.
+#[derive(Clone, Debug)]
+pub struct Outside {
+    /// Resolves names for agents.
+    pub resolver: Resolver,
+    /// The host's own addresses and the supervisor's ports.
+    pub own: OwnAddresses,
+    /// Makes connections to the upstreams of model routes, which the operator declared.
+    pub dial: Arc<dyn Dial>,
+    /// Whom those upstreams are believed to be by.
+    pub tls: Arc<rustls::ClientConfig>,
+}
+
+/// The model routes of an agent, with what its calls are held to.
+#[derive(Clone, Debug)]
+pub struct Models {
+    /// Where calls may go.
+    pub routes: Routes,
+    /// The limits they stand under.
+    pub account: Arc<Account>,
+    /// Who is told of them.
+    pub witness: Arc<dyn Witness>,
+}
+
 /// The gateway. Dropping it ends every connection and every thread of it.
 #[derive(Debug)]
 pub struct Gateway {
@@ -72,13 +98,11 @@ impl Gateway {
     ///
     /// # Errors
     /// When the kernel gives no thread or no epoll descriptor.
-    pub fn start(
-        settings: Settings,
-        hooks: Hooks,
-        resolver: Resolver,
-        own: OwnAddresses,
-    ) -> io::Result<(Self, Happenings)> {
-        let started = (0..settings.threads.max(1)).map(worker::start).collect::<io::Result<Vec<_>>>()?;
+    pub fn start(settings: Settings, hooks: Hooks, outside: Outside) -> io::Result<(Self, Happenings)> {
+        let Outside { resolver, own, dial, tls } = outside;
+        let client = || Client::new(Arc::clone(&dial), Arc::clone(&tls));
+        let threads = 0..settings.threads.max(1);
+        let started = threads.map(|number| worker::start(number, client())).collect::<io::Result<Vec<_>>>()?;
         let (workers, threads) = started.into_iter().unzip();
         let (teller, happenings) = Happenings::new(settings.happenings);
         let room = Arc::new(Semaphore::new(settings.connections));

@@ -11,6 +11,7 @@
 mod body;
 mod clock;
 mod head;
+mod model;
 mod opening;
 mod plain;
 mod refusal;
@@ -36,6 +37,7 @@ use crate::hook::Failure;
 use crate::host::Authority;
 use crate::live::{Decided, FIELDS_MAX, HEAD_MAX, NoWay, Seat, reach};
 use crate::policy::{Ask, Denial, Intercept, Reason, Via};
+use crate::route::Client;
 use body::Body;
 use clock::Clock;
 use head::Target;
@@ -53,6 +55,8 @@ const BUFFER_MAX: usize = 64 * 1024;
 struct Session {
     seat: Arc<Seat>,
     clock: Arc<Clock>,
+    /// The way to model routes' upstreams, of this thread.
+    client: Client,
     /// The connection of the last plain request.
     upstream: Mutex<Option<Upstream>>,
     /// A tunnel that CONNECT was answered 200 for.
@@ -71,12 +75,13 @@ struct Opened {
 struct Closed;
 
 /// Serves one connection to its end.
-pub(crate) async fn serve(stream: TcpStream, seat: &Arc<Seat>) {
+pub(crate) async fn serve(stream: TcpStream, seat: &Arc<Seat>, client: Client) {
     let waits = seat.agent.gateway.settings.waits;
     let clock = Arc::new(Clock::new(waits));
     let session = Arc::new(Session {
         seat: Arc::clone(seat),
         clock: Arc::clone(&clock),
+        client,
         upstream: Mutex::new(None),
         opened: Mutex::new(None),
     });
@@ -134,7 +139,10 @@ impl Session {
             }
             Ok(Target::Tunnel(to)) => self.connect(to).await,
             Ok(Target::Outside(to)) => self.fetch(to, parts, incoming).await,
-            Ok(Target::Here) => Some(refusal::no_route(parts.uri.path())),
+            Ok(Target::Here) => match self.seat.agent.models() {
+                Some(models) if models.routes.claims(parts.uri.path()) => self.model(&models, parts, incoming).await,
+                Some(_) | None => Some(refusal::no_route(parts.uri.path())),
+            },
         };
         match answer {
             Some(answer) => Ok(answer.map(|body| body.on(clock))),

@@ -5,6 +5,7 @@ mod corpus;
 mod hooks;
 mod live;
 mod malformed;
+mod models;
 mod plain;
 mod ports;
 mod rig;

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use agt_gateway::flow::Label;
 use agt_gateway::hook::{Hook, Hooks};
-use agt_gateway::live::{Agent, Gateway, Happening, Happenings, Serve, Settings, Waits};
+use agt_gateway::live::{Agent, Gateway, Happening, Happenings, Outside, Serve, Settings, Waits};
 use agt_gateway::policy::{OwnAddresses, Policy, Reach, spec};
 use agt_gateway::resolve::Resolver;
+use agt_gateway::route::{SystemDial, trust};
 use serde_json::json;
 
 /// What a test waits for at most before it fails.
@@ -88,8 +89,7 @@ impl Plan {
     }
 
     pub(crate) fn start(self) -> Rig {
-        let own = OwnAddresses::new([], []);
-        let (gateway, happenings) = Gateway::start(self.settings, Hooks::new(self.hooks), resolver(), own).unwrap();
+        let (gateway, happenings) = Gateway::start(self.settings, Hooks::new(self.hooks), outside()).unwrap();
         let agent = gateway.register(Label::from("researcher"), policy(1, self.entries));
         let (listener, at) = listener();
         agent.listen(listener, self.serve).unwrap();
@@ -97,8 +97,13 @@ impl Plan {
     }
 }
 
-pub(crate) fn resolver() -> Resolver {
-    Resolver::system(agt_gateway::resolve::Bounds::default())
+fn outside() -> Outside {
+    Outside {
+        resolver: Resolver::system(agt_gateway::resolve::Bounds::default()),
+        own: OwnAddresses::new([], []),
+        dial: Arc::new(SystemDial),
+        tls: trust(&[]).unwrap(),
+    }
 }
 
 pub(crate) fn listener() -> (TcpListener, SocketAddr) {

@@ -103,7 +103,7 @@ fn carry(shared: &Shared, stream: TcpStream, sitting: Sitting, serve: &Serve, ho
     let chosen = shared.gateway.pick(Some(home));
     let worker = &shared.gateway.workers[chosen];
     let load = worker.load.enter();
-    let serve = serve.clone();
+    let (serve, client) = (serve.clone(), worker.client.clone());
     let seat = Arc::clone(sitting.seat());
     // A socket that can't be used is one that the other side closed already.
     let Ok(handed) = Handed::new(stream, chosen == home) else { return };
@@ -111,7 +111,7 @@ fn carry(shared: &Shared, stream: TcpStream, sitting: Sitting, serve: &Serve, ho
         let _load = load;
         let Ok(stream) = handed.take() else { return };
         match serve {
-            Serve::Proxy => proxy::serve(stream, sitting.seat()).await,
+            Serve::Proxy => proxy::serve(stream, sitting.seat(), client).await,
             Serve::Socks => socks::serve(stream, sitting.seat()).await,
             Serve::Tcp(target) => forward::serve(stream, sitting.seat(), target).await,
             Serve::Publish { port, inside, .. } => publish::serve(stream, sitting.seat(), port, &*inside).await,

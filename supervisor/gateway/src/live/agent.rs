@@ -9,10 +9,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::AbortHandle;
 
-use super::Inner;
 use super::accept::{self, Serve};
 use super::happening::Happening;
 use super::seat::{Rooms, Seat, Sitting, Visited};
+use super::{Inner, Models};
 use crate::flow::{Cut, Ended, Flow, FlowId, Label};
 use crate::policy::{Ask, Denial, OwnAddresses, Policy};
 use crate::resolve::Resolver;
@@ -27,6 +27,7 @@ pub(crate) struct Shared {
     policy: RwLock<Arc<Policy>>,
     /// The generation in `policy`, to be read without its lock.
     generation: AtomicU64,
+    models: RwLock<Option<Arc<Models>>>,
     seats: Mutex<Seats>,
     emptied: Notify,
     counts: Counters,
@@ -78,7 +79,8 @@ impl Shared {
         let seats = Mutex::new(Seats { open: true, next: 0, taken: HashMap::new() });
         let policy = RwLock::new(Arc::new(policy));
         let (resolver, counts) = (gateway.resolver.for_agent(), Counters::default());
-        Self { label, gateway, resolver, room, policy, generation, seats, emptied: Notify::new(), counts }
+        let models = RwLock::new(None);
+        Self { label, gateway, resolver, room, policy, generation, models, seats, emptied: Notify::new(), counts }
     }
 
     pub(super) fn policy(&self) -> Arc<Policy> {
@@ -87,6 +89,11 @@ impl Shared {
 
     pub(crate) fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
+    }
+
+    /// The model routes of now.
+    pub(crate) fn models(&self) -> Option<Arc<Models>> {
+        self.models.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(crate) fn own(&self) -> Arc<OwnAddresses> {
@@ -218,6 +225,16 @@ impl Agent {
         drop(current);
         let own = self.shared.own();
         Ok(self.shared.visit(|seat| seat.visit(&policy, &own)))
+    }
+
+    /// Gives, changes or takes model routes. Calls on a route that is no longer there are cut; gives how many were. Calls on
+    /// one that stays end as they began.
+    pub fn set_models(&self, models: Option<Models>) -> usize {
+        let models = models.map(Arc::new);
+        *self.shared.models.write().unwrap_or_else(PoisonError::into_inner) = models.clone();
+        let stays =
+            |name: &str| models.as_ref().is_some_and(|models| models.routes.iter().any(|route| route.name() == name));
+        self.shared.visit(|seat| seat.visit_routes(stays))
     }
 
     /// The generation of the policy in force.

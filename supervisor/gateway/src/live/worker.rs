@@ -9,11 +9,15 @@ use std::thread::JoinHandle;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 
+use crate::route::Client;
+
 /// One thread, as those who give it work see it.
 #[derive(Debug)]
 pub(super) struct Worker {
     pub(super) handle: Handle,
     pub(super) load: Load,
+    /// The connections of this thread to the upstreams of model routes.
+    pub(super) client: Client,
 }
 
 /// One thread, as the one who ends it sees it: dropping it ends every task on it.
@@ -52,7 +56,7 @@ impl Drop for Entered {
 ///
 /// # Errors
 /// When the kernel gives no thread or no epoll descriptor.
-pub(super) fn start(number: usize) -> io::Result<(Worker, Thread)> {
+pub(super) fn start(number: usize, client: Client) -> io::Result<(Worker, Thread)> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let handle = runtime.handle().clone();
     let (stop, stopped) = oneshot::channel::<()>();
@@ -62,7 +66,7 @@ pub(super) fn start(number: usize) -> io::Result<(Worker, Thread)> {
         // Tasks end here; a resolver that hangs in a blocking thread is not waited for.
         runtime.shutdown_background();
     })?;
-    Ok((Worker { handle, load: Load::default() }, Thread { stop: Some(stop), thread: Some(thread) }))
+    Ok((Worker { handle, load: Load::default(), client }, Thread { stop: Some(stop), thread: Some(thread) }))
 }
 
 impl Drop for Thread {

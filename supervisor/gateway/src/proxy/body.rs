@@ -13,15 +13,18 @@ use tokio::time::Sleep;
 
 use super::clock::Clock;
 use super::upstream::Driver;
-use crate::flow::Outcome;
+use crate::flow::{Outcome, Wait};
 use crate::hook::{Act, Direction, Event, Failure};
 use crate::live::Passage;
+use crate::route::{self, BodyError};
 
 /// Why a body ends before its end. The connection is closed then, so that what came doesn't look whole.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Torn {
     #[error("the other side broke off")]
     Broken(#[source] hyper::Error),
+    #[error("the model route broke off")]
+    Route(#[source] BodyError),
     #[error("a hook ended it")]
     Failed(Failure),
 }
@@ -38,17 +41,22 @@ pub(super) struct Body {
 enum From {
     Nothing,
     Whole(Bytes),
-    Upstream(Box<Carried>),
+    Far(Box<Carried>),
 }
 
-/// An answer of a destination.
+/// An answer from outside.
 #[derive(Debug)]
 struct Carried {
-    incoming: Incoming,
+    source: Source,
     passage: Arc<Passage>,
     held: Option<(Pin<Box<Sleep>>, Bytes)>,
+}
+
+#[derive(Debug)]
+enum Source {
     /// The connection that it comes by lives as long as it does.
-    _driver: Arc<Driver>,
+    Destination(Incoming, #[expect(dead_code, reason = "held, not used")] Arc<Driver>),
+    Route(route::Body),
 }
 
 impl Body {
@@ -60,11 +68,21 @@ impl Body {
         Self { from: From::Whole(bytes), clock: None }
     }
 
+    /// The answer of a destination.
     pub(super) fn carried(incoming: Incoming, passage: Arc<Passage>, driver: Arc<Driver>) -> Self {
-        if incoming.is_end_stream() {
+        Self::far(Source::Destination(incoming, driver), passage)
+    }
+
+    /// The answer of a model route.
+    pub(super) fn routed(body: route::Body, passage: Arc<Passage>) -> Self {
+        Self::far(Source::Route(body), passage)
+    }
+
+    fn far(source: Source, passage: Arc<Passage>) -> Self {
+        if source.is_end_stream() {
             passage.end(Outcome::Complete);
         }
-        Self { from: From::Upstream(Box::new(Carried { incoming, passage, held: None, _driver: driver })), clock: None }
+        Self { from: From::Far(Box::new(Carried { source, passage, held: None })), clock: None }
     }
 
     /// Tells the clock when this answer is out.
@@ -94,7 +112,7 @@ impl HttpBody for Body {
                 self.from = From::Nothing;
                 Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
             }
-            From::Upstream(carried) => carried.poll(cx),
+            From::Far(carried) => carried.poll(cx),
         }
     }
 
@@ -102,7 +120,7 @@ impl HttpBody for Body {
         match &self.from {
             From::Nothing => true,
             From::Whole(bytes) => bytes.is_empty(),
-            From::Upstream(carried) => carried.held.is_none() && carried.incoming.is_end_stream(),
+            From::Far(carried) => carried.held.is_none() && carried.source.is_end_stream(),
         }
     }
 
@@ -111,8 +129,8 @@ impl HttpBody for Body {
             From::Nothing => SizeHint::with_exact(0),
             From::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             // What hooks may change has no length yet.
-            From::Upstream(carried) if carried.passage.is_watched() && !self.is_end_stream() => SizeHint::default(),
-            From::Upstream(carried) => carried.incoming.size_hint(),
+            From::Far(carried) if carried.passage.is_watched() && !self.is_end_stream() => SizeHint::default(),
+            From::Far(carried) => carried.source.size_hint(),
         }
     }
 }
@@ -125,11 +143,11 @@ impl Carried {
             return Poll::Ready(Some(Ok(self.out(data))));
         }
         loop {
-            let frame = match ready!(Pin::new(&mut self.incoming).poll_frame(cx)) {
+            let frame = match ready!(self.source.poll_frame(cx)) {
                 Some(Ok(frame)) => frame,
-                Some(Err(error)) => {
-                    self.passage.end(Outcome::Broken);
-                    return Poll::Ready(Some(Err(Torn::Broken(error))));
+                Some(Err(torn)) => {
+                    self.passage.end(torn.outcome());
+                    return Poll::Ready(Some(Err(torn)));
                 }
                 None => {
                     self.passage.end(Outcome::Complete);
@@ -162,11 +180,48 @@ impl Carried {
 
     fn out(&self, data: Bytes) -> Frame<Bytes> {
         self.passage.count(Direction::Back, data.len());
-        if self.incoming.is_end_stream() {
+        if self.source.is_end_stream() {
             // hyper asks no further once it knows that this was the last.
             self.passage.end(Outcome::Complete);
         }
         Frame::data(data)
+    }
+}
+
+impl Source {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Torn>>> {
+        match self {
+            Self::Destination(incoming, _) => {
+                Pin::new(incoming).poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(Torn::Broken)))
+            }
+            Self::Route(body) => {
+                Pin::new(body).poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(Torn::Route)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Destination(incoming, _) => incoming.is_end_stream(),
+            Self::Route(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Destination(incoming, _) => incoming.size_hint(),
+            Self::Route(body) => body.size_hint(),
+        }
+    }
+}
+
+impl Torn {
+    fn outcome(&self) -> Outcome {
+        match self {
+            Self::Broken(_) | Self::Route(BodyError::Upstream(_) | BodyError::Large(_)) => Outcome::Broken,
+            Self::Route(BodyError::Stalled(_) | BodyError::Long(_)) => Outcome::TimedOut(Wait::Idle),
+            Self::Failed(failure) => Outcome::Failed(*failure),
+        }
     }
 }
 

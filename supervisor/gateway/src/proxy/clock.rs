@@ -13,6 +13,9 @@ use tokio::time::{Instant, Sleep};
 use crate::flow::Wait;
 use crate::live::Waits;
 
+/// For an agent that takes nothing of an answer, so that nobody else's wait is asked either.
+const ELSEWHERE_MAX: Duration = Duration::from_secs(3600);
+
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -23,6 +26,8 @@ enum Doing {
     Head = 1,
     /// With a request: every byte either way is progress.
     Request = 2,
+    /// With a request whose waits somebody else keeps.
+    Elsewhere = 3,
 }
 
 /// What one connection is doing, since when.
@@ -47,7 +52,8 @@ impl Clock {
         match self.doing.load(Ordering::Relaxed) {
             0 => Doing::Nothing,
             1 => Doing::Head,
-            _ => Doing::Request,
+            2 => Doing::Request,
+            _ => Doing::Elsewhere,
         }
     }
 
@@ -63,7 +69,7 @@ impl Clock {
 
     /// Bytes went to the agent.
     pub(super) fn moved_out(&self) {
-        if self.doing() == Doing::Request {
+        if matches!(self.doing(), Doing::Request | Doing::Elsewhere) {
             self.touch();
         }
     }
@@ -74,13 +80,18 @@ impl Clock {
             Doing::Nothing => self.set(Doing::Head),
             // A head that drips is not progress.
             Doing::Head => {}
-            Doing::Request => self.touch(),
+            Doing::Request | Doing::Elsewhere => self.touch(),
         }
     }
 
     /// A whole head is there.
     pub(super) fn request(&self) {
         self.set(Doing::Request);
+    }
+
+    /// A whole head is there, and somebody else keeps the waits of its answer.
+    pub(super) fn elsewhere(&self) {
+        self.set(Doing::Elsewhere);
     }
 
     /// The answer is out.
@@ -104,6 +115,7 @@ impl Clock {
             Doing::Head => (since + self.waits.head, Wait::Head),
             // The answer's own wait is the exchange's: it can still be told. This one ends what stands in mid-air.
             Doing::Request => (since + self.waits.idle.max(self.waits.answer), Wait::Idle),
+            Doing::Elsewhere => (since + ELSEWHERE_MAX, Wait::Idle),
         }
     }
 

@@ -14,7 +14,6 @@ use super::rewrite::{self, Length};
 use super::upstream::Upstream;
 use super::{Session, refusal};
 use crate::flow::{Kind, Outcome, Wait};
-use crate::hook::Failure;
 use crate::host::{Authority, Host};
 use crate::live::{Decided, NoWay, reach};
 use crate::policy::{Ask, Via};
@@ -90,10 +89,7 @@ impl Session {
         let (mut head, incoming) = answer.into_parts();
         if let Err(failure) = passage.on_head(&head).await {
             passage.end(Outcome::Failed(failure));
-            if failure == Failure::Reset {
-                self.clock.reset();
-            }
-            return refusal::failed(failure);
+            return self.failed(failure);
         }
         if head.status.is_informational() {
             // 101 to a request that asked for no upgrade.
