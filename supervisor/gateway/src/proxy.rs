@@ -139,15 +139,17 @@ impl Session {
             }
             Ok(Target::Tunnel(to)) => self.connect(to).await,
             Ok(Target::Outside(to)) => self.fetch(to, parts, incoming).await,
-            Ok(Target::Here) => match self.seat.agent.models() {
-                Some(models) if models.routes.claims(parts.uri.path()) => self.model(&models, parts, incoming).await,
-                Some(_) | None => Some(refusal::no_route(parts.uri.path())),
-            },
+            Ok(Target::Here) if self.is_route(parts.uri.path()) => self.model(parts, incoming).await,
+            Ok(Target::Here) => Some(refusal::no_route(parts.uri.path())),
         };
         match answer {
             Some(answer) => Ok(answer.map(|body| body.on(clock))),
             None => Err(Closed),
         }
+    }
+
+    fn is_route(&self, path: &str) -> bool {
+        self.seat.agent.models().is_some_and(|models| models.routes.claims(path))
     }
 
     /// CONNECT: decided and connected before it is answered.

@@ -1,6 +1,7 @@
 //! The gateway with real sockets on loopback.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod clients;
 mod corpus;
 mod hooks;
 mod live;

@@ -3,7 +3,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use agt_gateway::flow::Label;
@@ -97,12 +97,15 @@ impl Plan {
     }
 }
 
+/// Reading the system's roots takes longer than most tests.
+static TLS: OnceLock<Arc<rustls::ClientConfig>> = OnceLock::new();
+
 fn outside() -> Outside {
     Outside {
         resolver: Resolver::system(agt_gateway::resolve::Bounds::default()),
         own: OwnAddresses::new([], []),
         dial: Arc::new(SystemDial),
-        tls: trust(&[]).unwrap(),
+        tls: TLS.get_or_init(|| trust(&[]).unwrap()).clone(),
     }
 }
 

@@ -84,6 +84,18 @@ fn what_is_sent_with_the_connect_arrives() {
 }
 
 #[test]
+fn a_connect_in_http_1_0_without_host_is_understood() {
+    // As Python's http.client said it until 3.12.
+    let destination = Destination::echo();
+    let rig = Plan::new(all_at(destination.port())).start();
+    let mut client = rig.client();
+    client.say(format!("CONNECT {} HTTP/1.0\r\n\r\n", destination.at));
+    assert_eq!(client.answer_to("CONNECT").unwrap().status, 200);
+    client.say("hello");
+    assert_eq!(client.exactly(5), b"hello");
+}
+
+#[test]
 fn a_half_closed_tunnel_still_brings_the_answer() {
     // Answers only after the other side has said its last word.
     let destination = Destination::with(|mut stream, _| {

@@ -139,3 +139,46 @@ impl Handed {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::flow::Label;
+    use crate::hook::Hooks;
+    use crate::live::{Gateway, Happening, Outside, Settings};
+    use crate::policy::{OwnAddresses, Policy};
+    use crate::resolve::Resolver;
+    use crate::route::{SystemDial, trust};
+
+    #[tokio::test]
+    async fn an_accepting_task_that_panics_takes_the_network_and_tells() {
+        let outside = Outside {
+            resolver: Resolver::system(crate::resolve::Bounds::default()),
+            own: OwnAddresses::default(),
+            dial: Arc::new(SystemDial),
+            tls: trust(&[]).unwrap(),
+        };
+        let settings = Settings { threads: 1, ..Settings::default() };
+        let (gateway, mut happenings) = Gateway::start(settings, Hooks::default(), outside).unwrap();
+        let agent = gateway.register(Label::from("researcher"), Policy::nothing(1));
+        let shared = Arc::clone(agent.shared());
+        let rooms = || async {
+            let all = &shared.gateway.room;
+            Rooms([
+                room(&shared, &shared.room, Limit::Connections).await.unwrap(),
+                room(&shared, all, Limit::AllConnections).await.unwrap(),
+            ])
+        };
+        assert!(shared.sit(rooms().await).is_some());
+        let mourned = Arc::clone(&shared);
+        let died = tokio::spawn(async move {
+            let _mourner = Mourner(&mourned);
+            panic!("a fault of ours");
+        });
+        assert!(died.await.is_err());
+        assert!(matches!(happenings.next().await, Some(Happening::Lost { agent }) if agent.as_str() == "researcher"));
+        assert!(shared.sit(rooms().await).is_none(), "a connection still finds a seat");
+    }
+}

@@ -272,6 +272,11 @@ impl Agent {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
     fn cut_all(&self) {
         for task in self.listeners.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
             task.abort();

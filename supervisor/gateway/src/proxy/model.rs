@@ -7,16 +7,20 @@ use hyper::{Request, Response};
 
 use super::body::{Body, Outward};
 use super::{Session, refusal};
-use crate::flow::{Kind, Outcome, To};
+use crate::flow::{Cut, Kind, Outcome, To};
 use crate::hook::Failure;
-use crate::live::Models;
 use crate::route::Context;
 
 impl Session {
     /// A request whose path is a route's.
-    pub(super) async fn model(&self, models: &Models, head: Parts, incoming: Incoming) -> Option<Response<Body>> {
+    pub(super) async fn model(&self, head: Parts, incoming: Incoming) -> Option<Response<Body>> {
         let name = head.uri.path().split('/').nth(1).unwrap_or_default();
         let passage = self.seat.begin(Kind::Route, To::Route(name.into()));
+        // Read once the seat shows where it goes: from here on, whoever takes the route away sees this call.
+        let Some(models) = self.seat.agent.models().filter(|models| models.routes.claims(head.uri.path())) else {
+            passage.end(Outcome::Cut(Cut::Policy));
+            return Some(refusal::no_route(head.uri.path()));
+        };
         if let Err(failure) = passage.before_connect().await {
             passage.end(Outcome::Failed(failure));
             return self.failed(failure);
