@@ -292,3 +292,72 @@ fn decode(text: &[u8], broken: Broken) -> Result<Vec<u8>, BadHead> {
     }
     Ok(out)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use hyper::Request;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// As a server does that decodes until nothing changes and takes `\` for `/` and `;` for the end of a segment.
+    fn most_careless(path: &str) -> Vec<Vec<u8>> {
+        let mut text = path.as_bytes().to_vec();
+        loop {
+            let mut out = Vec::new();
+            let mut at = 0;
+            while at < text.len() {
+                let hex = text.get(at + 1..at + 3).and_then(|two| std::str::from_utf8(two).ok());
+                match hex.filter(|_| text[at] == b'%').and_then(|two| u8::from_str_radix(two, 16).ok()) {
+                    // `from_str_radix` takes a sign.
+                    Some(byte) if text[at + 1] != b'+' => {
+                        out.push(byte);
+                        at += 3;
+                    }
+                    _ => {
+                        out.push(text[at]);
+                        at += 1;
+                    }
+                }
+            }
+            if out == text {
+                return text.split(|byte| b"/\\;".contains(byte)).map(<[u8]>::to_vec).collect();
+            }
+            text = out;
+        }
+    }
+
+    fn head(target: &str, host: &str) -> Option<Parts> {
+        let request = Request::builder().uri(target).header(header::HOST, host).body(()).ok()?;
+        Some(request.into_parts().0)
+    }
+
+    proptest! {
+        #[test]
+        fn no_path_that_passes_climbs_under_any_decoding(path in "(/|%2f|%5[cC]|%25|\\.|%2e|2e|%2E|;|a|5c){1,12}") {
+            if let Some(parts) = head(&format!("http://a.example/{path}"), "a.example")
+                && read(&parts).is_ok()
+            {
+                let segments = most_careless(parts.uri.path());
+                prop_assert!(!segments.iter().any(|s| s == b"." || s == b".."), "{}: {:?}", path, segments);
+            }
+        }
+
+        #[test]
+        fn a_plain_path_passes(path in "[a-zA-Z0-9_~!$&'()*+,=:@-]{0,20}(/[a-zA-Z0-9_-]{1,9}(\\.[a-z]{1,4})?){0,4}") {
+            let parts = head(&format!("http://a.example/{path}"), "a.example").unwrap();
+            prop_assert!(read(&parts).is_ok());
+        }
+
+        #[test]
+        fn a_request_goes_where_its_host_says_or_nowhere(a in "[a-c]{1,3}\\.example", b in "[a-c]{1,3}\\.example") {
+            let parts = head(&format!("http://{a}/"), &b).unwrap();
+            match read(&parts) {
+                Ok(Target::Outside(to)) => prop_assert!(a == b && to.to_string() == a.clone() + ":80"),
+                other => prop_assert!(a != b && other == Err(BadHead::HostDiffers), "{:?}", other),
+            }
+        }
+    }
+}
