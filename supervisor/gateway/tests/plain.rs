@@ -344,3 +344,26 @@ fn an_answer_before_the_body_is_passed_on() {
     let answer = client.answer().unwrap();
     assert_eq!((answer.status, &answer.body[..]), (413, &b"big"[..]));
 }
+
+#[test]
+fn a_body_goes_no_further_than_its_flow() {
+    let (listener, at) = listener();
+    let mut rig = Plan::new(all_at(at.port())).start();
+    let mut client = rig.client();
+    client.say(format!("POST http://{at}/ HTTP/1.1\r\nHost: {at}\r\nContent-Length: 1000\r\n\r\nfirst"));
+    let (mut outside, _) = listener.accept().unwrap();
+    outside.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut seen = Vec::new();
+    while !seen.ends_with(b"first") {
+        let mut piece = [0; 1024];
+        let read = outside.read(&mut piece).unwrap();
+        seen.extend_from_slice(&piece[..read]);
+    }
+    outside.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").unwrap();
+    assert_eq!(client.answer().unwrap().status, 200);
+    assert_eq!(ended(&mut rig).outcome, Outcome::Complete);
+    client.say("second");
+    let mut rest = Vec::new();
+    drop(outside.read_to_end(&mut rest));
+    assert_eq!(rest, b"", "sent although no policy could stop it any more");
+}

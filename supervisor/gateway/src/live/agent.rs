@@ -208,8 +208,8 @@ impl Agent {
         Ok(())
     }
 
-    /// Puts a new policy in force. From here on every decision is made under it; what is open and no longer allowed is
-    /// closed before this returns. Gives the number of connections that were.
+    /// Puts a new policy in force. From here on every decision is made under it; what is open and no longer allowed is ended:
+    /// its task is told before this returns, and ends with at most the piece in its hands. Gives the number of those.
     ///
     /// # Errors
     /// [`Outdated`] when the policy isn't newer than the one in force: a late one must not bring back what was taken.
@@ -219,12 +219,12 @@ impl Agent {
         if policy.generation <= current.generation {
             return Err(Outdated { given: policy.generation, current: current.generation });
         }
-        *current = Arc::clone(&policy);
         // First the policy is there for all to see, then the seats are visited: see `seat`.
         self.shared.generation.store(policy.generation, Ordering::Release);
+        *current = policy;
         drop(current);
         let own = self.shared.own();
-        Ok(self.shared.visit(|seat| seat.visit(&policy, &own)))
+        Ok(self.shared.visit(|seat| seat.visit(&own)))
     }
 
     /// Gives, changes or takes model routes. Calls on a route that is no longer there are cut; gives how many were. Calls on

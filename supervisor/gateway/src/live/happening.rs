@@ -31,7 +31,7 @@ pub enum Happening {
         /// How.
         ended: Ended,
     },
-    /// An agent met a bound; told once until it is below it again.
+    /// An agent met a bound; told for each connection that has to wait for it.
     Limited {
         /// Who.
         agent: Label,

@@ -114,6 +114,11 @@ impl Passage {
         self.seat.agent.gateway.hooks.on_event(&self.flow, event)
     }
 
+    /// Whether it has ended.
+    pub(crate) fn is_over(&self) -> bool {
+        self.done.load(Ordering::Acquire)
+    }
+
     /// Ends it; the first word counts.
     pub(crate) fn end(&self, outcome: Outcome) {
         if self.done.swap(true, Ordering::AcqRel) {

@@ -110,7 +110,10 @@ impl Seat {
             Verdict::Allowed(permit) => {
                 let to = To::Outside { host: ask.host.clone(), port: ask.port, permit: permit.clone() };
                 let what = What::Outside(Out { ask: Arc::clone(&ask), permit: permit.clone(), address: None });
-                let passage = self.carry(&mut now, kind, to, policy.generation, what);
+                let flow = self.carry(&mut now, kind, to, policy.generation, what);
+                // Hooks are asked outside of the lock.
+                drop(now);
+                let passage = Arc::new(Passage::new(Arc::clone(self), flow));
                 Ok(Decided { policy, ask, permit, passage })
             }
             Verdict::Denied(denial) => {
@@ -128,15 +131,17 @@ impl Seat {
             To::Route(name) => What::Route(Arc::clone(name)),
             To::Outside { .. } | To::Inside(_) => What::Inside,
         };
-        self.carry(&mut now, kind, to, generation, what)
+        let flow = self.carry(&mut now, kind, to, generation, what);
+        drop(now);
+        Arc::new(Passage::new(Arc::clone(self), flow))
     }
 
-    fn carry(self: &Arc<Self>, now: &mut Now, kind: Kind, to: To, generation: u64, what: What) -> Arc<Passage> {
+    fn carry(&self, now: &mut Now, kind: Kind, to: To, generation: u64, what: What) -> Arc<Flow> {
         let id = self.agent.next_flow();
         let agent = self.agent.label.clone();
         let flow = Flow { id, agent, kind, to, generation, start: Instant::now() };
         now.carried = Some(Carried { flow: id, what });
-        Arc::new(Passage::new(Arc::clone(self), Arc::new(flow)))
+        Arc::new(flow)
     }
 
     /// Notes which address a flow is connected to, so that a new policy can judge it too. If the policy changed since the
@@ -193,14 +198,13 @@ impl Seat {
         }
     }
 
-    /// A new policy: what it does not allow is cut. Says whether that was so.
-    pub(super) fn visit(&self, policy: &Arc<Policy>, own: &OwnAddresses) -> Visited {
+    /// There is a new policy: what it does not allow is cut. Says whether that was so.
+    pub(super) fn visit(&self, own: &OwnAddresses) -> Visited {
         let mut now = self.now();
-        if policy.generation > now.policy.generation {
-            now.policy = Arc::clone(policy);
-        }
+        // The newest, also if this visit is that of one before it.
+        let policy = Arc::clone(self.fresh(&mut now));
         let Some(Carried { flow, what: What::Outside(out) }) = &now.carried else { return Visited::Stays };
-        let Err(denial) = out.judge(policy, own) else { return Visited::Stays };
+        let Err(denial) = out.judge(&policy, own) else { return Visited::Stays };
         let (flow, ask) = (*flow, Arc::clone(&out.ask));
         now.ending.get_or_insert(Outcome::Cut(Cut::Policy));
         drop(now);

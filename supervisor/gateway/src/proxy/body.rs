@@ -225,7 +225,17 @@ impl Torn {
     }
 }
 
-/// The body of a request on its way out.
+/// Why the body of a request goes no further.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Stopped {
+    #[error("the agent broke off, or broke the rules of the body's framing")]
+    Broken(#[source] hyper::Error),
+    #[error("its flow is over")]
+    Over,
+}
+
+/// The body of a request on its way out. It goes as far as its flow: what comes after the whole answer is of no use to anybody,
+/// and no policy would see it.
 #[derive(Debug)]
 pub(super) struct Outward {
     incoming: Incoming,
@@ -240,22 +250,26 @@ impl Outward {
 
 impl HttpBody for Outward {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = Stopped;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Stopped>>> {
         loop {
-            match ready!(Pin::new(&mut self.incoming).poll_frame(cx)) {
+            let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
+            return Poll::Ready(match frame {
                 Some(Ok(frame)) => {
                     let Ok(data) = frame.into_data() else { continue };
+                    if self.passage.is_over() {
+                        return Poll::Ready(Some(Err(Stopped::Over)));
+                    }
                     self.passage.count(Direction::Out, data.len());
-                    return Poll::Ready(Some(Ok(Frame::data(data))));
+                    Some(Ok(Frame::data(data)))
                 }
                 Some(Err(error)) => {
                     self.passage.garble();
-                    return Poll::Ready(Some(Err(error)));
+                    Some(Err(Stopped::Broken(error)))
                 }
-                None => return Poll::Ready(None),
-            }
+                None => None,
+            });
         }
     }
 
