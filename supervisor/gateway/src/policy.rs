@@ -5,6 +5,7 @@
 //! a new generation, and whoever decided under the old one asks again. Nothing here waits, resolves or reads a clock.
 
 mod ask;
+mod cover;
 mod own;
 mod path;
 mod pattern;
@@ -16,6 +17,7 @@ mod verdict;
 use std::net::IpAddr;
 
 pub use ask::{Ask, Via};
+pub use cover::{Lacks, Shortfall, shortfalls};
 pub use own::OwnAddresses;
 pub use path::{BadPath, PATTERN_MAX, PathPattern};
 pub use pattern::{BadPattern, HostPattern};
@@ -88,6 +90,10 @@ impl Policy {
     }
 
     fn permit(&self, ask: &Ask) -> Result<Permit, Denial> {
+        // An authority has none; an ask can be put together without one.
+        if ask.port == 0 {
+            return Err(Denial::new(RuleId::Names, Reason::BadHost));
+        }
         self.ceiling.denies(&ask.host, ask)?;
         self.agent.denies(&ask.host, ask)?;
         let granted = self.agent.grants(ask)?;
@@ -132,15 +138,7 @@ impl Policy {
     }
 
     fn opens(&self, ask: &Ask, address: IpAddr, zone: Zone) -> Result<(), Denial> {
-        let opening = self.opening(ask, address);
-        let open = match zone {
-            Zone::Public => true,
-            // A wide range is written for the machines in it: what is dangerous in any network has to be named.
-            Zone::Metadata | Zone::Unspecified | Zone::Multicast => opening.is_alone(),
-            Zone::Loopback | Zone::LinkLocal | Zone::Private | Zone::Shared | Zone::Documentation | Zone::Reserved => {
-                opening != Opening::Closed
-            }
-        };
+        let open = self.opening(ask, address).opens(zone);
         if open { Ok(()) } else { Err(Denial::new(RuleId::Zone(zone), Reason::Zone).at(address)) }
     }
 }

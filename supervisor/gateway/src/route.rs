@@ -8,7 +8,9 @@
 
 mod ask;
 mod body;
+mod brings;
 mod call;
+mod dial;
 mod endpoint;
 mod head;
 mod key;
@@ -20,12 +22,13 @@ pub mod spec;
 mod table;
 mod upstream;
 
-pub use body::{Body, BodyError, full};
+pub use body::{Body, BodyError, Eventwise, full};
 pub use call::{Basis, Call, Outcome, Witness};
+pub use dial::{BadTrust, Dial, Dialling, SystemDial, trust};
 pub use endpoint::Endpoint;
 pub use key::{BadKey, Key};
 pub use problem::{Problem, Trouble};
 pub use redact::{Needles, Redactor};
-pub use spec::Provider;
+pub use spec::{KeySpec, Provider, RouteSpec};
 pub use table::{BadRoute, Context, PLACEHOLDER_KEY, Route, Routes, environment};
-pub use upstream::{BadTrust, Base, Client, Dial, Dialling, SendError, SystemDial, trust};
+pub use upstream::{Base, Client, SendError};

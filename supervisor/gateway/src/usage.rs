@@ -12,7 +12,7 @@ mod sse;
 
 pub use estimate::{Seen, estimate};
 pub use reader::{Reader, Report};
-pub use sse::{EventFilter, Kept};
+pub use sse::{EventCutter, EventFilter, Kept};
 
 /// The shape in which an answer tells its usage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::ENTRIES_MAX;
 use super::rules::BadPolicy;
 use super::spec::{Port, RangeSpec};
-use crate::zone::judged;
+use crate::zone::{Zone, judged};
 
 /// How far the operator's file opens an address that isn't open to all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,6 +26,18 @@ impl Opening {
     pub(super) fn is_alone(self) -> bool {
         self >= Opening::Alone
     }
+
+    /// Whether it is enough for an address of this zone.
+    pub(super) fn opens(self, zone: Zone) -> bool {
+        match zone {
+            Zone::Public => true,
+            // A wide range is written for the machines in it: what is dangerous in any network has to be named.
+            Zone::Metadata | Zone::Unspecified | Zone::Multicast => self.is_alone(),
+            Zone::Loopback | Zone::LinkLocal | Zone::Private | Zone::Shared | Zone::Documentation | Zone::Reserved => {
+                self != Opening::Closed
+            }
+        }
+    }
 }
 
 /// Ports of an entry.
@@ -39,6 +51,14 @@ impl Ports {
     pub(super) fn of(port: Option<Port>, ports: &[Port], default: Ports) -> Ports {
         let these: Vec<u16> = port.iter().chain(ports).map(|port| port.number()).collect();
         if these.is_empty() { default } else { Ports::These(these.into()) }
+    }
+
+    /// The ports by number; none where all are meant.
+    pub(super) fn numbers(&self) -> &[u16] {
+        match self {
+            Ports::All => &[],
+            Ports::These(these) => these,
+        }
     }
 
     pub(super) fn contain(&self, port: u16) -> bool {

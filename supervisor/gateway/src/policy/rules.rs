@@ -164,6 +164,17 @@ impl List {
         }
     }
 
+    /// The entries that allow something.
+    pub(super) fn allowing(&self) -> impl Iterator<Item = &Rule> {
+        self.allow.iter()
+    }
+
+    /// Whether all that an entry of another list allows is allowed here, at each of its ports by one entry.
+    pub(super) fn covers(&self, asked: &Rule) -> bool {
+        let covered = |port: &u16| self.allow.iter().any(|rule| rule.ports.contain(*port) && rule.covers(asked));
+        asked.ports.numbers().iter().all(covered)
+    }
+
     /// Whether an entry is about this one address and port by number.
     pub(super) fn lists_address(&self, address: IpAddr, port: u16) -> bool {
         self.allow.iter().any(|rule| {

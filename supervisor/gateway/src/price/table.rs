@@ -266,3 +266,103 @@ fn undated(name: &str) -> &str {
         _ => name,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use proptest::prelude::*;
+
+    fn with(json: &str) -> Result<Table, BadTable> {
+        Table::new(&serde_json::from_str(json).unwrap())
+    }
+
+    fn usage(input: u64, cached: u64, output: u64) -> Usage {
+        Usage { input, cached, output, ..Usage::default() }
+    }
+
+    #[test]
+    fn the_built_in_table_loads_and_its_unknown_model_is_the_dearest() {
+        let table = Table::built_in();
+        assert!(table.exact.len() > 40);
+        for (name, price) in &table.exact {
+            for rates in [Some(price.rates), price.long.map(|(_, rates)| rates)].into_iter().flatten() {
+                assert!(
+                    rates.input <= table.unknown.rates.input && rates.output <= table.unknown.rates.output,
+                    "{name}"
+                );
+                assert!(rates.dearest_input() <= table.unknown.rates.dearest_input(), "{name}");
+                assert!(rates.input > 0 && rates.cached > 0 && rates.cached <= rates.input, "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_bill_is_what_the_price_list_says() {
+        let table = Table::built_in();
+        // gpt-4o: 2.50, 1.25 cached, 10 a million.
+        let charge = table.charge("gpt-4o-2024-08-06", &usage(1_000_000, 1_000_000, 100_000));
+        assert_eq!((charge.cost.to_string().as_str(), charge.known), ("$4.75", Known::Listed));
+        // claude-sonnet-4-5: 3, 0.30 read, 3.75 and 6 written, 15.
+        let written =
+            Usage { input: 1000, cached: 1000, cache_write: 1000, cache_write_long: 1000, output: 1000, reasoning: 0 };
+        assert_eq!(table.charge("claude-sonnet-4-5-20250929", &written).cost.to_string(), "$0.02805");
+        // gemini-2.5-pro above 200,000 tokens: 2.50 and 15, for all of them.
+        assert_eq!(table.charge("models/gemini-2.5-pro", &usage(200_000, 0, 0)).cost.to_string(), "$0.25");
+        assert_eq!(table.charge("gemini-2.5-pro", &usage(200_001, 0, 1_000)).cost.nanos(), 500_002_500 + 15_000_000);
+        // One token of the cheapest is not free.
+        assert!(!table.charge("gpt-5-nano", &usage(0, 1, 0)).cost.is_zero());
+    }
+
+    #[test]
+    fn an_unknown_model_is_flagged_and_dear() {
+        let table = Table::built_in();
+        for name in ["gpt-99", "", "gpt-4o-audio-preview", "gpt-4ominious", "ft:gpt-4o:acme::1", &"x".repeat(5_000)] {
+            let charge = table.charge(name, &usage(1_000, 0, 1_000));
+            assert_eq!((charge.known, charge.cost.to_string().as_str()), (Known::Unknown, "$0.75"), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_table_of_the_users_lies_over_the_built_in_one() {
+        let table = with(
+            r#"{"unknown": {"input": 40, "output": "90"}, "models": {
+                "gpt-4o": {"input": "1", "output": "2"}, "local-*": {"input": 0, "output": 0}, "local-big-*": {"input": 1, "output": 1.5},
+                "odd": {"input": 0.000001, "output": 1, "context": 10, "max_output": 5}}}"#,
+        )
+        .unwrap();
+        let million = usage(1_000_000, 0, 1_000_000);
+        assert_eq!(table.charge("gpt-4o", &million).cost.to_string(), "$3.00");
+        assert_eq!(table.charge("gpt-4o-mini", &million).cost.to_string(), "$0.75");
+        assert_eq!(table.charge("local-7b", &million), Charge { cost: Money::ZERO, known: Known::Listed });
+        assert_eq!(table.charge("local-big-70b", &million).cost.to_string(), "$2.50");
+        assert_eq!(table.charge("nobody-knows", &million).cost.to_string(), "$130.00");
+        assert_eq!(table.price("odd").0.max_output, 5);
+        for (bad, expected) in [
+            (r#"{"unknown": {"input": 0, "output": 1}}"#, BadTable::FreeUnknown),
+            (r#"{"models": {"a*b": {"input": 1, "output": 1}}}"#, BadTable::Name("a*b".into())),
+            (r#"{"models": {"*": {"input": 1, "output": 1}}}"#, BadTable::Name("*".into())),
+            (r#"{"models": {"m": {"input": 1, "output": 1, "context": 0}}}"#, BadTable::NoRoom("m".into())),
+        ] {
+            assert_eq!(with(bad).unwrap_err(), expected);
+        }
+        assert!(
+            serde_json::from_str::<TableSpec>(r#"{"models": {"m": {"input": 1, "output": 1, "ouput": 1}}}"#).is_err()
+        );
+    }
+
+    proptest! {
+        /// Whatever the provider counts within what was reserved, the worst case pays for it.
+        #[test]
+        fn the_worst_case_is_the_worst(
+            model in prop::sample::select(vec!["gpt-4o", "claude-sonnet-4-5", "claude-opus-4-6", "gemini-2.5-pro", "gpt-5.4", "?"]),
+            parts in prop::array::uniform4(0u64..300_000), output in 0u64..200_000, more in 0u64..1_000,
+        ) {
+            let table = Table::built_in();
+            let [input, cached, cache_write, cache_write_long] = parts;
+            let usage = Usage { input, cached, cache_write, cache_write_long, output, reasoning: 0 };
+            let worst = table.worst(model, usage.input_total() + more, output + more);
+            prop_assert!(table.charge(model, &usage).cost <= worst.cost);
+        }
+    }
+}

@@ -5,15 +5,18 @@
 //! given twice are refused. What the size of a request does not bound (files by name, images, earlier conversations) is bounded by
 //! what the model can take in at all.
 
+use super::brings::{Brings, Inside, Prompts, canonical};
 use super::endpoint::Endpoint;
 use super::spec::{AskUsage, Reach};
 use bytes::Bytes;
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use std::fmt;
 
 /// Tokens that a provider puts around what it is sent (forms of messages, instructions for tools).
 const OVERHEAD_TOKENS: u64 = 2_048;
+/// Longest options of a stream: they are written anew.
+const OPTIONS_BYTES_MAX: usize = 4_096;
 /// Longest name of a model.
 const MODEL_BYTES_MAX: usize = 256;
 
@@ -125,15 +128,6 @@ struct Fields {
     wrong: Option<BadAsk>,
 }
 
-/// What the body brings that its size does not show.
-#[derive(Debug, Default)]
-struct Brings {
-    /// More input than its bytes.
-    more: bool,
-    /// Something that the provider does by itself.
-    reach: Option<String>,
-}
-
 /// Reads the fields at the top.
 struct Top<'a> {
     fields: &'a mut Fields,
@@ -173,11 +167,6 @@ impl<'de> Visitor<'de> for Top<'_> {
 /// Most fields at the top of a body.
 const FIELDS_MAX: usize = 256;
 
-/// Gemini reads `generationConfig` and `generation_config` as one.
-fn canonical(name: &str) -> String {
-    name.chars().filter(|c| *c != '_').map(|c| c.to_ascii_lowercase()).collect()
-}
-
 fn value<'a, T: serde::Deserialize<'a>>(raw: &'a RawValue, name: &'static str) -> Result<Option<T>, BadAsk> {
     serde_json::from_str(raw.get()).map_err(|_| BadAsk::Field(name))
 }
@@ -197,6 +186,7 @@ impl Fields {
             "servicetier" => usual(raw, "service_tier", &["auto", "default", "standard", "standard_only", "flex"])?,
             "speed" => usual(raw, "speed", &["standard"])?,
             "inferencegeo" => usual(raw, "inference_geo", &["global"])?,
+            "streamoptions" if raw.get().len() > OPTIONS_BYTES_MAX => return Err(BadAsk::Field("stream_options")),
             "streamoptions" => {
                 let options: Option<serde_json::Map<String, serde_json::Value>> = value(raw, "stream_options")?;
                 let options = options.unwrap_or_default();
@@ -205,16 +195,17 @@ impl Fields {
                 self.stream_options = Some((start..start + raw.get().len(), options));
             }
             "generationconfig" => {
+                // Serde would read a list as the fields in their order.
+                if raw.get().starts_with('[') {
+                    return Err(BadAsk::Field("generationConfig"));
+                }
                 let config: Option<GenerationConfig> = value(raw, "generationConfig")?;
                 let config = config.unwrap_or_default();
                 self.max_output = config.max_output_tokens;
                 self.choices = config.candidate_count;
             }
             "prompt" if raw.get().starts_with('[') => {
-                let prompts: Vec<&RawValue> = value(raw, "prompt")?.unwrap_or_default();
-                // A list of numbers is one prompt as tokens.
-                let each = prompts.iter().any(|prompt| !prompt.get().starts_with(|c: char| c.is_ascii_digit()));
-                self.prompts = if each { prompts.len() as u64 } else { 1 };
+                self.prompts = value::<Prompts>(raw, "prompt")?.map_or(1, Prompts::count);
             }
             // A prompt that the provider keeps, an earlier conversation, what is in its cache.
             "prompt" if raw.get().starts_with('{') => self.brings.more = true,
@@ -225,14 +216,18 @@ impl Fields {
                 self.brings.more = true;
                 self.brings.reach = Some(name.to_owned());
             }
-            "tools" => self.brings.walk(raw, Inside::Tools)?,
+            "tools" => self.walk(raw, Inside::Tools)?,
             "messages" | "input" | "contents" | "system" | "systeminstruction" | "requests" | "content"
             | "instructions" => {
-                self.brings.walk(raw, Inside::Messages)?;
+                self.walk(raw, Inside::Messages)?;
             }
             _ => {}
         }
         Ok(())
+    }
+
+    fn walk(&mut self, raw: &RawValue, inside: Inside) -> Result<(), BadAsk> {
+        self.brings.walk(raw, inside).map_err(|error| BadAsk::NoObject(error.to_string()))
     }
 }
 
@@ -252,161 +247,6 @@ struct GenerationConfig {
     max_output_tokens: Option<u64>,
     #[serde(alias = "candidateCount")]
     candidate_count: Option<u64>,
-}
-
-/// Where in a body the walk is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Inside {
-    Messages,
-    /// In the list of tools, and at the top of one of them.
-    Tools,
-    Tool,
-}
-
-impl Brings {
-    fn walk(&mut self, raw: &RawValue, inside: Inside) -> Result<(), BadAsk> {
-        let mut json = serde_json::Deserializer::from_str(raw.get());
-        Walk { brings: self, inside, key: "" }
-            .deserialize(&mut json)
-            .map_err(|error| BadAsk::NoObject(error.to_string()))
-    }
-
-    /// What a field's name brings.
-    fn name(&mut self, key: &str, inside: Inside) {
-        match inside {
-            Inside::Messages => self.more |= MORE_NAMES.contains(&key),
-            Inside::Tool if REACH_TOOLS.contains(&key) => self.reaches(key),
-            _ => {}
-        }
-    }
-
-    /// What a text brings by itself.
-    fn text(&mut self, key: &str, text: &str, inside: Inside) {
-        match (inside, key) {
-            (Inside::Messages, "type") => self.more |= MORE_TYPES.contains(&canonical(text).as_str()),
-            (Inside::Messages, "url" | "imageurl" | "fileurl" | "fileuri") => {
-                self.more = true;
-                if !text.trim_start().get(..5).is_some_and(|begin| begin.eq_ignore_ascii_case("data:")) {
-                    self.reaches(key);
-                }
-            }
-            (Inside::Tool, "type") => {
-                let plain = canonical(text);
-                if REACH_TYPES.iter().any(|begin| plain.starts_with(begin)) {
-                    self.reaches(text);
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn reaches(&mut self, what: &str) {
-        self.more = true;
-        self.reach.get_or_insert_with(|| what.chars().take(40).collect());
-    }
-}
-
-/// Fields of messages that bring more input than their bytes.
-const MORE_NAMES: [&str; 9] =
-    ["imageurl", "fileurl", "fileid", "filedata", "fileuri", "inputaudio", "inlinedata", "audio", "videometadata"];
-/// Parts of messages that do.
-const MORE_TYPES: [&str; 9] = [
-    "image",
-    "document",
-    "file",
-    "inputimage",
-    "inputfile",
-    "inputaudio",
-    "imageurl",
-    "containerupload",
-    "itemreference",
-];
-/// Gemini's tools that the provider runs, by the field that declares them.
-const REACH_TOOLS: [&str; 7] = [
-    "googlesearch",
-    "googlesearchretrieval",
-    "urlcontext",
-    "codeexecution",
-    "googlemaps",
-    "filesearch",
-    "enterprisewebsearch",
-];
-/// OpenAI's and Anthropic's tools that the provider runs, by the beginning of their type.
-const REACH_TYPES: [&str; 7] =
-    ["websearch", "webfetch", "mcp", "codeinterpreter", "codeexecution", "filesearch", "imagegeneration"];
-
-/// Goes through a value and notes what it brings.
-struct Walk<'a> {
-    brings: &'a mut Brings,
-    inside: Inside,
-    /// The name of the field whose value this is, in canonical form.
-    key: &'a str,
-}
-
-impl<'de> DeserializeSeed<'de> for Walk<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Walk<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON")
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<(), E> {
-        self.brings.text(self.key, text, self.inside);
-        Ok(())
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        while seq.next_element_seed(Walk { brings: &mut *self.brings, inside: self.inside, key: self.key })?.is_some() {
-        }
-        Ok(())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let inside = if self.inside == Inside::Tools { Inside::Tool } else { self.inside };
-        while let Some(name) = map.next_key::<String>()? {
-            let key = canonical(&name);
-            self.brings.name(&key, inside);
-            // What a model gave to a tool and what came back is text to the provider, whatever its fields are called; so are the
-            // schemas of tools.
-            let inert = match inside {
-                Inside::Messages => matches!(key.as_str(), "input" | "args" | "arguments" | "response"),
-                Inside::Tool | Inside::Tools => key != "type",
-            };
-            match inert {
-                true => drop(map.next_value::<IgnoredAny>()?),
-                false => map.next_value_seed(Walk { brings: &mut *self.brings, inside, key: &key })?,
-            }
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use super::problem::{Problem, Trouble};
 use super::redact::Redactor;
 use super::spec::Provider;
 use super::upstream::Returning;
-use crate::usage::{EventFilter, Kept};
+use crate::usage::{EventCutter, EventFilter, Kept};
 use bytes::{Bytes, BytesMut};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
@@ -71,6 +71,11 @@ pub(super) enum Stream {
     WithoutUsage(EventFilter),
 }
 
+/// Put into a request's extensions, it makes its answer's stream come as one frame for each event: for who wants to see events.
+/// Else pieces are handed on as they come, which is quicker.
+#[derive(Clone, Copy, Debug)]
+pub struct Eventwise;
+
 /// An answer on its way.
 #[derive(Debug)]
 pub(super) struct Metered {
@@ -82,12 +87,14 @@ pub(super) struct Metered {
     provider: Provider,
     bounds: Bounds,
     began: Instant,
-    last: Instant,
+    /// Since when the upstream is waited for; none while it is the agent that is.
+    waiting: Option<Instant>,
     alarm: Pin<Box<Sleep>>,
     bytes: u64,
     /// The last two bytes that were handed on: an error can be told within a stream only between events.
     tail: [u8; 2],
     over: bool,
+    cutter: Option<EventCutter>,
 }
 
 impl Metered {
@@ -109,12 +116,18 @@ impl Metered {
             provider,
             bounds,
             began: now,
-            last: now,
+            waiting: Some(now),
             alarm: Box::pin(sleep_until(now + bounds.idle.min(bounds.total))),
             bytes: 0,
             tail: *b"\n\n",
             over: false,
+            cutter: None,
         }
+    }
+
+    /// One frame for each event from here on.
+    pub(super) fn eventwise(self) -> Self {
+        Self { cutter: Some(EventCutter::default()), ..self }
     }
 
     /// A piece came: what of it is handed on.
@@ -123,7 +136,7 @@ impl Metered {
         if self.bytes > self.bounds.bytes {
             return Err(BodyError::Large(self.bounds.bytes));
         }
-        self.last = Instant::now();
+        self.waiting = None;
         self.meter.feed(&bytes);
         let clean = self.redactor.feed(bytes);
         Ok(match &mut self.stream {
@@ -163,17 +176,19 @@ impl Metered {
         Some(Ok(Frame::data(told.into())))
     }
 
+    /// Nothing came. An upstream is silent from when it was first asked in vain: a slow agent is not its fault.
     fn poll_alarm(&mut self, cx: &mut Context<'_>) -> Option<BodyError> {
+        let since = *self.waiting.get_or_insert_with(Instant::now);
         // Armed for the earliest time at which it can matter, not anew for every piece.
         while self.alarm.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
             if now >= self.began + self.bounds.total {
                 return Some(BodyError::Long(self.bounds.total));
             }
-            if now >= self.last + self.bounds.idle {
+            if now >= since + self.bounds.idle {
                 return Some(BodyError::Stalled(self.bounds.idle));
             }
-            let next = (self.last + self.bounds.idle).min(self.began + self.bounds.total);
+            let next = (since + self.bounds.idle).min(self.began + self.bounds.total);
             self.alarm.as_mut().reset(next);
         }
         None
@@ -208,8 +223,12 @@ impl HttpBody for Metered {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
         loop {
+            if let Some(event) = this.cutter.as_mut().and_then(EventCutter::next_event) {
+                return Poll::Ready(Some(Ok(Frame::data(event))));
+            }
             if this.over {
-                return Poll::Ready(None);
+                let rest = this.cutter.take().map(|mut cutter| cutter.rest()).filter(|rest| !rest.is_empty());
+                return Poll::Ready(rest.map(|rest| Ok(Frame::data(rest))));
             }
             let frame = match Pin::new(&mut this.incoming).poll_frame(cx) {
                 Poll::Ready(frame) => frame,
@@ -233,17 +252,22 @@ impl HttpBody for Metered {
                 },
             };
             // A flood of small pieces must not outlive the bound of time.
-            if !this.over && this.last >= this.began + this.bounds.total {
+            if !this.over && Instant::now() >= this.began + this.bounds.total {
                 return Poll::Ready(this.cut(BodyError::Long(this.bounds.total)));
             }
-            if !bytes.is_empty() {
-                return Poll::Ready(Some(Ok(this.hand_on(bytes))));
+            if bytes.is_empty() {
+                continue;
+            }
+            let frame = this.hand_on(bytes);
+            match (&mut this.cutter, frame.data_ref()) {
+                (Some(cutter), Some(bytes)) => cutter.push(bytes),
+                _ => return Poll::Ready(Some(Ok(frame))),
             }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.over
+        self.over && self.cutter.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -154,7 +154,8 @@ impl Meter {
             return;
         }
         let (usage, basis) = match told {
-            Some(usage) if complete => (usage, Basis::Reported),
+            // No model reads nothing: a count of nothing is none.
+            Some(usage) if complete && usage.total() > 0 => (usage, Basis::Reported),
             _ => {
                 let unseen = self.call.first_byte.unwrap_or(self.call.total);
                 (estimate(told, &seen, self.call.bytes.0, unseen, self.most), Basis::Estimated)

@@ -106,7 +106,10 @@ const QUERY: [&str; 10] =
 pub(super) fn foreign_parameter(query: &str) -> Option<&str> {
     let pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
     let plain = |value: &str| value.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~%=+:,".contains(&b));
-    pairs.into_iter().find(|(name, value)| !QUERY.contains(name) || !plain(value)).map(|(name, _)| name)
+    // Other forms of answers (`proto`, `media`) could not be read.
+    let readable = |name: &str, value: &str| !name.ends_with("alt") || matches!(value, "sse" | "json");
+    let passes = |name: &str, value: &str| QUERY.contains(&name) && plain(value) && readable(name, value);
+    pairs.into_iter().find(|(name, value)| !passes(name, value)).map(|(name, _)| name)
 }
 
 /// A call that the operator allowed besides.

@@ -80,7 +80,9 @@ pub(super) fn outgoing(headers: &HeaderMap, extra: &[HeaderName]) -> Result<Head
             match (value, values.next()) {
                 (Some(value), None) => drop(out.insert(name, value)),
                 _ if matches!(text, "accept" | "accept-language" | "anthropic-beta" | "openai-beta") => {
-                    out.extend(headers.get_all(name).iter().map(|value| (Some(name.clone()), value.clone())));
+                    for value in headers.get_all(name) {
+                        out.append(name, value.clone());
+                    }
                 }
                 _ => return Err(BadHead::Twice(text.to_owned())),
             }
@@ -219,6 +221,8 @@ mod tests {
         names.sort_unstable();
         assert_eq!(names, ["accept-encoding", "content-type", "x-mine", "x-stainless-lang"]);
         assert_eq!(out["accept-encoding"], "identity");
+        let lists = outgoing(&headers(&[("anthropic-beta", "a"), ("anthropic-beta", "b")]), &[]).unwrap();
+        assert_eq!(lists.get_all("anthropic-beta").iter().count(), 2);
         assert!(outgoing(&headers(&[("content-encoding", "gzip")]), &[]).is_err());
         assert!(outgoing(&headers(&[("content-type", "a"), ("content-type", "b")]), &[]).is_err());
     }

@@ -1,7 +1,7 @@
 //! A request to a model route, from the agent's socket to the upstream's and back.
 
 use super::ask::{self, Asked, BadAsk};
-use super::body::{Body, Bounds, Metered, Stream};
+use super::body::{Body, Bounds, Eventwise, Metered, Stream};
 use super::call::{Basis, Call, Meter, Outcome};
 use super::endpoint::{self, Endpoint, Found};
 use super::head::{self, BadHead};
@@ -37,6 +37,7 @@ struct Ready {
     target: String,
     headers: HeaderMap,
     method: Method,
+    eventwise: Option<Eventwise>,
 }
 
 impl Routes {
@@ -79,15 +80,16 @@ impl Routes {
             true => (Bytes::new(), None),
             false => self.collect(body, head::length(&parts.headers)).await.map(|(bytes, room)| (bytes, Some(room)))?,
         };
-        let metered = found.endpoint.shape().is_some();
-        let asked = match metered {
-            true => {
-                let (model, reach) = (found.model.as_deref(), route.reach);
-                Some(ask::read(found.endpoint, model, bytes.clone(), reach, route.ask_usage).map_err(bad_ask)?)
+        // Counting tokens is free, but it can make the provider reach out as well.
+        let asked = match found.endpoint {
+            Endpoint::Free => None,
+            endpoint => {
+                let model = found.model.as_deref();
+                Some(ask::read(endpoint, model, bytes.clone(), route.reach, route.ask_usage).map_err(bad_ask)?)
             }
-            false => None,
         };
-        let ready = Ready { found, asked, target, headers, method: parts.method.clone() };
+        let eventwise = parts.extensions.get().copied();
+        let ready = Ready { found, asked, target, headers, method: parts.method.clone(), eventwise };
         let response = self.call(route, ready, bytes, context).await;
         drop(room);
         response
@@ -137,14 +139,14 @@ impl Routes {
         plain: Bytes,
         context: &Context,
     ) -> Result<Response<Body>, Problem> {
-        let Ready { found, asked, target, headers, method } = ready;
+        let Ready { found, asked, target, headers, method, eventwise } = ready;
         let (worst, most, known) = self.worst(found.endpoint, asked.as_ref());
         let held = context.account.reserve(&worst).map_err(|refused| {
             context.witness.limited(route.name(), &refused);
             limited(&refused, &worst, asked.as_ref(), known)
         })?;
-        let (stream, usage_is_ours) =
-            asked.as_ref().map_or((false, false), |asked| (asked.stream, asked.usage_is_ours));
+        let stream = asked.as_ref().is_some_and(|asked| asked.stream);
+        let filter = asked.as_ref().and_then(|asked| asked.usage_is_ours.then(EventFilter::default));
         let (model, body) = asked.map_or((String::new(), plain), |asked| (asked.model, asked.body));
         let call = new_call(route, found.endpoint, model, body.len());
         let mut meter = Meter::new(Arc::clone(&self.table), Arc::clone(&context.witness), held, call, most);
@@ -158,15 +160,17 @@ impl Routes {
                     meter.stays();
                 }
                 meter.end(Outcome::Failed(problem.trouble()));
-                return Err(problem);
+                return Ok(problem.response(route.provider));
             }
         };
-        incoming(route, answer, meter, usage_is_ours)
+        Ok(incoming(route, answer, meter, filter, eventwise))
     }
 
     /// The most that a call can take: tokens and money together, and tokens of input and output apart.
     fn worst(&self, endpoint: Endpoint, asked: Option<&Asked>) -> (Worst, (u64, u64), Known) {
-        let Some(asked) = asked else { return (Worst::default(), (0, 0), Known::Listed) };
+        let Some(asked) = asked.filter(|_| endpoint.shape().is_some()) else {
+            return (Worst::default(), (0, 0), Known::Listed);
+        };
         let (price, known) = self.table.price(&asked.model);
         let input = asked.max_input.map_or(price.context, |most| most.min(price.context));
         let output = match endpoint.makes_output() {
@@ -227,14 +231,20 @@ fn outgoing(
 }
 
 /// The answer as the agent gets it.
-fn incoming(route: &Route, answer: Answer, mut meter: Meter, usage_is_ours: bool) -> Result<Response<Body>, Problem> {
+fn incoming(
+    route: &Route,
+    answer: Answer,
+    mut meter: Meter,
+    filter: Option<EventFilter>,
+    eventwise: Option<Eventwise>,
+) -> Response<Body> {
     let Answer { response, returning } = answer;
     let (parts, body) = response.into_parts();
     let events = head::is_events(&parts.headers);
     meter.answered(parts.status.as_u16(), if events { Framing::Events } else { Framing::Json });
     let refuse = |mut meter: Meter, message: String| {
         meter.end(Outcome::Failed(Trouble::Upstream));
-        Err(Problem::new(Trouble::Upstream, message))
+        Problem::new(Trouble::Upstream, message).response(route.provider)
     };
     if !head::is_plain(&parts.headers) {
         return refuse(
@@ -252,10 +262,10 @@ fn incoming(route: &Route, answer: Answer, mut meter: Meter, usage_is_ours: bool
         return refuse(meter, format!("the answer is larger than {} bytes", route.answer_bytes));
     }
     let mut headers = head::incoming(&parts.headers, &route.needles);
-    let stream = match (events, usage_is_ours) {
-        (false, _) => Stream::Document,
-        (true, false) => Stream::Events,
-        (true, true) => Stream::WithoutUsage(EventFilter::default()),
+    let stream = match filter {
+        _ if !events => Stream::Document,
+        None => Stream::Events,
+        Some(filter) => Stream::WithoutUsage(filter),
     };
     if events {
         // What is taken out or put in changes the length.
@@ -264,9 +274,10 @@ fn incoming(route: &Route, answer: Answer, mut meter: Meter, usage_is_ours: bool
     let bounds = Bounds { idle: route.idle, total: route.total, bytes: route.answer_bytes };
     let redactor = Redactor::new(route.needles.clone());
     let metered = Metered::new(body, returning, meter, redactor, stream, (route.provider, bounds));
+    let metered = if events && eventwise.is_some() { metered.eventwise() } else { metered };
     let mut response = Response::new(metered.boxed_unsync());
     (*response.status_mut(), *response.headers_mut()) = (parts.status, headers);
-    Ok(response)
+    response
 }
 
 fn new_call(route: &Route, endpoint: Endpoint, model: String, request_bytes: usize) -> Call {
@@ -339,3 +350,7 @@ fn unsent(error: &SendError) -> Problem {
     }
     Problem::new(trouble, message)
 }
+
+#[cfg(test)]
+#[path = "serve_tests.rs"]
+mod tests;

@@ -3,21 +3,18 @@
 //! One [`Client`] for each runtime: a connection lives where its task lives, and nobody else waits for its lock. HTTP/1.1 alone:
 //! one call is one connection, so a call that is given up is cancelled by closing it, which is what stops the bill.
 
+use super::dial::Dial;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::ServerName;
 use std::collections::HashMap;
-use std::fmt;
-use std::future::Future;
 use std::io;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
@@ -90,59 +87,6 @@ impl Base {
     pub fn port(&self) -> u16 {
         self.port
     }
-}
-
-/// What comes of dialling.
-pub type Dialling<'a> = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send + 'a>>;
-
-/// Makes TCP connections to upstreams: where names are resolved and addresses checked.
-pub trait Dial: Send + Sync + fmt::Debug {
-    /// Connects to `host`, a name or an address.
-    fn dial<'a>(&'a self, host: &'a str, port: u16) -> Dialling<'a>;
-}
-
-/// Dials whatever the system resolves. For upstreams that the operator declared.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct SystemDial;
-
-impl Dial for SystemDial {
-    fn dial<'a>(&'a self, host: &'a str, port: u16) -> Dialling<'a> {
-        Box::pin(TcpStream::connect((host, port)))
-    }
-}
-
-/// Roots that can't be used.
-#[derive(Debug, thiserror::Error)]
-pub enum BadTrust {
-    /// The system has none and none were given.
-    #[error("no root certificate was found on this system, and none is declared")]
-    NoRoots,
-    /// One of those given is broken.
-    #[error("a declared root certificate can't be used")]
-    Root(#[source] rustls::Error),
-    /// The protocol versions do not fit the cryptography.
-    #[error("TLS can't be set up")]
-    Setup(#[source] rustls::Error),
-}
-
-/// TLS to upstreams by the system's roots and `extra` ones.
-pub fn trust(extra: &[CertificateDer<'static>]) -> Result<Arc<rustls::ClientConfig>, BadTrust> {
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    for root in extra {
-        roots.add(root.clone()).map_err(BadTrust::Root)?;
-    }
-    if roots.is_empty() {
-        return Err(BadTrust::NoRoots);
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(BadTrust::Setup)?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
 }
 
 /// A call that did not bring an answer.

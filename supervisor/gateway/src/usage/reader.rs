@@ -34,7 +34,7 @@ pub struct Reader {
 #[derive(Debug)]
 enum Source {
     Json(Scanner),
-    Events { splitter: Splitter, told: Found },
+    Events { splitter: Splitter, told: Box<Found> },
 }
 
 /// What events told so far.
@@ -78,7 +78,7 @@ impl Reader {
     pub fn new(shape: Shape, framing: Framing) -> Self {
         let source = match framing {
             Framing::Json => Source::Json(Scanner::new(&["usage", "usageMetadata", "model", "modelVersion"])),
-            Framing::Events => Source::Events { splitter: Splitter::default(), told: Found::default() },
+            Framing::Events => Source::Events { splitter: Splitter::default(), told: Box::default() },
         };
         Self { shape, source, seen: Seen::default() }
     }
@@ -104,6 +104,8 @@ impl Reader {
         match self.source {
             Source::Json(scanner) => {
                 let told = scanner.value("usage").or(scanner.value("usageMetadata"));
+                // Serde would read a list as the fields in their order.
+                let told = told.filter(|json| json.trim_ascii_start().starts_with(b"{"));
                 let told: Option<Told> = told.and_then(|json| serde_json::from_slice(json).ok());
                 let model = scanner.value("model").or(scanner.value("modelVersion"));
                 let model = model.and_then(|json| serde_json::from_slice(json).ok());

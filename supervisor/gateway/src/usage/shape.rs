@@ -6,7 +6,9 @@
 //! the whole usage unread, and the call is charged by estimate.
 
 use super::{Shape, Usage};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
 
 /// One piece of usage as a provider tells it; fields of all of them, for a gateway in between may mix them.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
@@ -61,17 +63,10 @@ struct CacheCreation {
 }
 
 /// A part in a form that nobody has seen yet is skipped, so that it does not hide the counts beside it.
-fn lenient<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Either<T> {
-        Known(T),
-        Unknown(serde::de::IgnoredAny),
-    }
-    Ok(match Option::<Either<T>>::deserialize(deserializer)? {
-        Some(Either::Known(known)) => Some(known),
-        Some(Either::Unknown(_)) | None => None,
-    })
+fn lenient<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<Option<T>, D::Error> {
+    // As bare JSON first: Serde would read a list as the fields in their order, too.
+    let part = Option::<Box<RawValue>>::deserialize(deserializer)?;
+    Ok(part.filter(|part| part.get().starts_with('{')).and_then(|part| serde_json::from_str(part.get()).ok()))
 }
 
 impl Told {

@@ -127,6 +127,33 @@ impl Splitter {
 /// Bytes that the end of an event can need: CR LF CR LF.
 const TAIL: usize = 4;
 
+/// Cuts a stream into its events, each handed on by itself once it is whole.
+#[derive(Debug, Default)]
+pub struct EventCutter {
+    waiting: BytesMut,
+}
+
+impl EventCutter {
+    /// More of the stream.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.waiting.extend_from_slice(bytes);
+    }
+
+    /// The next whole event; one that is too long to wait for comes in parts.
+    pub fn next_event(&mut self) -> Option<Bytes> {
+        match event_end(&self.waiting, 0) {
+            Some(end) => Some(self.waiting.split_to(end).freeze()),
+            None if self.waiting.len() > EVENT_BYTES_MAX => Some(self.rest()),
+            None => None,
+        }
+    }
+
+    /// The stream is over: what came after its last event.
+    pub fn rest(&mut self) -> Bytes {
+        self.waiting.split().freeze()
+    }
+}
+
 /// Whether an event is passed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kept {

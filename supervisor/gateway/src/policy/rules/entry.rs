@@ -1,5 +1,7 @@
 //! One entry, compiled: whom it is about, and what it lets pass.
 
+use std::net::IpAddr;
+
 use crate::host::Host;
 use crate::policy::ask::{Ask, Via};
 use crate::policy::path::{Asked, PathPattern};
@@ -44,10 +46,10 @@ pub enum Wrong {
 
 /// One entry.
 #[derive(Debug, Clone)]
-pub(super) struct Rule {
+pub(in crate::policy) struct Rule {
     pub(super) id: RuleId,
     pub(super) hosts: HostPattern,
-    pub(super) ports: Ports,
+    pub(in crate::policy) ports: Ports,
     /// Empty: all.
     pub(super) methods: Box<[MethodName]>,
     /// Empty: all.
@@ -176,6 +178,37 @@ impl Rule {
             paths: entry.paths.as_slice().into(),
             bytes: Bytes::Named(Intercept::Off),
         })
+    }
+
+    /// Its number in its list.
+    pub(in crate::policy) fn index(&self) -> usize {
+        match self.id {
+            RuleId::Agent(index) | RuleId::Operator(index) => usize::from(index),
+            _ => 0,
+        }
+    }
+
+    /// The address that it names, if it does.
+    pub(in crate::policy) fn address(&self) -> Option<IpAddr> {
+        match self.hosts {
+            HostPattern::Address(address) => Some(address),
+            _ => None,
+        }
+    }
+
+    /// Whether it allows all that another allows, ports left aside.
+    pub(super) fn covers(&self, asked: &Rule) -> bool {
+        let methods = self.methods.is_empty()
+            || (!asked.methods.is_empty() && asked.methods.iter().all(|method| self.methods.contains(method)));
+        let path = |asked: &PathPattern| self.paths.iter().any(|mine| mine.covers(asked));
+        let paths = self.paths.is_empty() || (!asked.paths.is_empty() && asked.paths.iter().all(path));
+        let bytes = match (asked.bytes, self.bytes) {
+            // A tunnel that is opened by one list alone is closed to the other's methods and paths.
+            (Bytes::Named(Intercept::On), Bytes::Named(Intercept::Off) | Bytes::Unread) => self.is_unconditional(),
+            (Bytes::Named(_), _) | (Bytes::Unread, Bytes::Unread | Bytes::Tcp) | (Bytes::Tcp, Bytes::Tcp) => true,
+            (Bytes::Unread, Bytes::Named(_)) | (Bytes::Tcp, Bytes::Named(_) | Bytes::Unread) => false,
+        };
+        methods && paths && bytes && self.hosts.covers(&asked.hosts)
     }
 
     pub(super) fn is_unconditional(&self) -> bool {

@@ -118,7 +118,7 @@ fn is_within(one: &Permit, other: &Permit) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases.max(1000)))]
 
     #[test]
     fn a_list_under_a_ceiling_allows_exactly_what_both_allow(
@@ -255,6 +255,36 @@ proptest! {
         let asked = path::Asked::read(&path);
         if pattern.allows(&asked) {
             prop_assert!(pattern.denies(&asked), "{}", path);
+        }
+    }
+
+    #[test]
+    fn what_an_entry_allows_is_allowed_under_a_ceiling_that_covers_it(
+        agent in list(Owner::Agent), network in list(Owner::Operator), addresses in ranges(), asks in vec(ask(), 1..30),
+        (sni, intercept) in (option::of(Just(SniSpec::Any)), any_intercept()),
+    ) {
+        // The operator gives much of what is asked for, in a way of his own.
+        let given = agent.iter().cloned().map(|entry| match entry.host {
+            Some(_) => EntrySpec { sni, intercept, ..entry },
+            None => entry,
+        });
+        let fits = |entry: &EntrySpec| List::new(Owner::Operator, Base::Nothing, std::slice::from_ref(entry)).is_ok();
+        let network: Vec<EntrySpec> = network.into_iter().chain(given.filter(fits)).collect();
+        let above = CeilingSpec { network: network.clone(), addresses: addresses.clone() };
+        let short = shortfalls(&agent, &above).unwrap();
+        let allow = |entries: &[EntrySpec]| entries.iter().filter(|entry| entry.deny.is_none()).cloned().collect::<Vec<_>>();
+        for (index, entry) in agent.iter().enumerate().filter(|(_, entry)| entry.deny.is_none()) {
+            let alone = std::slice::from_ref(entry);
+            let under = policy(alone, &allow(&network), &addresses);
+            let list = List::new(Owner::Agent, Base::Nothing, alone).unwrap();
+            if !short.iter().any(|short| short.index == index) {
+                for ask in asks.iter().filter(|ask| list.grants(ask).is_ok()) {
+                    let verdict = under.decide(ask);
+                    let by_zone = matches!(&verdict, Verdict::Denied(denial) if denial.reason == Reason::Zone);
+                    // A star means names only, so an address that is asked for is one that the entry names.
+                    prop_assert!(matches!(verdict, Verdict::Allowed(_)) && !by_zone, "{:?} {}", entry, ask);
+                }
+            }
         }
     }
 }

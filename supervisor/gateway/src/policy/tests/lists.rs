@@ -363,3 +363,78 @@ fn the_schema_knows_every_key() {
     }
     assert!(!text.contains("\"additionalProperties\":true"));
 }
+
+#[test]
+fn what_the_operator_lacks_is_found_when_the_file_is_loaded() {
+    let lacks = |agent: &str, operator: &str| -> Vec<(usize, Lacks)> {
+        let found = shortfalls(&entries(agent), &ceiling(operator)).unwrap();
+        found.into_iter().map(|short| (short.index, short.lacks)).collect()
+    };
+    let covered = [
+        (r#"{"host": "a.example"}"#, r#"{"host": "a.example"}"#),
+        (r#"{"host": "a.example"}"#, r#"{"host": "*.example"}"#),
+        (r#"{"host": "*.example"}"#, r#"{"host": "*.example", "sni": "any"}"#),
+        (r#"{"host": "*.example"}"#, r#"{"host": "*"}"#),
+        (r#"{"host": "a.example", "ports": [80, 443]}"#, r#"{"host": "a.example", "port": 80}, {"host": "*"}"#),
+        (
+            r#"{"host": "a.example", "port": 80, "methods": ["GET"]}"#,
+            r#"{"host": "a.example", "port": 80, "methods": ["POST", "GET"]}"#,
+        ),
+        (
+            r#"{"host": "a.example", "port": 80, "paths": ["/a/b"]}"#,
+            r#"{"host": "a.example", "port": 80, "paths": ["/x", "/a/*"]}"#,
+        ),
+        (r#"{"host": "a.example", "sni": "any"}"#, r#"{"tcp": "a.example:443"}"#),
+        (r#"{"tcp": "127.0.0.1:1"}"#, r#"{"tcp": "127.0.0.1:1"}"#),
+        (r#"{"host": "1.1.1.1"}"#, r#"{"host": "*"}"#),
+        (r#"{"deny": "b.example"}"#, ""),
+    ];
+    for (agent, operator) in covered {
+        assert_eq!(
+            lacks(&format!("[{agent}]"), &format!(r#"{{"network": [{operator}]}}"#)),
+            [],
+            "{agent} under {operator}"
+        );
+    }
+    let short = [
+        (r#"{"host": "a.example"}"#, ""),
+        (r#"{"host": "*.example"}"#, r#"{"host": "a.example"}"#),
+        (r#"{"host": "a.b.example"}"#, r#"{"host": "*.example"}"#),
+        (r#"{"host": "a.example", "ports": [80, 443]}"#, r#"{"host": "a.example"}"#),
+        (r#"{"host": "a.example", "port": 80}"#, r#"{"host": "a.example", "port": 80, "methods": ["GET"]}"#),
+        (
+            r#"{"host": "a.example", "port": 80, "methods": ["GET", "PUT"]}"#,
+            r#"{"host": "a.example", "port": 80, "methods": ["GET"]}"#,
+        ),
+        (
+            r#"{"host": "a.example", "port": 80, "paths": ["/a/**"]}"#,
+            r#"{"host": "a.example", "port": 80, "paths": ["/a/*"]}"#,
+        ),
+        (r#"{"host": "a.example", "sni": "any"}"#, r#"{"host": "a.example"}"#),
+        (r#"{"tcp": "a.example:443"}"#, r#"{"host": "a.example", "sni": "any"}"#),
+        // The tunnel that the agent's entry opens is closed by the operator's, which would not see into it.
+        (
+            r#"{"host": "a.example", "port": 80, "methods": ["GET"], "intercept": "on"}"#,
+            r#"{"host": "a.example", "port": 80, "methods": ["GET"], "sni": "any"}"#,
+        ),
+    ];
+    for (agent, operator) in short {
+        let found =
+            lacks(&format!(r#"[{{"deny": "z.example"}}, {agent}]"#), &format!(r#"{{"network": [{operator}]}}"#));
+        assert_eq!(found, [(1, Lacks::Entry)], "{agent} under {operator}");
+    }
+    let private = r#"[{"host": "10.0.0.1"}]"#;
+    assert_eq!(lacks(private, r#"{"network": [{"host": "*"}]}"#), [(0, Lacks::Address(Zone::Private))]);
+    assert_eq!(lacks(private, r#"{"network": [{"host": "*"}], "addresses": [{"cidr": "10.0.0.0/8"}]}"#), []);
+    assert_eq!(
+        lacks(private, r#"{"network": [{"host": "*"}], "addresses": [{"cidr": "10.0.0.0/8", "ports": [80]}]}"#).len(),
+        1
+    );
+}
+
+#[test]
+fn port_0_is_no_destination() {
+    let policy = open("[]", "{}");
+    let ask = Ask { port: 0, ..connect("a.example:1") };
+    assert_eq!(denied(&policy, &ask), ("network.names".into(), "bad-host"));
+}
