@@ -51,8 +51,8 @@ pub enum Direction {
     Back,
 }
 
-/// A piece of a stream: of a tunnel what was read at once, of a body one frame, of a model stream one event. A hook may change
-/// the data; empty data is swallowed.
+/// A piece of a stream: of a tunnel what was read at once, of an answer what came at once, of a model's stream one event. A hook
+/// may change the data; empty data is swallowed.
 #[derive(Debug)]
 pub struct Event {
     /// Which way it goes.

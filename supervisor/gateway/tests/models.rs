@@ -5,13 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use agt_gateway::flow::{Cut, Ended, Flow, Kind, Outcome};
-use agt_gateway::hook::{Act, Failure, Hook};
+use agt_gateway::hook::{Act, Event, Failure, Hook};
 use agt_gateway::limit::spec::LimitSpec;
 use agt_gateway::limit::{Account, Refused, Shared};
 use agt_gateway::live::{Happening, Models};
 use agt_gateway::price::Table;
-use agt_gateway::route::spec::RouteSpec;
-use agt_gateway::route::{Call, Routes, Trouble, Witness};
+use agt_gateway::route::{Call, RouteSpec, Routes, Trouble, Witness};
 use serde_json::json;
 
 use crate::rig::{self, Answer, Client, Destination, PATIENCE, Plan, Rig, listener};
@@ -200,6 +199,38 @@ impl Hook for Fault {
     fn on_head(&self, _: &Flow, _: &hyper::http::response::Parts) -> Act {
         self.1
     }
+}
+
+/// Takes every second event of a stream out.
+struct EverySecond(AtomicUsize);
+
+impl Hook for EverySecond {
+    fn watches(&self, _: &Flow) -> bool {
+        true
+    }
+
+    fn on_event(&self, _: &Flow, event: &mut Event) -> Act {
+        if self.0.fetch_add(1, Ordering::SeqCst) % 2 == 1 {
+            event.data.clear();
+        }
+        Act::Go
+    }
+}
+
+#[test]
+fn a_hook_gets_the_events_of_a_stream_one_by_one() {
+    let provider = Destination::with(|stream, keep| {
+        // Five events in two pieces that are cut elsewhere.
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n\
+            14\r\ndata: 1\n\ndata: 2\n\nda\r\n19\r\nta: 3\n\ndata: 4\n\ndata: 5\n\n\r\n0\r\n\r\n";
+        rig::http(stream, keep, answer);
+    });
+    let mut rig = Plan::new(json!([])).hook(EverySecond(AtomicUsize::new(0))).start();
+    rig.agent().set_models(Some(models(provider.at, json!({})).0));
+    let answer =
+        chat(&mut rig.client(), &rig, &ASK.replace("\"max_tokens\"", "\"stream\":true,\"max_tokens\"")).unwrap();
+    assert_eq!(String::from_utf8(answer.body).unwrap(), "data: 1\n\ndata: 3\n\ndata: 5\n\n");
+    assert_eq!(ended(&mut rig).2.outcome, Outcome::Complete);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use super::body::{Body, Outward};
 use super::{Session, refusal};
 use crate::flow::{Cut, Kind, Outcome, To};
 use crate::hook::Failure;
-use crate::route::Context;
+use crate::route::{Context, Eventwise};
 
 impl Session {
     /// A request whose path is a route's.
@@ -29,7 +29,10 @@ impl Session {
         self.clock.elsewhere();
         let context =
             Context { account: models.account.clone(), client: self.client.clone(), witness: models.witness.clone() };
-        let request = Request::from_parts(head, Outward::new(incoming, passage.clone()));
+        let mut request = Request::from_parts(head, Outward::new(incoming, passage.clone()));
+        if passage.is_watched() {
+            request.extensions_mut().insert(Eventwise);
+        }
         let (mut head, body) = models.routes.serve(request, &context).await.into_parts();
         if let Err(failure) = passage.on_head(&head).await {
             passage.end(Outcome::Failed(failure));
