@@ -75,7 +75,7 @@ fn pipelined_requests_are_answered_in_their_order() {
 }
 
 #[test]
-fn a_large_body_passes_both_ways_in_little_memory() {
+fn a_large_body_passes_both_ways_whole() {
     const SIZE: usize = 30_000_000;
     let manner: Manner = |mut stream, keep| {
         let mut kept = Vec::new();
@@ -366,4 +366,59 @@ fn a_body_goes_no_further_than_its_flow() {
     let mut rest = Vec::new();
     drop(outside.read_to_end(&mut rest));
     assert_eq!(rest, b"", "sent although no policy could stop it any more");
+}
+
+/// More than all buffers of two connections together: what is held back can't be in our memory.
+const FLOOD: usize = 400_000_000;
+
+/// Sends until the other side takes no more; gives how much it took.
+fn flood(stream: &mut TcpStream) -> usize {
+    stream.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+    let (piece, mut sent) = (vec![0; 1 << 20], 0);
+    while sent < FLOOD {
+        match stream.write(&piece) {
+            Ok(0) | Err(_) => break,
+            Ok(written) => sent += written,
+        }
+    }
+    sent
+}
+
+#[test]
+fn a_side_that_takes_nothing_holds_back_the_other() {
+    for ask in ["POST", "CONNECT"] {
+        let (listener, at) = listener();
+        let rig = Plan::new(all_at(at.port())).start();
+        let mut client = rig.client();
+        if ask == "CONNECT" {
+            client.say(format!("CONNECT {at} HTTP/1.1\r\nHost: {at}\r\n\r\n"));
+            assert_eq!(client.answer_to(ask).unwrap().status, 200);
+        } else {
+            client.say(format!("POST http://{at}/ HTTP/1.1\r\nHost: {at}\r\nContent-Length: {FLOOD}\r\n\r\n"));
+        }
+        let _takes_nothing = listener.accept().unwrap();
+        let sent = flood(&mut client.stream);
+        assert!(sent < FLOOD / 4, "{ask}: {sent} bytes went somewhere");
+    }
+}
+
+#[test]
+fn an_agent_that_takes_nothing_of_an_answer_is_cut() {
+    let destination = Destination::with(|mut stream, keep| {
+        drop(rig::request(&mut stream, &mut Vec::new()));
+        write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {FLOOD}\r\n\r\n").unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        let (piece, mut sent) = (vec![0; 1 << 20], 0);
+        while let Ok(written @ 1..) = stream.write(&piece) {
+            sent += written;
+        }
+        keep(sent.to_string().into_bytes());
+    });
+    let mut rig = Plan::new(all_at(destination.port())).quick().start();
+    let mut client = rig.client();
+    let up = destination.at;
+    client.say(format!("GET http://{up}/ HTTP/1.1\r\nHost: {up}\r\n\r\n"));
+    assert_eq!(ended(&mut rig).outcome, Outcome::TimedOut(Wait::Idle));
+    let sent: usize = until(|| destination.requests().first().map(|sent| sent.parse().unwrap())).unwrap();
+    assert!(sent < FLOOD / 4, "{sent} bytes went somewhere");
 }

@@ -21,7 +21,8 @@ pub enum Happening {
         denial: Arc<Denial>,
         /// Of which policy.
         generation: u64,
-        /// The flow, if it had been allowed by its name before.
+        /// The flow, if its name had been allowed before. When only some addresses of the name are refused, it goes on by
+        /// another.
         flow: Option<FlowId>,
     },
     /// A flow came to its end.
