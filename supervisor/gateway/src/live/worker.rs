@@ -2,9 +2,9 @@
 //! request crosses from one to another.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread::JoinHandle;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
@@ -24,8 +24,12 @@ pub(super) struct Worker {
 #[derive(Debug)]
 pub(super) struct Thread {
     stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    ended: mpsc::Receiver<()>,
 }
+
+/// How long an ending thread is waited for. It only takes longer when something on it blocks, a hook for example; waiting on for
+/// that would hand the fault to whoever ends the gateway.
+const ENDING: Duration = Duration::from_secs(5);
 
 /// How many connections a thread carries.
 #[derive(Clone, Debug, Default)]
@@ -60,23 +64,22 @@ pub(super) fn start(number: usize, client: Client) -> io::Result<(Worker, Thread
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let handle = runtime.handle().clone();
     let (stop, stopped) = oneshot::channel::<()>();
-    let thread = std::thread::Builder::new().name(format!("gateway-{number}")).spawn(move || {
+    let (at_end, ended) = mpsc::channel();
+    std::thread::Builder::new().name(format!("gateway-{number}")).spawn(move || {
+        // Dropped at the end, also at that of a panic.
+        let _at_end: mpsc::Sender<()> = at_end;
         // The sender says nothing, it is dropped.
         let _ = runtime.block_on(stopped);
         // Tasks end here; a resolver that hangs in a blocking thread is not waited for.
         runtime.shutdown_background();
     })?;
-    Ok((Worker { handle, load: Load::default(), client }, Thread { stop: Some(stop), thread: Some(thread) }))
+    Ok((Worker { handle, load: Load::default(), client }, Thread { stop: Some(stop), ended }))
 }
 
 impl Drop for Thread {
     fn drop(&mut self) {
         drop(self.stop.take());
-        if let Some(thread) = self.thread.take()
-            && thread.thread().id() != std::thread::current().id()
-        {
-            // A panic of the thread itself has ended its tasks too.
-            let _ = thread.join();
-        }
+        // Nothing is ever sent: it ends with the thread, or not in time.
+        let _ = self.ended.recv_timeout(ENDING);
     }
 }
