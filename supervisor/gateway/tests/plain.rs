@@ -248,6 +248,23 @@ fn a_destination_that_never_answers_is_cut_and_the_agent_is_told() {
 }
 
 #[test]
+fn after_a_destination_that_never_answered_the_next_request_gets_a_new_connection() {
+    let (listener, at) = listener();
+    let rig = Plan::new(all_at(at.port())).quick().start();
+    let mut client = rig.client();
+    let silent = std::thread::spawn(move || {
+        let (silent, _) = listener.accept().unwrap();
+        let (second, _) = listener.accept().unwrap();
+        rig::http(second, &mut |_| {}, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        drop(silent);
+    });
+    assert_eq!(get(&mut client, at, "/").status, 504);
+    assert_eq!(get(&mut client, at, "/").status, 200);
+    drop(client);
+    silent.join().unwrap();
+}
+
+#[test]
 fn an_answer_that_stops_in_the_middle_is_cut() {
     let destination = Destination::with(|mut stream, _| {
         drop(rig::request(&mut stream, &mut Vec::new()));

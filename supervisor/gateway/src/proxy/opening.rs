@@ -3,6 +3,9 @@
 //! A tunnel is permitted by the name that CONNECT gave. What TLS then asks for is read from the ClientHello before a byte of it
 //! goes on: another name, none, or a hidden one (ECH) is refused, unless the entry says that anything may pass. The agent reads a
 //! TLS alert, `access_denied`, because "connection closed" would be tried again.
+//!
+//! What this can't see: a front that serves many sites may be asked inside TLS for another of them than the ClientHello names (by
+//! `Host`), and a permitted server may pass on what it is sent. Only interception sees the one, and nothing the other.
 
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -27,13 +27,10 @@ impl Session {
             Ok(decided) => decided,
             Err((denial, ask)) => return Some(refusal::denied(&denial, Some(&ask))),
         };
-        let mut upstream = match self.upstream(&to, &decided).await {
-            Ok(upstream) => upstream,
-            Err(way) => return self.no_way(&way),
-        };
-        let answer = self.exchange(&to, &decided, &mut upstream, head, incoming).await;
-        *self.upstream.lock().unwrap_or_else(PoisonError::into_inner) = Some(upstream);
-        answer
+        match self.upstream(&to, &decided).await {
+            Ok(upstream) => self.exchange(&decided, upstream, head, incoming).await,
+            Err(way) => self.no_way(&way),
+        }
     }
 
     /// The connection of the last request, if it goes to the same place, still stands and is still admitted; else a new one.
@@ -58,16 +55,15 @@ impl Session {
 
     async fn exchange(
         &self,
-        to: &Authority,
         decided: &Decided,
-        upstream: &mut Upstream,
+        mut upstream: Upstream,
         mut head: Parts,
         incoming: Incoming,
     ) -> Option<Response<Body>> {
         let passage = &decided.passage;
         let is_head = head.method == Method::HEAD;
         let sized = incoming.is_end_stream() || incoming.size_hint().exact().is_some();
-        rewrite::request(&mut head, host_field(to), if sized { Length::Known } else { Length::Chunked });
+        rewrite::request(&mut head, host_field(&upstream.to), if sized { Length::Known } else { Length::Chunked });
         let request = Request::from_parts(head, Outward::new(incoming, passage.clone()));
         let sent = upstream.sender.send_request(request);
         let answer = match timeout(self.seat.agent.gateway.settings.waits.answer, sent).await {
@@ -101,7 +97,10 @@ impl Session {
             head.headers.remove(header::CONTENT_LENGTH);
         }
         head.version = Version::HTTP_11;
-        Some(Response::from_parts(head, Body::carried(incoming, passage.clone(), upstream.driver.clone())))
+        let answer = Response::from_parts(head, Body::carried(incoming, passage.clone(), upstream.driver.clone()));
+        // Only what answered is kept.
+        *self.upstream.lock().unwrap_or_else(PoisonError::into_inner) = Some(upstream);
+        Some(answer)
     }
 }
 
