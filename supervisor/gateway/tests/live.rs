@@ -162,7 +162,8 @@ fn closing_an_agent_waits_until_nothing_is_left() {
     let mut rig = Plan::new(all_at(destination.port())).start();
     let mut client = tunnel(&rig, &destination);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(rig.agent.take().unwrap().close());
+    let closing = rig.agent.take().unwrap().close();
+    runtime.block_on(async { tokio::time::timeout(PATIENCE, closing).await.expect("it closes") });
     client.stream.set_nonblocking(true).unwrap();
     assert!(client.is_closed(), "closed before close returned");
 }

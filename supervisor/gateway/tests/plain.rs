@@ -265,6 +265,26 @@ fn after_a_destination_that_never_answered_the_next_request_gets_a_new_connectio
 }
 
 #[test]
+fn a_kept_connection_that_closes_when_it_is_used_again_costs_a_safe_request_nothing() {
+    // Each connection answers once and closes when it is asked again.
+    let destination = Destination::with(|mut stream, keep| {
+        let mut kept = Vec::new();
+        keep(rig::request(&mut stream, &mut kept).unwrap());
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").unwrap();
+        drop(rig::request(&mut stream, &mut kept));
+    });
+    let rig = Plan::new(all_at(destination.port())).start();
+    let up = destination.at;
+    let mut client = rig.client();
+    assert_eq!(get(&mut client, up, "/1").status, 200);
+    assert_eq!(get(&mut client, up, "/2").status, 200);
+    // What may have been done is not done twice.
+    client.say(format!("POST http://{up}/3 HTTP/1.1\r\nHost: {up}\r\nContent-Length: 0\r\n\r\n"));
+    assert_eq!(client.answer().unwrap().status, 502);
+    assert_eq!((destination.requests().len(), destination.connections()), (2, 2));
+}
+
+#[test]
 fn an_answer_that_stops_in_the_middle_is_cut() {
     let destination = Destination::with(|mut stream, _| {
         drop(rig::request(&mut stream, &mut Vec::new()));

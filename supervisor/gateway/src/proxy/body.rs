@@ -238,13 +238,18 @@ pub(super) enum Stopped {
 /// and no policy would see it.
 #[derive(Debug)]
 pub(super) struct Outward {
-    incoming: Incoming,
+    /// Nothing for a request without a body that is sent once more.
+    incoming: Option<Incoming>,
     passage: Arc<Passage>,
 }
 
 impl Outward {
     pub(super) fn new(incoming: Incoming, passage: Arc<Passage>) -> Self {
-        Self { incoming, passage }
+        Self { incoming: Some(incoming), passage }
+    }
+
+    pub(super) fn empty(passage: Arc<Passage>) -> Self {
+        Self { incoming: None, passage }
     }
 }
 
@@ -254,7 +259,8 @@ impl HttpBody for Outward {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Stopped>>> {
         loop {
-            let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
+            let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
+            let frame = ready!(Pin::new(incoming).poll_frame(cx));
             return Poll::Ready(match frame {
                 Some(Ok(frame)) => {
                     let Ok(data) = frame.into_data() else { continue };
@@ -274,10 +280,10 @@ impl HttpBody for Outward {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        self.incoming.as_ref().is_none_or(Incoming::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), Incoming::size_hint)
     }
 }

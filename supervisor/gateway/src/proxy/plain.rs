@@ -1,6 +1,7 @@
 //! Plain requests: decided one by one, also on one connection, and written anew.
 
 use std::sync::PoisonError;
+use std::time::Duration;
 
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{self, HeaderValue};
@@ -17,6 +18,9 @@ use crate::flow::{Kind, Outcome, Wait};
 use crate::host::{Authority, Host};
 use crate::live::{Decided, NoWay, reach};
 use crate::policy::{Ask, Via};
+
+/// How long a kept connection may take to be ready: it is, or something is left over on it.
+const READY: Duration = Duration::from_millis(100);
 
 impl Session {
     /// A request in absolute form.
@@ -39,12 +43,16 @@ impl Session {
         if let Some(mut kept) = kept
             && kept.to == *to
             && decided.policy.admit(&decided.ask, kept.address, &self.seat.agent.own()).is_ok()
-            && kept.sender.ready().await.is_ok()
+            && matches!(timeout(READY, kept.sender.ready()).await, Ok(Ok(())))
         {
             before(decided).await?;
             self.seat.connected(decided, kept.address).map_err(|denial| NoWay::denied(denial, decided))?;
             return Ok(kept);
         }
+        self.fresh(to, decided).await
+    }
+
+    async fn fresh(&self, to: &Authority, decided: &Decided) -> Result<Upstream, NoWay> {
         let reached = reach(decided).await?;
         let fresh = Upstream::new(reached.stream, to.clone(), reached.address).await;
         fresh.map_err(|error| {
@@ -64,20 +72,30 @@ impl Session {
         let is_head = head.method == Method::HEAD;
         let sized = incoming.is_end_stream() || incoming.size_hint().exact().is_some();
         rewrite::request(&mut head, host_field(&upstream.to), if sized { Length::Known } else { Length::Chunked });
-        let request = Request::from_parts(head, Outward::new(incoming, passage.clone()));
-        let sent = upstream.sender.send_request(request);
-        let answer = match timeout(self.seat.agent.gateway.settings.waits.answer, sent).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(_)) if passage.is_garbled() => {
+        // A destination may close a connection that it kept just when it is used again. What is safe to ask twice (RFC 9110,
+        // 9.2.2) and has no body is then asked once more, on a new one.
+        let again = (upstream.answers > 0 && head.method.is_safe() && incoming.is_end_stream()).then(|| head.clone());
+        let mut answer =
+            self.send(&mut upstream, Request::from_parts(head, Outward::new(incoming, passage.clone()))).await;
+        if let (Err(Unanswered::Broken), Some(head)) = (&answer, again) {
+            upstream = match self.fresh(&upstream.to, decided).await {
+                Ok(fresh) => fresh,
+                Err(way) => return self.no_way(&way),
+            };
+            answer = self.send(&mut upstream, Request::from_parts(head, Outward::empty(passage.clone()))).await;
+        }
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(_) if passage.is_garbled() => {
                 self.seat.agent.malformed();
                 passage.end(Outcome::HungUp);
                 return Some(refusal::malformed(BadHead::Body));
             }
-            Ok(Err(_)) => {
+            Err(Unanswered::Broken) => {
                 passage.end(Outcome::Broken);
                 return Some(refusal::broken());
             }
-            Err(_) => {
+            Err(Unanswered::TimedOut) => {
                 passage.end(Outcome::TimedOut(Wait::Answer));
                 return Some(refusal::timed_out(Wait::Answer));
             }
@@ -99,9 +117,24 @@ impl Session {
         head.version = Version::HTTP_11;
         let answer = Response::from_parts(head, Body::carried(incoming, passage.clone(), upstream.driver.clone()));
         // Only what answered is kept.
+        upstream.answers += 1;
         *self.upstream.lock().unwrap_or_else(PoisonError::into_inner) = Some(upstream);
         Some(answer)
     }
+
+    async fn send(&self, upstream: &mut Upstream, request: Request<Outward>) -> Result<Response<Incoming>, Unanswered> {
+        let wait = self.seat.agent.gateway.settings.waits.answer;
+        match timeout(wait, upstream.sender.send_request(request)).await {
+            Ok(answered) => answered.map_err(|_| Unanswered::Broken),
+            Err(_) => Err(Unanswered::TimedOut),
+        }
+    }
+}
+
+/// Why a request has no answer.
+enum Unanswered {
+    Broken,
+    TimedOut,
 }
 
 /// Asks the hooks for a flow that needs no new connection.

@@ -24,6 +24,8 @@ pub(super) struct Upstream {
     pub(super) address: IpAddr,
     pub(super) sender: SendRequest<Outward>,
     pub(super) driver: Arc<Driver>,
+    /// How often it has answered.
+    pub(super) answers: u64,
 }
 
 /// The task that moves a connection's bytes; it ends with this.
@@ -49,6 +51,6 @@ impl Upstream {
             .await?;
         // How it ends is seen by whoever waits for an answer on it.
         let task = tokio::spawn(async move { drop(connection.await) });
-        Ok(Self { to, address, sender, driver: Arc::new(Driver(task.abort_handle())) })
+        Ok(Self { to, address, sender, driver: Arc::new(Driver(task.abort_handle())), answers: 0 })
     }
 }
