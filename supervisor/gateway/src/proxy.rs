@@ -10,6 +10,7 @@
 
 mod body;
 mod clock;
+mod environment;
 mod head;
 mod model;
 mod opening;
@@ -44,6 +45,7 @@ use head::Target;
 use upstream::Upstream;
 use wire::Wire;
 
+pub use environment::environment;
 pub(crate) use opening::carry as carry_tunnel;
 pub(crate) use tunnel::{carry as carry_bytes, linger, reset};
 

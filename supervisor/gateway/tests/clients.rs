@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::rig::{Destination, Plan, Rig, all_at, listener};
 
 /// A command with nothing in its environment but the proxy.
-fn run(program: &str, variables: &[(&str, String)], arguments: &[&str]) -> Option<Output> {
+fn run(program: &str, variables: &[(String, String)], arguments: &[&str]) -> Option<Output> {
     let found =
         std::env::split_paths(&std::env::var_os("PATH")?).map(|dir| dir.join(program)).find(|path| path.is_file());
     let Some(found): Option<PathBuf> = found else {
@@ -22,12 +22,20 @@ fn run(program: &str, variables: &[(&str, String)], arguments: &[&str]) -> Optio
     let mut command = Command::new(found);
     command.env_clear().stdin(Stdio::null()).args(arguments);
     command.env("PATH", "/usr/local/bin:/usr/bin:/bin");
-    command.envs(variables.iter().map(|(name, value)| (*name, value.as_str())));
+    command.envs(variables.iter().map(|(name, value)| (name, value)));
     Some(command.output().unwrap())
 }
 
 fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+/// As an agent gets them, but for what is reached directly: the destinations of these tests are on loopback too.
+fn variables(rig: &Rig) -> Vec<(String, String)> {
+    let mut variables = agt_gateway::proxy::environment(rig.at, None);
+    assert_eq!(variables.iter().filter(|(name, _)| name.eq_ignore_ascii_case("no_proxy")).count(), 2);
+    variables.retain(|(name, _)| !name.eq_ignore_ascii_case("no_proxy"));
+    variables
 }
 
 fn proxy(rig: &Rig) -> String {
@@ -47,7 +55,7 @@ fn curl_fetches_tunnels_and_is_told_why_not() {
         assert_eq!(text(&output), "ok", "{form:?}");
     }
     // By its variables, and with an upload that waits for 100 Continue.
-    let variables = [("http_proxy", proxy(&rig)), ("https_proxy", proxy(&rig))];
+    let variables = variables(&rig);
     let large = "x".repeat(2_000_000);
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), &large).unwrap();
@@ -103,10 +111,27 @@ fn curl_speaks_tls_through_a_tunnel_and_socks() {
 }
 
 #[test]
+fn what_is_on_loopback_is_reached_directly() {
+    let destination = Destination::http();
+    let rig = Plan::new(json!([])).start();
+    let variables = agt_gateway::proxy::environment(rig.at, None);
+    let port = destination.port();
+    for host in ["127.0.0.1", "localhost"] {
+        let url = format!("http://{host}:{port}/");
+        let Some(output) = run("curl", &variables, &["-sS", "-q", "-4", "--max-time", "10", &url]) else { return };
+        assert_eq!(text(&output), "ok");
+        let script = format!("import urllib.request as u\nprint(u.urlopen('{url}', timeout=10).read().decode())");
+        let Some(output) = run("python3", &variables, &["-c", &script]) else { return };
+        assert_eq!(text(&output), "ok\n");
+    }
+    assert_eq!(rig.agent().counts().accepted, 0);
+}
+
+#[test]
 fn python_reads_the_rule_in_its_exception() {
     let destination = Destination::http();
     let rig = Plan::new(all_at(destination.port())).start();
-    let variables = [("http_proxy", proxy(&rig)), ("https_proxy", proxy(&rig))];
+    let variables = variables(&rig);
     let script = format!(
         "import urllib.request as u\nprint(u.urlopen('http://{}/', timeout=10).read().decode())\n\
          try: u.urlopen('https://evil.example/', timeout=10)\nexcept OSError as e: print(e)\n",

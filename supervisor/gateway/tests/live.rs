@@ -1,5 +1,6 @@
 //! Policies that change under open connections, agents that go, bounds that are met, tasks that panic.
 
+use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use agt_gateway::flow::{Cut, Flow, Kind, Label, Outcome};
 use agt_gateway::hook::{Act, Hook};
 use agt_gateway::live::{Happening, Limit, Outdated, Serve, Settings};
-use agt_gateway::policy::{OwnAddresses, Policy, Reason};
+use agt_gateway::policy::{OwnAddresses, Policy, Reach, Reason, spec};
 use serde_json::json;
 
 use crate::rig::{Client, Destination, PATIENCE, Plan, Rig, all_at, listener, policy, until};
@@ -71,6 +72,44 @@ fn a_stricter_condition_closes_a_tunnel_that_was_not_held_to_it() {
     assert_eq!(rig.agent().set_policy(policy(2, entry(json!(null)))), Ok(1));
     assert!(client.is_closed());
     assert_eq!(outcome(&mut rig).0, Outcome::Cut(Cut::Policy));
+}
+
+/// The same entries, under an operator who opens no address any more.
+fn without_addresses(generation: u64, entries: &serde_json::Value) -> Policy {
+    let entries: Vec<spec::EntrySpec> = serde_json::from_value(entries.clone()).unwrap();
+    let ceiling = spec::CeilingSpec { network: entries.clone(), ..Default::default() };
+    Policy::new(generation, Reach::Listed, &entries, &ceiling).unwrap()
+}
+
+#[test]
+fn a_new_policy_judges_the_address_that_is_connected_too() {
+    // Answers requests for `/` and lets others wait.
+    let destination = Destination::with(|mut stream, keep| {
+        let mut kept = Vec::new();
+        while let Some(request) = crate::rig::request(&mut stream, &mut kept) {
+            let answers = request.starts_with(b"GET / ");
+            keep(request);
+            if answers {
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").unwrap();
+            }
+        }
+    });
+    let up = format!("localhost:{}", destination.port());
+    let entries = json!([{ "host": "localhost", "port": destination.port() }]);
+    let get = |path: &str| format!("GET http://{up}{path} HTTP/1.1\r\nHost: {up}\r\n\r\n");
+    // On a new connection outside, and on one that is kept.
+    for before in [0, 1] {
+        let rig = Plan::new(entries.clone()).start();
+        let mut client = rig.client();
+        for _ in 0..before {
+            assert_eq!(client.say(get("/")).answer().unwrap().status, 200);
+        }
+        let seen = destination.requests().len();
+        client.say(get("/waits"));
+        assert!(until(|| (destination.requests().len() > seen).then_some(())).is_some());
+        assert_eq!(rig.agent().set_policy(without_addresses(2, &entries)), Ok(1), "after {before} requests");
+        assert!(client.is_closed());
+    }
 }
 
 #[test]
