@@ -11,6 +11,7 @@ mod shape;
 mod sse;
 
 pub use estimate::{Seen, estimate};
+pub(crate) use reader::tells_usage;
 pub use reader::{Reader, Report};
 pub use sse::{EventCutter, EventFilter, Kept};
 

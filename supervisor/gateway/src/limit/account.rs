@@ -9,6 +9,7 @@ use super::{Actual, Limits, Refusal, Reservation, Standing, Worst};
 use crate::price::Money;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 /// Limits of one subject behind a lock, with its clock.
@@ -72,21 +73,29 @@ const AGE: Duration = Duration::from_secs(48 * 3600);
 pub struct Refused {
     /// Whose limit.
     pub subject: String,
-    /// Which, and why.
-    #[source]
+    /// Which, and why: told in the same line, so it is no source.
     pub refusal: Refusal,
 }
 
 /// The limits that one agent's calls stand under: its own, its ring's.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Account {
     subjects: Vec<Arc<Shared>>,
+    room: Arc<Semaphore>,
 }
+
+/// Bytes of requests that are held for one agent at the same time, so that one leaves room for the others.
+const HELD_BYTES_MAX: usize = 64 << 20;
 
 impl Account {
     /// Under all of `subjects`.
     pub fn new(subjects: Vec<Arc<Shared>>) -> Self {
-        Self { subjects }
+        Self { subjects, room: Arc::new(Semaphore::new(HELD_BYTES_MAX)) }
+    }
+
+    /// Room for bytes of requests that are not yet reserved for, because they have not yet been read.
+    pub(crate) fn room(&self) -> &Arc<Semaphore> {
+        &self.room
     }
 
     /// The subjects.

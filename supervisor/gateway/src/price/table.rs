@@ -338,6 +338,7 @@ mod tests {
         assert_eq!(table.charge("local-big-70b", &million).cost.to_string(), "$2.50");
         assert_eq!(table.charge("nobody-knows", &million).cost.to_string(), "$130.00");
         assert_eq!(table.price("odd").0.max_output, 5);
+        assert_eq!(table.charge("odd", &usage(1, 0, 0)).cost.nanos(), 1, "a thousandth of a billionth is not free");
         for (bad, expected) in [
             (r#"{"unknown": {"input": 0, "output": 1}}"#, BadTable::FreeUnknown),
             (r#"{"models": {"a*b": {"input": 1, "output": 1}}}"#, BadTable::Name("a*b".into())),

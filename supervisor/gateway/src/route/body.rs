@@ -8,7 +8,7 @@ use super::problem::{Problem, Trouble};
 use super::redact::Redactor;
 use super::spec::Provider;
 use super::upstream::Returning;
-use crate::usage::{EventCutter, EventFilter, Kept};
+use crate::usage::{EventCutter, EventFilter, Kept, tells_usage};
 use bytes::{Bytes, BytesMut};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
@@ -283,7 +283,7 @@ fn judge(event: &[u8]) -> Kept {
         usage: Option<IgnoredAny>,
         choices: Vec<IgnoredAny>,
     }
-    if !std::str::from_utf8(event).is_ok_and(|text| text.contains("\"usage\"")) {
+    if !std::str::from_utf8(event).is_ok_and(tells_usage) {
         return Kept::Yes;
     }
     let usage_alone = |data: &[u8]| match serde_json::from_slice::<Chunk>(data) {

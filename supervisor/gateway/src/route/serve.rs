@@ -10,7 +10,7 @@ use super::redact::Redactor;
 use super::table::{Context, Route, Routes};
 use super::upstream::{Answer, SendError};
 use super::{Provider, path};
-use crate::limit::{Refusal, Worst};
+use crate::limit::{Account, Refusal, Worst};
 use crate::price::{Known, Money};
 use crate::usage::{EventFilter, Framing, Usage};
 use bytes::{Bytes, BytesMut};
@@ -21,7 +21,7 @@ use hyper::{HeaderMap, Method, Request, Response, Uri};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 /// Largest body of a request: what the providers take.
@@ -78,7 +78,10 @@ impl Routes {
         // The room is held until the request is sent, and freed with the copy that is sent.
         let (bytes, room) = match parts.method == Method::GET || parts.method == Method::DELETE {
             true => (Bytes::new(), None),
-            false => self.collect(body, head::length(&parts.headers)).await.map(|(bytes, room)| (bytes, Some(room)))?,
+            false => {
+                let announced = head::length(&parts.headers);
+                self.collect(body, announced, &context.account).await.map(|(bytes, room)| (bytes, Some(room)))?
+            }
         };
         // Counting tokens is free, but it can make the provider reach out as well.
         let asked = match found.endpoint {
@@ -95,18 +98,15 @@ impl Routes {
         response
     }
 
-    /// Reads a request's body within the bounds of one, of time, and of all together.
-    async fn collect<B>(&self, body: B, announced: Option<u64>) -> Result<(Bytes, OwnedSemaphorePermit), Problem>
+    /// Reads a request's body within the bounds of one, of time, of the agent, and of all agents together.
+    async fn collect<B>(&self, body: B, announced: Option<u64>, account: &Account) -> Result<(Bytes, Room), Problem>
     where
         B: hyper::body::Body<Data = Bytes> + Send,
     {
-        let large =
-            || Problem::lasting(Trouble::TooLarge, format!("the body is larger than {REQUEST_BYTES_MAX} bytes"));
         if announced.is_some_and(|bytes| bytes > REQUEST_BYTES_MAX as u64) {
             return Err(large());
         }
-        let busy = || Problem::new(Trouble::Busy, "too many bytes of requests are held at the moment");
-        let mut room = Arc::clone(&self.room).try_acquire_many_owned(0).map_err(|_| busy())?;
+        let mut room = Room::default();
         let slow = |_| Problem::new(Trouble::Invalid, "the body took too long to arrive");
         let (mut body, mut pieces, mut size) = (pin!(body), Vec::new(), 0usize);
         let reading = async {
@@ -117,8 +117,7 @@ impl Routes {
                 if size > REQUEST_BYTES_MAX {
                     return Err(large());
                 }
-                let more = u32::try_from(bytes.len()).map_err(|_| large())?;
-                room.merge(Arc::clone(&self.room).try_acquire_many_owned(more).map_err(|_| busy())?);
+                room.take([account.room(), &self.room], bytes.len())?;
                 // Some that hang on to larger buffers, many that are tiny: one copy is the bound of both.
                 pieces.push(bytes);
                 if pieces.len() >= PIECES_MAX {
@@ -182,6 +181,31 @@ impl Routes {
     }
 }
 
+fn large() -> Problem {
+    Problem::lasting(Trouble::TooLarge, format!("the body is larger than {REQUEST_BYTES_MAX} bytes"))
+}
+
+/// Room that a request's bytes take, given back when they have gone.
+#[derive(Debug, Default)]
+struct Room {
+    taken: [Option<OwnedSemaphorePermit>; 2],
+}
+
+impl Room {
+    fn take(&mut self, from: [&Arc<Semaphore>; 2], bytes: usize) -> Result<(), Problem> {
+        let busy = || Problem::new(Trouble::Busy, "too many bytes of requests are held at the moment");
+        let bytes = u32::try_from(bytes).map_err(|_| large())?;
+        for (taken, from) in self.taken.iter_mut().zip(from) {
+            let more = Arc::clone(from).try_acquire_many_owned(bytes).map_err(|_| busy())?;
+            match taken {
+                Some(taken) => taken.merge(more),
+                None => *taken = Some(more),
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Pieces of a body that are held before they are put together.
 const PIECES_MAX: usize = 1024;
 
@@ -209,7 +233,12 @@ fn allowed(route: &Route, parts: &Parts, rest: &str) -> Result<Found, Problem> {
 fn target(route: &Route, parts: &Parts, rest: &str) -> Result<String, Problem> {
     let normal = path::normal(rest).map_err(|bad| Problem::lasting(Trouble::NotAllowed, bad))?;
     let query = parts.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
-    Ok(format!("{}{normal}{query}", route.base.prefix))
+    // Base URLs of OpenAI's language hold the version, whatever it is called there (`/v1beta/openai`).
+    let path = match route.provider {
+        Provider::OpenAi if !route.base.prefix.is_empty() => normal.strip_prefix("/v1").unwrap_or(&normal),
+        _ => &normal,
+    };
+    Ok(format!("{}{path}{query}", route.base.prefix))
 }
 
 fn outgoing(

@@ -11,6 +11,7 @@ use hyper::StatusCode;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -66,6 +67,8 @@ struct Rig {
     told: Arc<Told>,
     agent: Arc<Shared>,
     saw: mpsc::UnboundedReceiver<Saw>,
+    /// Connections that the upstream accepted.
+    connections: Arc<AtomicUsize>,
 }
 
 impl Rig {
@@ -73,8 +76,11 @@ impl Rig {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (tell, saw) = mpsc::unbounded_channel();
+        let connections = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&connections);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
+                count.fetch_add(1, Ordering::Relaxed);
                 tokio::spawn(upstream(stream, steps.clone(), tell.clone()));
             }
         });
@@ -99,7 +105,7 @@ impl Rig {
             client: Client::new(Arc::new(Resolver::system(crate::resolve::Bounds::default())), no_trust()),
             witness: Arc::clone(&told) as Arc<dyn Witness>,
         };
-        Self { routes, context, told, agent, saw }
+        Self { routes, context, told, agent, saw, connections }
     }
 
     async fn plain(steps: Vec<Step>) -> Self {
@@ -227,13 +233,44 @@ async fn a_call_gets_its_key_outside_and_is_metered() {
 }
 
 #[tokio::test]
+async fn a_base_url_is_written_as_clients_write_it() {
+    for (suffix, target) in
+        [("", "/v1/models"), ("/", "/v1/models"), ("/v1", "/v1/models"), ("/v1beta/openai/", "/v1beta/openai/models")]
+    {
+        let listed = [Step::Send("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n".to_owned())].to_vec();
+        let mut rig = Rig::new(listed, LimitSpec::default(), |spec| {
+            spec.upstream = spec.upstream.take().map(|base| format!("{base}{suffix}"));
+        })
+        .await;
+        let request = Request::get("/openai/v1/models?limit=5").body(Full::default()).unwrap();
+        assert_eq!(rig.send(request).await.status(), StatusCode::OK);
+        assert!(rig.saw().unwrap().starts_with(&format!("GET {target}?limit=5 HTTP/1.1\r\n")), "{suffix}");
+    }
+}
+
+#[tokio::test]
+async fn one_agents_uploads_leave_room_for_the_others() {
+    let rig = Rig::plain(vec![plain_answer(USED)]).await;
+    let other = Context { account: Arc::new(Account::new(vec![])), ..rig.context.clone() };
+    let room = Arc::clone(rig.context.account.room());
+    let taken = Arc::clone(&room).try_acquire_many_owned(u32::try_from(room.available_permits()).unwrap()).unwrap();
+    let call = json!({"model": "gpt-4o", "max_tokens": 5});
+    assert_eq!(rig.post("/openai/v1/chat/completions", call.clone()).await.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(rig.routes.serve(post("/openai/v1/chat/completions", &call), &other).await.status(), StatusCode::OK);
+    drop(taken);
+    let before = room.available_permits();
+    assert_eq!(rig.post("/openai/v1/chat/completions", call).await.status(), StatusCode::OK);
+    assert_eq!(room.available_permits(), before);
+}
+
+#[tokio::test]
 async fn connections_are_used_again_and_a_closed_one_is_not() {
     let rig = Rig::plain(vec![plain_answer(USED)]).await;
     for _ in 0..5 {
         let response = rig.post("/anthropic/v1/messages", json!({"model": "claude-haiku-4-5", "max_tokens": 5})).await;
         text(response).await;
     }
-    assert_eq!(rig.told.calls.lock().unwrap().len(), 5);
+    assert_eq!((rig.told.calls.lock().unwrap().len(), rig.connections.load(Ordering::Relaxed)), (5, 1));
     let closing = Rig::plain(vec![plain_answer(USED), Step::Close]).await;
     for _ in 0..20 {
         let response = closing.post("/openai/v1/responses", json!({"model": "gpt-4o", "input": "x"})).await;
@@ -372,15 +409,17 @@ async fn who_wants_events_gets_one_a_frame() {
     assert_eq!(rig.told.only().basis, Basis::Reported);
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn an_agent_that_reads_slowly_is_not_the_upstreams_silence() {
-    let steps = vec![events_head(), chunk(DELTA), chunk(DONE), Step::Send("0\r\n\r\n".to_owned())];
-    let rig = Rig::plain(steps).await;
+    // The end comes only once the agent reads again, and later than an upstream may be silent.
+    let mut rig = impatient(vec![events_head(), chunk(DELTA), Step::Hang]).await;
     let mut body = rig.post("/openai/v1/responses", json!({"model": "gpt-4o", "stream": true})).await.into_body();
     body.frame().await.unwrap().unwrap();
-    tokio::time::sleep(Duration::from_secs(500)).await;
-    let rest = body.collect().await.unwrap().to_bytes();
-    assert!(rest.is_empty() || rest == DONE, "{rest:?}");
+    assert!(matches!(rig.saw.recv().await, Some(Saw::Request(_))));
+    tokio::time::sleep(PATIENCE * 2).await;
+    let again = tokio::time::Instant::now();
+    body.frame().await.unwrap().unwrap();
+    assert!(again.elapsed() >= PATIENCE * 9 / 10, "the upstream had its time: {:?}", again.elapsed());
 }
 
 #[tokio::test]
@@ -422,33 +461,68 @@ async fn a_stream_that_ends_without_usage_is_charged_and_flagged() {
     assert!(!call.cost.is_zero() && call.usage.input > 0 && call.usage.output >= 2);
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_stalled_upstream_is_an_error_that_the_agent_sees() {
-    // Before the head: an answer in the provider's shape.
-    let rig = Rig::plain(vec![Step::Hang]).await;
-    let response =
-        rig.post("/anthropic/v1/messages", json!({"model": "claude-haiku-4-5", "max_tokens": 9, "stream": true})).await;
-    assert_eq!(response.status(), StatusCode::GATEWAY_TIMEOUT);
-    assert!(text(response).await.contains("timeout_error"));
-    assert_eq!(rig.told.only().outcome, Outcome::Failed(Trouble::Stalled));
-    // Within a stream: an event of the provider's, and an end.
-    let rig = Rig::plain(vec![events_head(), chunk(DELTA), Step::Hang]).await;
+#[tokio::test]
+async fn a_stream_that_breaks_off_keeps_the_input_it_told_and_guesses_the_output() {
+    let start = r#"{"type":"message_start","message":{"model":"claude-haiku-4-5","usage":{"input_tokens":250,"output_tokens":1}}}"#;
+    let delta = r#"{"type":"content_block_delta","delta":{"type":"text_delta","text":"Hello, and more"}}"#;
+    let mut steps = vec![events_head(), chunk(&format!("data: {start}\n\n"))];
+    steps.extend((0..9).map(|_| chunk(&format!("data: {delta}\n\n"))));
+    steps.push(Step::Close);
+    let rig = Rig::plain(steps).await;
+    let body = json!({"model": "claude-haiku-4-5", "max_tokens": 500, "stream": true});
+    let told = text(rig.post("/anthropic/v1/messages", body).await).await;
+    assert!(told.contains("event: error\ndata: {\"error\"") && told.contains("api_error"), "{told}");
+    let call = rig.told.only();
+    assert_eq!((call.outcome, call.basis), (Outcome::Failed(Trouble::Upstream), Basis::Estimated));
+    assert_eq!(call.usage.input, 250);
+    assert!((10..=500).contains(&call.usage.output), "{:?}", call.usage);
+}
+
+/// How long upstreams may be silent in tests that wait for it. On the real clock: a paused one runs ahead of real sockets.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+async fn impatient(steps: Vec<Step>) -> Rig {
+    Rig::new(steps, LimitSpec::default(), |spec| (spec.idle, spec.answer) = (PATIENCE, PATIENCE)).await
+}
+
+#[tokio::test]
+async fn an_upstream_that_never_answers_is_an_error_in_the_providers_shape() {
+    let silent = |stream: bool| async move {
+        let rig = impatient(vec![Step::Hang]).await;
+        let body = json!({"model": "claude-haiku-4-5", "max_tokens": 9, "stream": stream});
+        let response = rig.post("/anthropic/v1/messages", body).await;
+        assert_eq!(response.status(), StatusCode::GATEWAY_TIMEOUT);
+        assert!(text(response).await.contains("timeout_error"));
+        assert_eq!(rig.told.only().outcome, Outcome::Failed(Trouble::Stalled));
+    };
+    tokio::join!(silent(true), silent(false));
+}
+
+#[tokio::test]
+async fn a_stream_that_stalls_ends_in_an_event_that_the_client_understands() {
+    let rig = impatient(vec![events_head(), chunk(DELTA), Step::Hang]).await;
     let body = json!({"model": "gpt-4o", "stream": true, "max_tokens": 50});
     let whole = text(rig.post("/openai/v1/chat/completions", body).await).await;
     let told = whole.strip_prefix(DELTA).unwrap();
     assert!(told.starts_with("data: {\"error\"") && told.contains("agt_upstream_timeout"), "{whole}");
     assert_eq!(rig.told.only().outcome, Outcome::Failed(Trouble::Stalled));
-    // Within a document, or within an event: the connection is cut.
+}
+
+#[tokio::test]
+async fn what_stalls_within_a_document_or_an_event_is_cut() {
     let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{\"model\"";
-    for steps in [vec![Step::Send(head.to_owned()), Step::Hang], vec![events_head(), chunk("data: {\"mo"), Step::Hang]]
-    {
-        let rig = Rig::plain(steps).await;
+    let cut = |steps| async move {
+        let rig = impatient(steps).await;
         let body =
             json!({"model": "gpt-4o", "max_tokens": 50, "stream_options": {"include_usage": true}, "stream": true});
         let response = rig.post("/openai/v1/chat/completions", body).await;
         assert!(response.into_body().collect().await.is_err());
         assert_eq!((rig.told.only().basis, rig.agent.standing().in_flight), (Basis::Estimated, 0));
-    }
+    };
+    tokio::join!(
+        cut(vec![Step::Send(head.to_owned()), Step::Hang]),
+        cut(vec![events_head(), chunk("data: {\"mo"), Step::Hang]),
+    );
 }
 
 #[tokio::test]

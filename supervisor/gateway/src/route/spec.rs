@@ -30,12 +30,39 @@ impl Provider {
 
 /// Where the key of a route comes from. Read by the supervisor, in its own world.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
+#[serde(try_from = "KeyFields")]
 pub enum KeySpec {
     /// A file; white space around the key does not count.
     File(PathBuf),
     /// A variable of the supervisor's own environment.
     Variable(String),
+}
+
+/// A key as it is written: `key: {file: /etc/agt/openai.key}`. Not an enum, which YAML would want to be tagged.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+struct KeyFields {
+    /// The file that holds it.
+    file: Option<PathBuf>,
+    /// The variable of the supervisor's own environment that holds it.
+    variable: Option<String>,
+}
+
+/// A key that is said to be in two places, or in none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a key comes from one place: say `file` or `variable`")]
+pub struct BadKeySpec;
+
+impl TryFrom<KeyFields> for KeySpec {
+    type Error = BadKeySpec;
+
+    fn try_from(fields: KeyFields) -> Result<Self, BadKeySpec> {
+        match (fields.file, fields.variable) {
+            (Some(file), None) => Ok(Self::File(file)),
+            (None, Some(variable)) => Ok(Self::Variable(variable)),
+            _ => Err(BadKeySpec),
+        }
+    }
 }
 
 /// Whether a call may make the provider fetch or run something by itself: its web search, URLs that it loads, its code
@@ -65,7 +92,8 @@ pub enum AskUsage {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RouteSpec {
-    /// Base URL of the upstream, `https://api.example.com` or `http://10.0.0.5:8000`. Left out: the provider's own.
+    /// Base URL of the upstream as its clients have it, `https://api.example.com/v1` or `http://10.0.0.5:8000`. Left out: the
+    /// provider's own.
     pub upstream: Option<String>,
     /// Whose language it speaks. Left out: that of its name.
     pub speaks: Option<Provider>,
@@ -111,5 +139,30 @@ impl Default for RouteSpec {
             total: Duration::from_secs(1800),
             answer_bytes: 64 << 20,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_route_is_read_as_it_is_written() {
+        let text = r#"{"upstream": "https://llm.example/v1", "speaks": "openai", "key": {"file": "/etc/agt/key"}, "reach": "open",
+            "ask_usage": "off", "idle": "90s", "total": "1h", "allow": ["GET /v1/files"]}"#;
+        let spec: RouteSpec = serde_json::from_str(text).unwrap();
+        assert_eq!(spec.key, Some(KeySpec::File("/etc/agt/key".into())));
+        assert_eq!((spec.idle, spec.answer), (Duration::from_secs(90), Duration::from_secs(300)));
+        for bad in [
+            r#"{"key": {}}"#,
+            r#"{"key": {"file": "a", "variable": "B"}}"#,
+            r#"{"key": {"text": "sk-1"}}"#,
+            r#"{"key": "sk-1"}"#,
+        ] {
+            assert!(serde_json::from_str::<RouteSpec>(bad).is_err(), "{bad}");
+        }
+        let schema = serde_json::to_string(&schemars::schema_for!(RouteSpec)).unwrap();
+        assert!(schema.contains("\"variable\"") && !schema.contains("\"Variable\""), "{schema}");
     }
 }

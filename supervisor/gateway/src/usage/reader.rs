@@ -164,7 +164,7 @@ impl Found {
 const EVENTS_WITHOUT_MODEL: u64 = 4;
 
 /// Whether `"usage"` stands in an event as a field that is not null: OpenAI sends a null one in each.
-fn tells_usage(text: &str) -> bool {
+pub(crate) fn tells_usage(text: &str) -> bool {
     if !text.contains("\"usage\"") {
         return false;
     }
