@@ -101,7 +101,8 @@ async fn a_name_that_changes_its_address_is_checked_anew_each_time() {
 }
 
 #[tokio::test]
-async fn a_dead_address_is_passed_over_for_the_next() {
+async fn a_dead_address_is_passed_over_at_once_for_the_next() {
+    let patient = Bounds { head_start: Duration::from_secs(60), ..quick() };
     let (_listener, port) = listener("127.0.0.3").await;
     let dead_first = resolver(&[&["127.0.0.4", "127.0.0.5", "127.0.0.3"]]);
     let dialled = dial(
@@ -109,7 +110,7 @@ async fn a_dead_address_is_passed_over_for_the_next() {
         &ask(&format!("a.example:{port}")),
         &dead_first,
         &OwnAddresses::default(),
-        &quick(),
+        &patient,
     )
     .await;
     assert_eq!(dialled.unwrap().address.ip().to_string(), "127.0.0.3");

@@ -33,7 +33,7 @@ impl Lookup for Fake {
             }
             text if text.starts_with("empty") => Ok(Vec::new()),
             text if text.starts_with("fail") => Err(io::Error::other("NXDOMAIN")),
-            text if text.starts_with("panic") => panic!("a resolver that panics"),
+            text if text.starts_with("panic") && count == 0 => panic!("a resolver that panics"),
             text if text.starts_with("flood") => {
                 Ok((0..5000_u32).map(|n| IpAddr::V4(std::net::Ipv4Addr::from(0x0808_0000 + n / 2))).collect())
             }
@@ -74,11 +74,10 @@ async fn errors_say_which_name_and_why() {
 }
 
 #[tokio::test]
-async fn a_look_up_that_panics_is_an_error_and_gives_its_thread_back() {
+async fn a_look_up_that_panics_is_an_error_and_asked_again() {
     let (resolver, _, _hold) = fake(Bounds { wait: Duration::from_secs(60), ..bounds() });
-    for _ in 0..10 {
-        assert!(resolver.resolve(&name("panic.example")).await.is_err());
-    }
+    assert!(resolver.resolve(&name("panic.example")).await.is_err());
+    assert!(resolver.resolve(&name("panic.example")).await.is_ok());
 }
 
 #[tokio::test]
