@@ -45,6 +45,13 @@ impl Lookup for Fake {
     }
 }
 
+/// Waits until so many look-ups have begun: a thread starts when the machine lets it.
+async fn begun(asked: &AtomicUsize, count: usize) {
+    while asked.load(Ordering::SeqCst) < count {
+        tokio::task::yield_now().await;
+    }
+}
+
 fn name(text: &str) -> Name {
     Name::parse(text).unwrap()
 }
@@ -89,9 +96,7 @@ async fn a_name_asked_for_many_times_at_once_is_looked_up_once() {
         asking.spawn(async move { resolver.resolve(&name("hang.example")).await });
     }
     // Until the first has its thread; the others have only to find it.
-    while asked.load(Ordering::SeqCst) == 0 {
-        tokio::task::yield_now().await;
-    }
+    begun(&asked, 1).await;
     drop(hold);
     while let Some(answer) = asking.join_next().await {
         assert_eq!(&*answer.unwrap().unwrap(), &["192.0.2.1".parse::<IpAddr>().unwrap()]);
@@ -108,6 +113,7 @@ async fn dead_names_of_one_agent_leave_room_for_another() {
         assert!(matches!(error, ResolveError::TimedOut { .. }), "{error}");
     }
     // Two threads are taken for good, the other names never had one.
+    begun(&asked, 2).await;
     assert_eq!(asked.load(Ordering::SeqCst), 2);
     // On a busy machine one wait may be too short for a thread to start; a hundred are not.
     let alive = name("alive.example");
@@ -129,6 +135,7 @@ async fn a_hung_resolver_takes_no_more_threads_than_it_may_and_recovers() {
     while let Some(answer) = asking.join_next().await {
         assert!(matches!(answer.unwrap(), Err(ResolveError::TimedOut { .. })));
     }
+    begun(&asked, 4).await;
     assert_eq!(asked.load(Ordering::SeqCst), 4);
     drop(hold);
     // Room comes back when the threads end: that takes as long as it takes.
