@@ -1,1 +1,74 @@
 //! An agent's own port, shown to the host: the listener outside, the connection made inside.
+//!
+//! How to get inside a ring is not known here: the supervisor brings it ([`Inside`]). Health checks use the same way.
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, TcpListener};
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::flow::{Kind, Outcome, To, Wait};
+use crate::live::Seat;
+use crate::proxy;
+
+/// A connection being made inside.
+pub type Connecting<'a> = Pin<Box<dyn Future<Output = io::Result<std::net::TcpStream>> + Send + 'a>>;
+
+/// Makes connections to an agent's ports, inside its network.
+pub trait Inside: fmt::Debug + Send + Sync + 'static {
+    /// A connection to a port of the agent's loopback.
+    fn connect(&self, port: u16) -> Connecting<'_>;
+}
+
+/// Who may see a published port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exposure {
+    /// This host only.
+    Loopback,
+    /// Whoever reaches the listener's address; only with the operator's leave.
+    Everywhere,
+}
+
+impl Exposure {
+    /// Whether a listener stays within it.
+    ///
+    /// # Errors
+    /// A listener that more can see than may.
+    pub(crate) fn check(self, listener: &TcpListener) -> io::Result<()> {
+        let at: IpAddr = listener.local_addr()?.ip();
+        if self == Self::Everywhere || at.is_loopback() {
+            return Ok(());
+        }
+        let message =
+            format!("a published port at {at} would be seen beyond this host: the operator's file must allow it");
+        Err(io::Error::new(io::ErrorKind::PermissionDenied, message))
+    }
+}
+
+/// Serves one connection from the host to its end.
+pub(crate) async fn serve(stream: TcpStream, seat: &Arc<Seat>, port: u16, inside: &dyn Inside) {
+    let waits = seat.agent.gateway.settings.waits;
+    let passage = seat.begin(Kind::Published, To::Inside(port));
+    if let Err(failure) = passage.before_connect().await {
+        return passage.end(Outcome::Failed(failure));
+    }
+    let connected = match timeout(waits.connect, inside.connect(port)).await {
+        Ok(connected) => connected.and_then(asynchronous),
+        Err(_) => return passage.end(Outcome::TimedOut(Wait::Connect)),
+    };
+    match connected {
+        Ok(far) => passage.end(proxy::carry_bytes(stream, far, Bytes::new(), &passage, waits).await),
+        Err(_) => passage.end(Outcome::Unreachable),
+    }
+}
+
+fn asynchronous(stream: std::net::TcpStream) -> io::Result<TcpStream> {
+    stream.set_nonblocking(true)?;
+    stream.set_nodelay(true)?;
+    TcpStream::from_std(stream)
+}

@@ -71,33 +71,32 @@ impl fmt::Display for Zone {
     }
 }
 
-/// Addresses of metadata and credential services of clouds, by their documentation.
+/// Addresses of metadata and credential services of clouds, by their documentation; those of AWS over IPv6 are a block.
 const METADATA: [IpAddr; 16] = [
-    // AWS (and GCP, Azure, OpenStack, Oracle, DigitalOcean, Hetzner and others); ECS tasks; EKS pods.
+    // AWS, GCP, Azure, OpenStack, Oracle, DigitalOcean, Hetzner and others; tasks of ECS; pods of EKS; DNS of a VPC.
     IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)),
     IpAddr::V4(Ipv4Addr::new(169, 254, 170, 2)),
     IpAddr::V4(Ipv4Addr::new(169, 254, 170, 23)),
-    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
-    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23)),
+    IpAddr::V4(Ipv4Addr::new(169, 254, 169, 253)),
     // GCP over IPv6.
     IpAddr::V6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)),
     // Azure's WireServer: an address of the public range, routed inside.
     IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
     // Alibaba.
     IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
-    // Oracle: its old address, and IPv6.
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0x100, 0, 0, 0, 0, 0x100, 0x200)),
+    // Oracle.
     IpAddr::V4(Ipv4Addr::new(192, 0, 0, 192)),
     IpAddr::V6(Ipv6Addr::new(0xfd00, 0xc1, 0, 0, 0, 0, 0xa9fe, 0xa9fe)),
-    // OpenStack over IPv6.
+    // OpenStack and Akamai over IPv6.
     IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0xa9fe, 0xa9fe)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xa9fe, 0xa9fe, 0, 0, 0, 0, 1)),
     // Scaleway.
     IpAddr::V4(Ipv4Addr::new(169, 254, 42, 42)),
     IpAddr::V6(Ipv6Addr::new(0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42)),
     // Tencent.
     IpAddr::V4(Ipv4Addr::new(169, 254, 0, 23)),
     IpAddr::V4(Ipv4Addr::new(169, 254, 10, 10)),
-    // Link-local DNS of AWS: it resolves names of the private network.
-    IpAddr::V4(Ipv4Addr::new(169, 254, 169, 253)),
 ];
 
 /// The zone of an address, in any of its forms.
@@ -156,6 +155,8 @@ fn v6(address: Ipv6Addr) -> Zone {
         [0, 0, 0, 0, 0, 0, a, b] => dead(a, b),
         [a, ..] if a & 0xff00 == 0xff00 => Zone::Multicast,
         [a, ..] if a & 0xffc0 == 0xfe80 => Zone::LinkLocal,
+        // AWS: metadata, pod identity, DNS, time.
+        [0xfd00, 0xec2, ..] => Zone::Metadata,
         [a, ..] if a & 0xfe00 == 0xfc00 || a & 0xffc0 == 0xfec0 => Zone::Private,
         // NAT64 for local use (RFC 8215): where the IPv4 address stands in it is each network's own choice.
         [0x64, 0xff9b, 1, ..] => Zone::Private,

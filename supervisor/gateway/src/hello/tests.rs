@@ -110,6 +110,8 @@ fn hidden_names_are_seen_in_every_draft() {
         assert_eq!(read(&record(&message(Some(&extensions)))), asks(Some("front.example"), true), "{kind:#x}");
     }
     assert_eq!(read(&record(&message(Some(&extension(0xfe0d, &[]))))), asks(None, true));
+    let before_others = [extension(0xfe0d, &[]), name_extension(b"a.example"), extension(43, &[2, 3, 4])].concat();
+    assert_eq!(read(&record(&message(Some(&before_others)))), asks(Some("a.example"), true));
 }
 
 #[test]
@@ -146,6 +148,34 @@ fn two_server_names_are_bad() {
     assert_eq!(read(&record(&message(Some(&list)))), Progress::Bad(BadHello::Name));
     let other_kind = extension(0, &vector16(&[&[1][..], &vector16(b"a.example")].concat()));
     assert_eq!(read(&record(&message(Some(&other_kind)))), Progress::Bad(BadHello::Name));
+}
+
+/// A message of these bytes behind its header.
+fn wrapped(body: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(body.len()).unwrap().to_be_bytes();
+    record(&[&[1], &length[1..], body].concat())
+}
+
+#[test]
+fn lengths_that_do_not_fit_are_bad() {
+    let fixed = [&[3, 3][..], &[7; 32]].concat();
+    let wrong: [&[u8]; 8] = [
+        // Nothing behind the random; a session id too long; no cipher; half a cipher; no compression; a list that is too short.
+        &[],
+        &[&[33][..], &[0; 33], &[0, 2, 0x13, 1, 1, 0]].concat(),
+        &[0, 0, 0, 1, 0],
+        &[0, 0, 3, 0x13, 1, 0, 1, 0],
+        &[0, 0, 2, 0x13, 1, 0],
+        &[0, 0, 2, 0x13, 1, 1, 0, 0, 9, 0],
+        // A byte behind the extensions, and one behind the list of names.
+        &[0, 0, 2, 0x13, 1, 1, 0, 0, 0, 0],
+        &[&[0, 0, 2, 0x13, 1, 1, 0][..], &vector16(&extension(0, &[&vector16(&[0, 0, 1, b'a'])[..], &[0]].concat()))]
+            .concat(),
+    ];
+    for rest in wrong {
+        let read = read(&wrapped(&[&fixed[..], rest].concat()));
+        assert_eq!(read, Progress::Bad(BadHello::Lengths), "{rest:?}");
+    }
 }
 
 #[test]

@@ -56,7 +56,7 @@ fn number(part: &str) -> Option<u32> {
         None => (part, 10),
     };
     // from_str_radix would take a sign.
-    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+    if !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
         return None;
     }
     u32::from_str_radix(digits, radix).ok()

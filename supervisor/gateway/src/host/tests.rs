@@ -168,6 +168,11 @@ fn errors_say_what_is_wrong_in_plain_characters() {
     assert!(matches!(Host::parse("fe80::1%eth0"), Err(BadHost::ZoneId(_))));
     assert!(matches!(Host::parse("a@b"), Err(BadHost::Userinfo(_))));
     assert!(matches!(Host::parse("1.2.3.4.5"), Err(BadHost::Ipv4(_))));
+    assert_eq!(Host::parse(&"a".repeat(TEXT_MAX + 1)), Err(BadHost::TooLong { length: TEXT_MAX + 1 }));
+    assert_eq!(Authority::parse(&"a".repeat(TEXT_MAX + 1)), Err(BadHost::TooLong { length: TEXT_MAX + 1 }));
+    assert!(matches!(Authority::parse("a:80@b.example:90"), Err(BadHost::Userinfo(_))));
+    assert!(matches!(Authority::parse("::1:80"), Err(BadHost::Ipv6(_))));
+    assert!(matches!(Authority::parse("a.example:0"), Err(BadHost::Port(_))));
     let shown = Host::parse("a\u{1b}[31m\nb c").unwrap_err().to_string();
     assert!(shown.contains("\\u{1b}") && shown.contains("\\n"), "{shown}");
     assert!(shown.chars().all(|c| !c.is_control()), "{shown:?}");

@@ -134,10 +134,6 @@ impl List {
 
     /// What the list grants by itself.
     pub(super) fn grants(&self, ask: &Ask) -> Result<Grant, Denial> {
-        let asked = match &ask.via {
-            Via::Http { path, .. } => Some(Asked::read(path)),
-            Via::Connect | Via::Tcp | Via::Socks => None,
-        };
         let intercept = match ask.via {
             Via::Connect | Via::Socks => self.intercepts(ask),
             Via::Http { .. } | Via::Tcp => Intercept::Off,
@@ -145,7 +141,7 @@ impl List {
         let mut grant: Option<Grant> = None;
         let mut miss = Miss { near: Near::Nothing, rule: self.owner.default_rule() };
         for rule in self.allow.iter().filter(|rule| rule.hosts.matches(&ask.host)) {
-            match rule.judge(ask, asked.as_ref(), intercept) {
+            match rule.judge(ask, intercept) {
                 Ok(unread) => match &mut grant {
                     Some(grant) => grant.unread = grant.unread.max(unread),
                     None => grant = Some(Grant { rule: rule.id, unread, intercept }),
@@ -156,10 +152,8 @@ impl List {
         }
         match (grant, self.base) {
             (Some(grant), Base::Nothing) => Ok(grant),
-            (Some(grant), Base::Everything) => Ok(Grant { unread: Unread::Yes.unless(intercept), ..grant }),
-            (None, Base::Everything) => {
-                Ok(Grant { rule: RuleId::Open, unread: Unread::Yes.unless(intercept), intercept })
-            }
+            (Some(grant), Base::Everything) => Ok(Grant { unread: Unread::Yes, ..grant }),
+            (None, Base::Everything) => Ok(Grant { rule: RuleId::Open, unread: Unread::Yes, intercept }),
             (None, Base::Nothing) => Err(Denial::new(miss.rule, miss.near.reason())),
         }
     }

@@ -40,6 +40,10 @@ pub enum Intercept {
 }
 
 /// Which name a tunnel's TLS may ask for.
+///
+/// It holds a tunnel to the server that was decided, not to one site behind it. A front that serves many sites at one name's address
+/// may be asked for another inside TLS, where nobody sees it: by `Host` or `:authority` (domain fronting), in a renegotiation, or in the
+/// second hello after a HelloRetryRequest. What a front of that kind carries, a list of names can't hold back; `intercept: on` can.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SniRule {
     /// Exactly this one, in the open.

@@ -33,7 +33,7 @@ impl Lookup for Fake {
             }
             text if text.starts_with("empty") => Ok(Vec::new()),
             text if text.starts_with("fail") => Err(io::Error::other("NXDOMAIN")),
-            text if text.starts_with("panic") => panic!("a resolver that panics"),
+            text if text.starts_with("panic") && count == 0 => panic!("a resolver that panics"),
             text if text.starts_with("flood") => {
                 Ok((0..5000_u32).map(|n| IpAddr::V4(std::net::Ipv4Addr::from(0x0808_0000 + n / 2))).collect())
             }
@@ -42,6 +42,13 @@ impl Lookup for Fake {
             }
             _ => Ok(vec![IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, u8::try_from(count).unwrap_or(255)))]),
         }
+    }
+}
+
+/// Waits until so many look-ups have begun: a thread starts when the machine lets it.
+async fn begun(asked: &AtomicUsize, count: usize) {
+    while asked.load(Ordering::SeqCst) < count {
+        tokio::task::yield_now().await;
     }
 }
 
@@ -74,11 +81,10 @@ async fn errors_say_which_name_and_why() {
 }
 
 #[tokio::test]
-async fn a_look_up_that_panics_is_an_error_and_gives_its_thread_back() {
+async fn a_look_up_that_panics_is_an_error_and_asked_again() {
     let (resolver, _, _hold) = fake(Bounds { wait: Duration::from_secs(60), ..bounds() });
-    for _ in 0..10 {
-        assert!(resolver.resolve(&name("panic.example")).await.is_err());
-    }
+    assert!(resolver.resolve(&name("panic.example")).await.is_err());
+    assert!(resolver.resolve(&name("panic.example")).await.is_ok());
 }
 
 #[tokio::test]
@@ -90,9 +96,7 @@ async fn a_name_asked_for_many_times_at_once_is_looked_up_once() {
         asking.spawn(async move { resolver.resolve(&name("hang.example")).await });
     }
     // Until the first has its thread; the others have only to find it.
-    while asked.load(Ordering::SeqCst) == 0 {
-        tokio::task::yield_now().await;
-    }
+    begun(&asked, 1).await;
     drop(hold);
     while let Some(answer) = asking.join_next().await {
         assert_eq!(&*answer.unwrap().unwrap(), &["192.0.2.1".parse::<IpAddr>().unwrap()]);
@@ -109,6 +113,7 @@ async fn dead_names_of_one_agent_leave_room_for_another() {
         assert!(matches!(error, ResolveError::TimedOut { .. }), "{error}");
     }
     // Two threads are taken for good, the other names never had one.
+    begun(&asked, 2).await;
     assert_eq!(asked.load(Ordering::SeqCst), 2);
     // On a busy machine one wait may be too short for a thread to start; a hundred are not.
     let alive = name("alive.example");
@@ -130,6 +135,7 @@ async fn a_hung_resolver_takes_no_more_threads_than_it_may_and_recovers() {
     while let Some(answer) = asking.join_next().await {
         assert!(matches!(answer.unwrap(), Err(ResolveError::TimedOut { .. })));
     }
+    begun(&asked, 4).await;
     assert_eq!(asked.load(Ordering::SeqCst), 4);
     drop(hold);
     // Room comes back when the threads end: that takes as long as it takes.

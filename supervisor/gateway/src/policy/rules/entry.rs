@@ -220,7 +220,7 @@ impl Rule {
     }
 
     /// What it grants of an ask whose host it matches, or how near it came.
-    pub(super) fn judge(&self, ask: &Ask, asked: Option<&Asked>, intercept: Intercept) -> Result<Unread, Near> {
+    pub(super) fn judge(&self, ask: &Ask, intercept: Intercept) -> Result<Unread, Near> {
         if !self.ports.contain(ask.port) {
             return Err(Near::Host);
         }
@@ -228,14 +228,18 @@ impl Rule {
             Bytes::Named(_) => Unread::No,
             Bytes::Unread | Bytes::Tcp => Unread::Yes,
         };
-        match (&ask.via, asked) {
-            (Via::Tcp, _) if self.bytes != Bytes::Tcp => Err(Near::Way),
-            (Via::Http { method, .. }, Some(path)) => {
+        match &ask.via {
+            Via::Tcp if self.bytes != Bytes::Tcp => Err(Near::Way),
+            Via::Http { method, path } => {
                 if !self.methods.is_empty() && !self.methods.iter().any(|mine| mine.as_str() == method.as_str()) {
                     return Err(Near::Method);
                 }
-                if !self.paths.is_empty() && !self.paths.iter().any(|mine| mine.allows(path)) {
-                    return Err(Near::Path);
+                // Read only where it is compared: most entries list no paths.
+                if !self.paths.is_empty() {
+                    let asked = Asked::read(path);
+                    if !self.paths.iter().any(|mine| mine.allows(&asked)) {
+                        return Err(Near::Path);
+                    }
                 }
                 Ok(unread)
             }

@@ -199,6 +199,12 @@ fn an_address_that_the_operator_lists_is_open_to_asks_for_it_and_to_no_name() {
     assert_eq!(policy.admit(&literal, ip("127.0.0.1"), &own()), Ok(()));
     assert!(is_allowed(&policy, &connect("a.example:8099")));
     assert_eq!(refusal(&policy, &connect("a.example:8099"), "127.0.0.1").1, "zone");
+    // At its port, also where every public destination is open.
+    let policy = open("[]", r#"{"network": [{"tcp": "127.0.0.1:8099"}]}"#);
+    assert!(is_allowed(&policy, &literal));
+    let other = by(Via::Tcp, "127.0.0.1:22");
+    assert_eq!(denied(&policy, &other).1, "zone");
+    assert_eq!(refusal(&policy, &other, "127.0.0.1").1, "zone");
 }
 
 #[test]

@@ -202,6 +202,10 @@ fn interception_is_on_when_either_list_says_so() {
     assert_eq!((permit.intercept, permit.sni), (Intercept::On, SniRule::Name(Name::parse("a.example").unwrap())));
     let permit = allowed(&listed(r#"[{"host": "a.example", "intercept": "on"}]"#, WIDE), &connect("a.example:443"));
     assert_eq!(permit.intercept, Intercept::On);
+    // Also beside entries that let anything pass.
+    let both = r#"{"network": [{"host": "*", "sni": "any"}, {"host": "a.example", "intercept": "on"}]}"#;
+    let permit = allowed(&listed(r#"[{"host": "a.example", "sni": "any"}]"#, both), &connect("a.example:443"));
+    assert_eq!((permit.intercept, permit.sni), (Intercept::On, SniRule::Name(Name::parse("a.example").unwrap())));
     // In the open reach as well.
     let permit = allowed(&open(r#"[{"host": "a.example", "intercept": "on"}]"#, "{}"), &connect("a.example:443"));
     assert_eq!((permit.intercept, permit.sni), (Intercept::On, SniRule::Name(Name::parse("a.example").unwrap())));
