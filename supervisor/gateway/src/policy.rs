@@ -18,7 +18,7 @@ use std::net::IpAddr;
 
 pub use ask::{Ask, Via};
 pub use cover::{Lacks, Shortfall, shortfalls};
-pub use own::OwnAddresses;
+pub use own::{BadTranslator, OwnAddresses};
 pub use path::{BadPath, PATTERN_MAX, PathPattern};
 pub use pattern::{BadPattern, HostPattern};
 pub use rules::{BadPolicy, Wrong};
@@ -111,6 +111,9 @@ impl Policy {
     /// supervisor; unless the operator's file lists it.
     pub fn admit(&self, ask: &Ask, address: IpAddr, own: &OwnAddresses) -> Result<(), Denial> {
         let address = plain(address);
+        for inside in own.translated(address) {
+            self.admit(ask, inside.into(), own)?;
+        }
         let host = Host::Address(address);
         self.ceiling.denies(&host, ask)?;
         self.agent.denies(&host, ask)?;

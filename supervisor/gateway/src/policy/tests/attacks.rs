@@ -231,3 +231,33 @@ fn own_addresses_are_own_in_every_form() {
     }
     assert!(!own.contains(ip("10.0.0.8")) && !own.serves(80));
 }
+
+#[test]
+fn addresses_of_a_translator_of_this_network_are_also_what_it_makes_of_them() {
+    // The table of RFC 6052, 2.4.
+    let table = [
+        ("2001:db8::/32", "2001:db8:c000:221::"),
+        ("2001:db8:100::/40", "2001:db8:1c0:2:21::"),
+        ("2001:db8:122::/48", "2001:db8:122:c000:2:2100::"),
+        ("2001:db8:122:300::/56", "2001:db8:122:3c0:0:221::"),
+        ("2001:db8:122:344::/64", "2001:db8:122:344:c0:2:2100::"),
+        ("2001:db8:122:344::/96", "2001:db8:122:344::192.0.2.33"),
+    ];
+    for (prefix, address) in table {
+        let own = OwnAddresses::default().with_translators([prefix.parse().unwrap()]).unwrap();
+        let made: Vec<_> = own.translated(ip(address)).collect();
+        assert_eq!(made, [std::net::Ipv4Addr::new(192, 0, 2, 33)], "{prefix}");
+        assert_eq!(own.translated(ip("2a00::1")).count() + own.translated(ip("192.0.2.33")).count(), 0);
+    }
+    let prefix = "2a00:64::/96".parse().unwrap();
+    let own = OwnAddresses::new([ip("9.9.9.9")], []).with_translators([prefix]).unwrap();
+    let policy = open("[]", "{}");
+    let reason =
+        |address: &str| policy.admit(&connect("a.example:80"), ip(address), &own).map_err(|denial| denial.reason);
+    assert_eq!(reason("2a00:64::169.254.169.254"), Err(Reason::Zone));
+    assert_eq!(reason("2a00:64::10.0.0.1"), Err(Reason::Zone));
+    assert_eq!(reason("2a00:64::9.9.9.9"), Err(Reason::OwnAddress));
+    assert_eq!(reason("2a00:64::8.8.8.8"), Ok(()));
+    let odd = "2a00::/50".parse().unwrap();
+    assert_eq!(OwnAddresses::default().with_translators([odd]), Err(BadTranslator(odd)));
+}
