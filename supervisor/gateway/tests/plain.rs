@@ -42,6 +42,19 @@ fn requests_of_one_connection_use_one_connection_outside() {
 }
 
 #[test]
+fn requests_to_two_places_by_one_connection_go_to_both() {
+    let (one, two) = (Destination::http(), Destination::http());
+    let mut entries = all_at(one.port());
+    entries.as_array_mut().unwrap().extend(all_at(two.port()).as_array().unwrap().iter().cloned());
+    let rig = Plan::new(entries).start();
+    let mut client = rig.client();
+    for destination in [&one, &two, &one] {
+        assert_eq!(get(&mut client, destination.at, "/").status, 200);
+    }
+    assert_eq!((one.requests().len(), two.requests().len()), (2, 1));
+}
+
+#[test]
 fn each_request_of_a_connection_is_decided_by_itself() {
     let destination = Destination::http();
     let entry = json!([{
