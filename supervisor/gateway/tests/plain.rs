@@ -337,8 +337,8 @@ fn a_connection_that_asks_nothing_more_is_closed() {
     let destination = Destination::http();
     let rig = Plan::new(all_at(destination.port())).quick().start();
     let mut client = rig.client();
-    assert_eq!(get(&mut client, destination.at, "/").status, 200);
     let begun = Instant::now();
+    assert_eq!(get(&mut client, destination.at, "/").status, 200);
     assert!(client.is_closed());
     assert!(begun.elapsed() >= rig::quick().waits.keep_alive - Duration::from_millis(50));
 }

@@ -163,9 +163,9 @@ fn a_client_that_hangs_up_ends_the_connection_outside() {
 fn a_tunnel_in_which_nothing_moves_is_ended() {
     let (listener, at) = listener();
     let mut rig = Plan::new(all_at(at.port())).quick().start();
+    let begun = Instant::now();
     let mut client = open(&rig, &at.to_string());
     let _outside = listener.accept().unwrap();
-    let begun = Instant::now();
     assert_eq!(client.rest(), Err(Vec::new()), "an answer that never came doesn't look like an end");
     assert!(begun.elapsed() >= crate::rig::quick().waits.idle);
     assert_eq!(ended(&mut rig).1.outcome, Outcome::TimedOut(Wait::Idle));
