@@ -42,6 +42,19 @@ fn requests_of_one_connection_use_one_connection_outside() {
 }
 
 #[test]
+fn requests_to_two_places_by_one_connection_go_to_both() {
+    let (one, two) = (Destination::http(), Destination::http());
+    let mut entries = all_at(one.port());
+    entries.as_array_mut().unwrap().extend(all_at(two.port()).as_array().unwrap().iter().cloned());
+    let rig = Plan::new(entries).start();
+    let mut client = rig.client();
+    for destination in [&one, &two, &one] {
+        assert_eq!(get(&mut client, destination.at, "/").status, 200);
+    }
+    assert_eq!((one.requests().len(), two.requests().len()), (2, 1));
+}
+
+#[test]
 fn each_request_of_a_connection_is_decided_by_itself() {
     let destination = Destination::http();
     let entry = json!([{
@@ -324,8 +337,8 @@ fn a_connection_that_asks_nothing_more_is_closed() {
     let destination = Destination::http();
     let rig = Plan::new(all_at(destination.port())).quick().start();
     let mut client = rig.client();
-    assert_eq!(get(&mut client, destination.at, "/").status, 200);
     let begun = Instant::now();
+    assert_eq!(get(&mut client, destination.at, "/").status, 200);
     assert!(client.is_closed());
     assert!(begun.elapsed() >= rig::quick().waits.keep_alive - Duration::from_millis(50));
 }

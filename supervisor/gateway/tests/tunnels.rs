@@ -73,6 +73,26 @@ fn bytes_pass_both_ways_and_are_counted() {
 }
 
 #[test]
+fn nothing_is_lost_when_a_side_takes_little_at_a_time() {
+    const NUMBERS: u32 = 3_000_000;
+    let destination = Destination::with(|mut stream, _| {
+        let all: Vec<u8> = (0..NUMBERS).flat_map(u32::to_le_bytes).collect();
+        stream.write_all(&all).unwrap();
+    });
+    let rig = Plan::new(all_at(destination.port())).start();
+    let mut client = open(&rig, &destination.at.to_string());
+    for n in (0..NUMBERS).step_by(1000) {
+        let piece = client.exactly(4000);
+        assert_eq!(piece[..4], n.to_le_bytes());
+        if n % 100_000 == 0 {
+            // The buffers on the way fill up.
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    }
+    assert!(client.is_closed());
+}
+
+#[test]
 fn what_is_sent_with_the_connect_arrives() {
     let destination = Destination::echo();
     let rig = Plan::new(all_at(destination.port())).start();
@@ -143,9 +163,9 @@ fn a_client_that_hangs_up_ends_the_connection_outside() {
 fn a_tunnel_in_which_nothing_moves_is_ended() {
     let (listener, at) = listener();
     let mut rig = Plan::new(all_at(at.port())).quick().start();
+    let begun = Instant::now();
     let mut client = open(&rig, &at.to_string());
     let _outside = listener.accept().unwrap();
-    let begun = Instant::now();
     assert_eq!(client.rest(), Err(Vec::new()), "an answer that never came doesn't look like an end");
     assert!(begun.elapsed() >= crate::rig::quick().waits.idle);
     assert_eq!(ended(&mut rig).1.outcome, Outcome::TimedOut(Wait::Idle));

@@ -12,7 +12,8 @@ pub const FIELDS_MAX: usize = 100;
 pub struct Settings {
     /// Threads that carry traffic, each with a runtime of its own (1 at least).
     pub threads: usize,
-    /// Connections of all agents at once. Each takes two descriptors at most: its own and that to its destination.
+    /// Connections of all agents at once. Each takes two descriptors, its own and that to its destination; three where one
+    /// that fetched plain HTTP then calls a model.
     pub connections: usize,
     /// Connections of one agent at once, through all its listeners.
     pub connections_per_agent: usize,
