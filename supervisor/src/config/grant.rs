@@ -22,7 +22,7 @@ pub enum Right {
     Write(PathBuf),
     /// Write this name although it is one of the never-writable ones.
     Writable(PathBuf),
-    /// Reach this destination (`host:port`).
+    /// Reach this destination: an entry of `network`, as it would stand there.
     Network(String),
     /// Be given the content of this file.
     Secret(PathBuf),
@@ -89,7 +89,7 @@ impl Right {
     fn value(&self) -> String {
         match self {
             Right::Read(path) | Right::Write(path) | Right::Writable(path) | Right::Secret(path) => scalar_path(path),
-            Right::Network(destination) => format!("{{tcp: {}}}", scalar(destination)),
+            Right::Network(entry) => entry.clone(),
             Right::Env(name) | Right::User(name) => scalar(name),
             Right::NestedSandbox => "on".to_owned(),
             Right::Memory(size) => size.to_string(),
@@ -175,4 +175,21 @@ pub fn scalar(text: &str) -> String {
         && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '_' | '-'))
         && !["true", "false", "null", "yes", "no", "on", "off"].contains(&text.to_ascii_lowercase().as_str());
     if plain { text.to_owned() } else { serde_json::Value::from(text).to_string() }
+}
+
+/// An entry of a list as one line of YAML: `{host: "api.example.com", ports: [8443]}`.
+#[must_use]
+pub fn flow(entry: &impl Serialize) -> String {
+    fn of(value: &serde_json::Value) -> String {
+        match value {
+            serde_json::Value::String(text) => scalar(text),
+            serde_json::Value::Array(items) => format!("[{}]", items.iter().map(of).collect::<Vec<_>>().join(", ")),
+            serde_json::Value::Object(keys) => {
+                let keys: Vec<String> = keys.iter().map(|(key, value)| format!("{key}: {}", of(value))).collect();
+                format!("{{{}}}", keys.join(", "))
+            }
+            other => other.to_string(),
+        }
+    }
+    of(&serde_json::to_value(entry).expect("what was read from YAML can be written"))
 }

@@ -6,6 +6,7 @@
 
 mod diff;
 mod display;
+mod network;
 mod secret;
 mod standing;
 
@@ -34,6 +35,7 @@ use super::units::Span;
 
 pub use super::resolve::look::Opened;
 pub use diff::{Change, diff};
+pub use network::{NetworkPlan, Opening, Openness, Way};
 pub use secret::{EnvValue, SecretText, UnreadableSecret};
 pub(super) use standing::is_stranger;
 
@@ -129,6 +131,9 @@ pub struct AgentPlan {
     pub hide: Vec<PathBuf>,
     /// Its ways out.
     pub forwards: Vec<Forward>,
+    /// What it may reach.
+    #[serde(default, skip_serializing_if = "NetworkPlan::is_nothing")]
+    pub network: NetworkPlan,
     /// Limits at each ring, R0 first: a demoted agent has those of its new ring.
     pub ring_limits: [Limits; 4],
     /// The most that an operator may set each limit to while it runs, without saying that it is more than the ring and the
@@ -301,13 +306,15 @@ impl AgentPlan {
     /// As [`AgentPlan::environment`].
     pub fn launch_spec(&self, ring: Ring) -> Result<Spec, UnreadableSecret> {
         let ring = ring.least_privileged(self.ceiling);
+        let mut env = self.environment()?;
+        env.extend(self.proxy_variables(ring).into_iter().map(|(name, value)| (name.into(), value.into())));
         Ok(Spec {
             name: self.identity.name.clone(),
             ring,
             enforcement: self.enforcement,
             program: self.program.clone(),
             argv: self.argv.iter().map(OsString::from).collect(),
-            env: self.environment()?,
+            env,
             workdir: self.workdir.clone(),
             files: self.files_at(ring),
             as_owner: self.as_owner.clone(),
@@ -317,7 +324,7 @@ impl AgentPlan {
             sockets: self.sockets.clone(),
             names: None,
             hide: self.hide.clone(),
-            listen: self.forwards_at(ring).iter().map(|forward| Listen { address: forward.listen }).collect(),
+            listen: self.openings_at(ring).iter().map(|opening| Listen { address: opening.listen }).collect(),
             limits: self.limits_at(ring),
             user: self.user,
             own_id: 0,

@@ -10,6 +10,7 @@ mod env;
 mod files;
 mod installation;
 pub(super) mod look;
+pub(super) mod network;
 mod packages;
 mod program;
 mod protect;
@@ -30,9 +31,9 @@ use serde::{Deserialize, Serialize};
 use super::diagnostic::{Class, ConfigError, Problem, Report};
 use super::document::Document;
 use super::grant::{Grant, Refusal, Right};
-use super::plan::{self, AgentPlan, Forward, HealthPlan, Identity};
+use super::plan::{self, AgentPlan, HealthPlan, Identity};
 use super::rights::{Operator, Rights};
-use super::spec::{AgentName, AgentSpec, EnforcementSpec, HostPort, NestedSpec, Target};
+use super::spec::{AgentName, AgentSpec, EnforcementSpec, NestedSpec};
 use super::surroundings::Surroundings;
 use super::tree::KeyPath;
 use super::units::{ByteSize, Cpu};
@@ -179,7 +180,7 @@ impl Context<'_> {
         rules::check(self);
         let env = env::resolve(self);
         let workdir = workdir::resolve(self);
-        let forwards = self.forwards();
+        let (forwards, network) = network::resolve(self);
         let user = self.user();
         let nested_sandbox = self.nested_sandbox();
         let rules::RingRows { limits: ring_limits, most: ring_limits_most, open_files: ring_open_files } =
@@ -235,6 +236,7 @@ impl Context<'_> {
             keep: self.rights.keep,
             hide: self.zones.hidden(),
             forwards,
+            network,
             ring_limits,
             ring_limits_most,
             ring_open_files,
@@ -278,33 +280,6 @@ impl Context<'_> {
             start_period: health.start_period,
         };
         Some((plan, program.installation))
-    }
-
-    fn forwards(&mut self) -> Vec<Forward> {
-        let mut forwards: Vec<Forward> = Vec::new();
-        for (index, entry) in self.spec.network.iter().enumerate() {
-            let path = KeyPath::of("network").item(index).key("tcp");
-            let listen = match &entry.tcp.0 {
-                Target::Address(address) if address.ip().is_loopback() => *address,
-                Target::Address(_) | Target::Name { .. } => {
-                    let problem = Problem::config(format!("`{}` is not a loopback address", entry.tcp))
-                        .label("only loopback is forwarded")
-                        .help("run a proxy to it on this host and name that, for example `127.0.0.1:8099`");
-                    self.problem(&path, problem);
-                    continue;
-                }
-            };
-            if forwards.iter().any(|forward| forward.listen == listen) {
-                self.problem(&path, Problem::config(format!("`{}` stands here twice", entry.tcp)));
-                continue;
-            }
-            if !self.rights.network.contains(&entry.tcp) {
-                let message = format!("connecting to {} needs an operator's line: no destination is free", entry.tcp);
-                self.needs_operator(&path, message, Right::Network(entry.tcp.to_string()));
-            }
-            forwards.push(Forward { listen, target: HostPort(Target::Address(listen)) });
-        }
-        if self.ceiling == Ring::R3 { Vec::new() } else { forwards }
     }
 
     /// In R0 too, because a demotion would give it: R3 alone is one program, in which it could have no effect.

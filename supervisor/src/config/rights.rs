@@ -8,15 +8,18 @@ use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use agt_gateway::policy::shortfalls;
+use agt_gateway::policy::spec::{CeilingSpec, EntrySpec, RangeSpec};
 use agt_rings::Ring;
 use agt_rings::capability;
 use agt_rings::spec::Limits;
 
 use super::diagnostic::{Class, ConfigError, Problem, Report};
 use super::document::{Document, Kind, Loaded, parse_partial};
+use super::resolve::network;
 use super::source;
 use super::spec::{
-    AgentGrant, ChaosSpec, Environment, HostPort, Keep, LimitsSpec, NestedSpec, OperatorSpec, Operators, Switch,
+    AgentGrant, ChaosSpec, Environment, Keep, LimitsSpec, NestedSpec, OperatorSpec, Operators, Switch,
 };
 use super::surroundings::{RingDefaults, Surroundings};
 use super::tree::KeyPath;
@@ -136,6 +139,12 @@ fn consistency(spec: &OperatorSpec, document: &Document) -> Vec<Problem> {
                 problems.push(document.locate(problem, &agent.key("capabilities").item(index)));
             }
         }
+        let ceiling = CeilingSpec { network: grant.network.clone(), addresses: grant.addresses.clone() };
+        if let Err(bad) = shortfalls(&[], &ceiling) {
+            let list = agent.key(if network::is_operators(&bad) { "network" } else { "addresses" });
+            let problem = Problem::config(network::wrong(&bad)).label("no entry");
+            problems.push(document.locate(problem, &network::place(&list, &bad)));
+        }
         let lists = [("read", &grant.read), ("write", &grant.write), ("secrets", &grant.secrets)];
         for (key, paths) in lists {
             for (index, path) in paths.iter().enumerate() {
@@ -169,7 +178,10 @@ pub(super) struct Rights {
     pub(super) write: Vec<PathBuf>,
     pub(super) writable: Vec<String>,
     pub(super) keep: Keep,
-    pub(super) network: Vec<HostPort>,
+    /// Whether the operator's file has an entry for this agent.
+    pub(super) known: bool,
+    pub(super) network: Vec<EntrySpec>,
+    pub(super) addresses: Vec<RangeSpec>,
     pub(super) secrets: Vec<PathBuf>,
     pub(super) env: Vec<String>,
     pub(super) user: Option<String>,
@@ -218,7 +230,9 @@ impl Rights {
         self.secrets = settle(&grant.secrets);
         self.writable.clone_from(&grant.writable);
         self.keep = grant.protect;
-        self.network = grant.network.iter().map(|entry| entry.tcp.clone()).collect();
+        self.known = true;
+        self.network.clone_from(&grant.network);
+        self.addresses.clone_from(&grant.addresses);
         self.env.clone_from(&grant.env);
         self.user.clone_from(&grant.user);
         self.nested_sandbox = grant.nested_sandbox;

@@ -10,13 +10,14 @@ mod texts;
 
 use std::collections::BTreeMap;
 
+use agt_gateway::policy::spec::EntrySpec;
 use agt_rings::Ring;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 
 pub use operator::{AgentGrant, Environment, Keep, OperatorSpec, Operators, RingLimits, Switch};
 pub use parts::{
-    Backoff, ChaosSpec, EnforcementSpec, EnvSpec, FilesSpec, HealthSpec, LimitsSpec, LogSpec, NestedSpec, NetworkSpec,
+    Backoff, ChaosSpec, EnforcementSpec, EnvSpec, FilesSpec, HealthSpec, LimitsSpec, LogSpec, NestedSpec,
     RestartPolicy, RestartSpec, SecretSpec, Stdio, TimeoutsSpec,
 };
 pub(super) use texts::check_text;
@@ -66,7 +67,7 @@ pub struct AgentSpec {
     pub files: FilesSpec,
     /// Destinations that it may reach; each needs a line in the operator's file.
     #[serde(default)]
-    pub network: Vec<NetworkSpec>,
+    pub network: Vec<EntrySpec>,
     /// Resource limits; the defaults are those of the ring.
     #[serde(default)]
     pub limits: LimitsSpec,

@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use agt_gateway::policy::spec::{Destination, EntrySpec};
 use agt_rings::spec::Access;
 
-use super::spec::{AgentSpec, HostPort, NetworkSpec};
+use super::spec::{AgentSpec, HostPort};
 
 /// One line more.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,7 +32,11 @@ impl Wish {
         match self {
             Wish::File(path, Access::Read) => spec.files.read.push(text(path)),
             Wish::File(path, Access::Write) => spec.files.write.push(text(path)),
-            Wish::Network(to) => spec.network.push(NetworkSpec { tcp: to.clone() }),
+            Wish::Network(to) => {
+                // Whatever is a destination to us is one to the gateway, whose reading is the wider.
+                let tcp = Destination::try_from(to.to_string()).ok();
+                spec.network.push(EntrySpec { tcp, ..EntrySpec::default() });
+            }
         }
     }
 }

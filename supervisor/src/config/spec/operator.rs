@@ -5,12 +5,13 @@
 
 use std::collections::BTreeMap;
 
+use agt_gateway::policy::spec::{EntrySpec, RangeSpec};
 use agt_rings::Ring;
 use agt_rings::spec::Limits;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use super::parts::{ChaosSpec, LimitsSpec, NestedSpec, NetworkSpec};
+use super::parts::{ChaosSpec, LimitsSpec, NestedSpec};
 use super::{Version, ring_schema};
 use crate::config::units::{ByteSize, Cpu};
 
@@ -164,9 +165,12 @@ pub struct AgentGrant {
     /// made either.
     #[serde(default)]
     pub protect: Keep,
-    /// Destinations that it may reach.
+    /// Destinations that it may reach: entries as in its own file, which may be wider (`host: "*"`) or deny.
     #[serde(default)]
-    pub network: Vec<NetworkSpec>,
+    pub network: Vec<EntrySpec>,
+    /// Addresses that aren't public (loopback, private ranges) and that it may reach all the same.
+    #[serde(default)]
+    pub addresses: Vec<RangeSpec>,
     /// Files whose content it may be given.
     #[serde(default)]
     pub secrets: Vec<String>,

@@ -6,7 +6,7 @@ use std::fmt;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use super::texts::{Command, HostPort};
+use super::texts::Command;
 use crate::config::units::{ByteSize, Cpu, Share, Span};
 
 /// The environment: empty but for PATH and LANG, plus what stands here.
@@ -81,15 +81,6 @@ fn paths_schema(_: &mut SchemaGenerator) -> Schema {
 
 fn patterns_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "array", "items": {"type": "string", "minLength": 1, "maxLength": 4000}, "maxItems": 100})
-}
-
-/// One destination that the agent may reach.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct NetworkSpec {
-    /// A TCP destination, `host:port`: the supervisor listens at this address inside the agent's own network and
-    /// forwards to it.
-    pub tcp: HostPort,
 }
 
 /// Resource limits. What is left out has the ring's default.

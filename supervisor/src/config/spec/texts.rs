@@ -3,6 +3,8 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
+use agt_gateway::policy::spec::Cidr;
+use agt_gateway::policy::{HostPattern, PathPattern};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +34,9 @@ pub(in crate::config) fn check_text(check: &str, text: &str) -> Option<BadText> 
         "name" => AgentName::parse(text).err(),
         "words" => split_words(text).err(),
         "host-port" => HostPort::parse(text).err(),
+        "host-pattern" => not_read(text.parse::<HostPattern>(), "for example `api.example.com` or `*.example.com`"),
+        "path-pattern" => not_read(text.parse::<PathPattern>(), "for example `/v1/models` or `/v1/**`"),
+        "cidr" => not_read(Cidr::try_from(text.to_owned()), "for example `10.0.0.0/8` or `127.0.0.1/32`"),
         "env-name" if is_env_name(text) => None,
         "env-name" => {
             bad::<()>(format!("`{text}` can't be the name of a variable"), "letters, digits and `_`, no digit first")
@@ -43,6 +48,12 @@ pub(in crate::config) fn check_text(check: &str, text: &str) -> Option<BadText> 
         }
         other => bad::<()>(format!("`{text}` can't be checked ({other})"), "this is a fault of agt-supervise").err(),
     }
+}
+
+/// What the gateway's own parsers say of a text.
+fn not_read<T, E: fmt::Display>(read: Result<T, E>, form: &str) -> Option<BadText> {
+    let error = read.err()?;
+    bad::<()>(error.to_string(), form).err()
 }
 
 /// Label names as Prometheus has them, without its reserved `__` names.

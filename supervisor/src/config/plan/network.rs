@@ -1,0 +1,130 @@
+//! The way out that a plan gives: listeners inside the agent's network, and the policy that what comes there is decided by.
+//!
+//! The plan keeps entries as they were written, not a compiled policy: it is hashed, shown and compared, and a ring that changes
+//! while the agent is dead compiles another policy from the same entries.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use agt_gateway::policy::spec::{CeilingSpec, EntrySpec};
+use agt_gateway::policy::{BadPolicy, Policy, Reach};
+use agt_gateway::proxy;
+use agt_rings::Ring;
+use serde::{Deserialize, Serialize};
+
+use super::{AgentPlan, Forward};
+
+/// Where the HTTP proxy is looked for first inside an agent's own network; SOCKS5 is at the next port. Below the ports that the
+/// kernel gives by itself, and nobody's well-known one: the agent's own servers keep theirs.
+const PROXY_PORT: u16 = 20_789;
+
+/// Whether it reaches, in R1, what nobody lists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Openness {
+    /// Only what is listed.
+    #[default]
+    Listed,
+    /// Every public destination in R1, since the operator's file knows this agent. Logged.
+    PublicInR1,
+}
+
+/// What an agent may reach.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct NetworkPlan {
+    /// Its own entries.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub entries: Vec<EntrySpec>,
+    /// The operator's, above them.
+    #[serde(default)]
+    pub ceiling: CeilingSpec,
+    /// What R1 adds.
+    #[serde(default)]
+    pub openness: Openness,
+}
+
+impl NetworkPlan {
+    /// Whether there is nothing in it: what plans without a way out have always been hashed as.
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
+        *self == NetworkPlan::default()
+    }
+
+    fn reach_at(&self, ring: Ring) -> Reach {
+        match (ring, self.openness) {
+            (Ring::R1, Openness::PublicInR1) => Reach::Open,
+            _ => Reach::Listed,
+        }
+    }
+
+    /// The policy in a ring.
+    ///
+    /// # Errors
+    /// Entries that make none: a plan that was resolved has none of those.
+    pub fn policy_at(&self, ring: Ring, generation: u64) -> Result<Policy, BadPolicy> {
+        match ring {
+            Ring::R0 | Ring::R3 => Ok(Policy::nothing(generation)),
+            Ring::R1 | Ring::R2 => Policy::new(generation, self.reach_at(ring), &self.entries, &self.ceiling),
+        }
+    }
+}
+
+/// What stands behind a listener inside an agent's network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Way {
+    /// The HTTP proxy.
+    Proxy,
+    /// SOCKS5.
+    Socks,
+    /// One destination.
+    Forward(Forward),
+}
+
+/// A listener inside an agent's network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Opening {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// What for.
+    pub way: Way,
+}
+
+impl AgentPlan {
+    /// The listeners inside in a ring, in the order in which a launch gives them: none in R0, whose network is the host's, and none
+    /// in R3.
+    #[must_use]
+    pub fn openings_at(&self, ring: Ring) -> Vec<Opening> {
+        if matches!(ring, Ring::R0 | Ring::R3) {
+            return Vec::new();
+        }
+        let forwards = self.forwards_at(ring).iter();
+        let mut openings: Vec<Opening> = forwards
+            .map(|forward| Opening { listen: forward.listen, way: Way::Forward(forward.clone()) })
+            .collect();
+        if let Some([proxy, socks]) = self.proxies_at(ring) {
+            openings.push(Opening { listen: proxy, way: Way::Proxy });
+            openings.push(Opening { listen: socks, way: Way::Socks });
+        }
+        openings
+    }
+
+    /// Where the HTTP proxy and SOCKS5 listen inside, in a ring that has them.
+    fn proxies_at(&self, ring: Ring) -> Option<[SocketAddr; 2]> {
+        let open = self.network.reach_at(ring) == Reach::Open;
+        if matches!(ring, Ring::R0 | Ring::R3) || !(open || !self.network.entries.is_empty()) {
+            return None;
+        }
+        let is_free = |port: &u16| self.forwards.iter().all(|forward| forward.listen.port() != *port);
+        let at = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        // Forwards are bounded in number, so two ports that none of them has are near.
+        let mut free = (PROXY_PORT..).filter(is_free);
+        Some([at(free.next()?), at(free.next()?)])
+    }
+
+    /// The variables by which programs find the proxy in a ring. What the plan itself says of a variable, in capitals or not, is
+    /// left as it is.
+    pub(super) fn proxy_variables(&self, ring: Ring) -> Vec<(String, String)> {
+        let Some([http, socks]) = self.proxies_at(ring) else { return Vec::new() };
+        let said = |name: &str| self.env.keys().any(|known| known.eq_ignore_ascii_case(name));
+        proxy::environment(http, Some(socks)).into_iter().filter(|(name, _)| !said(name)).collect()
+    }
+}
