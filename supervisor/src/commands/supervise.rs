@@ -171,6 +171,7 @@ async fn live(
     // The loop alone holds the ground, and takes it away at its end.
     drop(ground);
     let supervisor = supervisor.counting_into(telemetry.clone()).hosting(sagas.guests(), Arc::clone(sagas.steps()));
+    let supervisor = supervisor.keeping_from_agents(endpoint.as_ref().map(Endpoint::port));
     let chaos = Chaos::new(handle.clone(), store.clone());
     let folder = served.as_ref().and_then(|served| served.overrides().served);
     let reloader = Reloader::new(dirs.clone(), handle.clone(), store.clone(), served);

@@ -219,6 +219,7 @@ fn layer(denial: &Denial) -> &'static str {
     match denial.tried {
         Tried::Call { .. } => "seccomp",
         Tried::Name { .. } => "name rules",
+        Tried::Network { .. } => "network",
     }
 }
 
@@ -235,7 +236,7 @@ fn paragraph(agent: &str, denial: &Denial) -> String {
     };
     let answered = match tried {
         Tried::Call { errno, .. } => format!(", answered with {}", words::errno(*errno)),
-        Tried::Name { .. } => String::new(),
+        Tried::Name { .. } | Tried::Network { .. } => String::new(),
     };
     format!(
         "{id}  {agent}  {}   by {} (pid {pid})   {times}\n      {ring}, {}, rule {}{answered}\n      why: {}\n      to allow it: {}\n",

@@ -63,6 +63,7 @@ fn allows(call: &str, arch: &str, args: [u64; 6], ring: Ring, nested: Nested) ->
 pub fn reason(denial: &Denial) -> String {
     match &denial.tried {
         Tried::Name { pattern, .. } => words::name_rule(pattern),
+        Tried::Network { why, .. } => why.clone(),
         Tried::Call { call, .. } => {
             let Some(group) = groups::of(call) else {
                 return "the ring's list does not have it: newer than this program, or no call at all".to_owned();
@@ -137,6 +138,12 @@ pub fn advice(agent: &str, denial: &Denial) -> Advice {
                 agent_yaml: None,
                 text: format!("`{line}` for `agents.{agent}` in the operator's file"),
                 operator: Some(line),
+            };
+        }
+        Tried::Network { help, .. } => {
+            return match help {
+                Some(help) => Advice { ring: None, agent_yaml: None, operator: None, text: help.clone() },
+                None => Advice::never("no line can".to_owned()),
             };
         }
         Tried::Call { call, arch, args, .. } => (call, arch, *args),

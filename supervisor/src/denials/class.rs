@@ -40,10 +40,12 @@ pub enum Class {
     Programs,
     /// Everything else.
     Other,
+    /// Destinations.
+    Network,
 }
 
 /// The words of all classes, as they label series.
-pub const WORDS: [&str; 14] = [
+pub const WORDS: [&str; 15] = [
     "kernel",
     "machine",
     "mounts",
@@ -58,11 +60,12 @@ pub const WORDS: [&str; 14] = [
     "names",
     "programs",
     "other",
+    "network",
 ];
 
 impl Class {
     /// All of them, in the order of [`WORDS`].
-    pub const ALL: [Class; 14] = [
+    pub const ALL: [Class; 15] = [
         Class::Kernel,
         Class::Machine,
         Class::Mounts,
@@ -77,6 +80,7 @@ impl Class {
         Class::Names,
         Class::Programs,
         Class::Other,
+        Class::Network,
     ];
 
     /// The class of a refused call.
@@ -136,9 +140,21 @@ pub fn severity(call: &str) -> Severity {
             | Class::KernelWindows
             | Class::Keys
             | Class::Sockets
+            | Class::Network
             | Class::Names => Severity::Medium,
             Class::Ipc | Class::IoUring | Class::Files | Class::Programs | Class::Other => Severity::Low,
         },
+    }
+}
+
+/// How grave it is that the gateway refused a destination for this reason (`agt_gateway::policy::Reason::word`). Not to be listed is what
+/// happens to every program that looks for updates; the supervisor's own ports nobody asks for by accident.
+#[must_use]
+pub fn severity_of_network(reason: &str) -> Severity {
+    match reason {
+        "supervisor-port" => Severity::High,
+        "denied" | "zone" | "own-address" | "sni-mismatch" | "ech" => Severity::Medium,
+        _ => Severity::Low,
     }
 }
 

@@ -53,6 +53,19 @@ pub enum Tried {
         /// The pattern.
         pattern: String,
     },
+    /// A destination that the gateway does not let it reach.
+    Network {
+        /// What it asked for.
+        asked: String,
+        /// The rule of the policy.
+        rule: String,
+        /// Why, as the closed word of metrics.
+        reason: String,
+        /// Why, in words.
+        why: String,
+        /// The line that would allow it, and in which file.
+        help: Option<String>,
+    },
 }
 
 impl Tried {
@@ -84,6 +97,7 @@ impl Tried {
     pub fn call(&self) -> &str {
         match self {
             Tried::Call { call, .. } | Tried::Name { call, .. } => call,
+            Tried::Network { .. } => "connect",
         }
     }
 
@@ -93,6 +107,7 @@ impl Tried {
         match self {
             Tried::Call { call, .. } => Class::of_call(call),
             Tried::Name { .. } => Class::Names,
+            Tried::Network { .. } => Class::Network,
         }
     }
 
@@ -102,6 +117,7 @@ impl Tried {
         match self {
             Tried::Call { call, .. } => class::severity(call),
             Tried::Name { .. } => Severity::Medium,
+            Tried::Network { reason, .. } => class::severity_of_network(reason),
         }
     }
 
@@ -112,6 +128,7 @@ impl Tried {
                 format!("call\0{call}\0{}\0{errno}", argument.as_deref().unwrap_or_default())
             }
             Tried::Name { path, pattern, .. } => format!("name\0{path}\0{pattern}"),
+            Tried::Network { asked, rule, .. } => format!("network\0{asked}\0{rule}"),
         }
     }
 
@@ -123,6 +140,7 @@ impl Tried {
                 format!("seccomp.{}", agt_rings::seccomp::groups::of(call).map_or("unknown", |g| g.name))
             }
             Tried::Name { pattern, .. } => format!("name.{pattern}"),
+            Tried::Network { rule, .. } => rule.clone(),
         }
     }
 }
@@ -134,6 +152,7 @@ impl std::fmt::Display for Tried {
             Tried::Call { call, argument: Some(argument), .. } => write!(f, "{call}({argument})"),
             Tried::Call { call, .. } => f.write_str(call),
             Tried::Name { call, path, .. } => write!(f, "{call} {path}"),
+            Tried::Network { asked, .. } => f.write_str(asked),
         }
     }
 }
@@ -170,6 +189,15 @@ pub struct Kept {
     pub forgotten: u64,
     /// Notices that never arrived.
     pub lost: u64,
+}
+
+/// Who tried it: a process of the agent, or nobody in particular where connections tell no processes apart.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Who {
+    /// In the agent's own PID namespace; 0 where it isn't known.
+    pub pid: i32,
+    /// Its name, which it chose itself.
+    pub comm: String,
 }
 
 /// A notice that was taken.
@@ -242,9 +270,14 @@ impl Memory {
             return None;
         }
         let tried = Tried::of(&notice.what)?;
+        Some(self.refused(tried, Who { pid: notice.pid, comm: notice.comm.clone() }, notice.count, ring, now_ms))
+    }
+
+    /// Takes `count` denials of one kind.
+    pub fn refused(&mut self, tried: Tried, who: Who, count: u64, ring: Ring, now_ms: i64) -> Taken<'_> {
         let is_news = !class::is_probing(tried.call());
         self.changed = true;
-        self.total = self.total.saturating_add(notice.count);
+        self.total = self.total.saturating_add(count);
         let key = tried.key();
         let index = self.kept.denials.iter().position(|denial| denial.tried.key() == key);
         let mut denial = match index {
@@ -254,17 +287,17 @@ impl Memory {
                 class: tried.class(),
                 tried: tried.clone(),
                 ring,
-                pid: notice.pid,
-                comm: notice.comm.clone(),
+                pid: who.pid,
+                comm: who.comm.clone(),
                 count: 0,
                 first_ms: now_ms,
                 last_ms: now_ms,
             },
         };
-        denial.count = denial.count.saturating_add(notice.count);
+        denial.count = denial.count.saturating_add(count);
         // A clock that goes back stands still here.
         denial.last_ms = denial.last_ms.max(now_ms);
-        (denial.pid, denial.comm, denial.ring, denial.tried) = (notice.pid, notice.comm.clone(), ring, tried);
+        (denial.pid, denial.comm, denial.ring, denial.tried) = (who.pid, who.comm, ring, tried);
         let is_first = self.seen.len() < KINDS_MAX && self.seen.insert(denial.id.clone());
         let weighs = self.weigh(&denial, now_ms);
         self.kept.denials.insert(0, denial);
@@ -279,7 +312,7 @@ impl Memory {
                 if self.lines == LINES_MAX { News::LastLine } else { News::First }
             }
         };
-        Some(Taken { denial: &self.kept.denials[0], news, weighs })
+        Taken { denial: &self.kept.denials[0], news, weighs }
     }
 
     fn weigh(&mut self, denial: &Denial, now_ms: i64) -> Weighs {

@@ -50,8 +50,10 @@ pub(super) struct Agent {
     pub(super) log: PathBuf,
     /// Pumps of the present life; they end by themselves when the streams do.
     pub(super) pumps: JoinSet<()>,
-    /// Forwards and watchers of the present life; aborted with it.
+    /// Watchers of the present life; aborted with it.
     pub(super) served: JoinSet<()>,
+    /// Its place in the gateway, in a life that has a way out; taken with it.
+    pub(super) way_out: Option<agt_gateway::live::Agent>,
     timers: HashMap<Timer, AbortHandle>,
     pub(super) done: Option<oneshot::Sender<Result<Conclusion, Refusal>>>,
     /// Whose it is, until `done` is told.
@@ -118,6 +120,7 @@ impl Agent {
             log,
             pumps: JoinSet::new(),
             served: JoinSet::new(),
+            way_out: None,
             timers: HashMap::new(),
             done: Some(done),
             again: Again::No,

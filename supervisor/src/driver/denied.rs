@@ -12,7 +12,7 @@ use agt_sre::sli::Severity;
 use super::records::wall_ms;
 use crate::audit::coalesce::Coalescer;
 use crate::audit::record::{Action, Actor, Outcome, Record};
-use crate::denials::memory::{Kept, News, Taken, Weighs};
+use crate::denials::memory::{Kept, News, Taken, Weighs, Who};
 use crate::denials::{Class, Denial, Memory, Tried, advice, words};
 use crate::store::{Commit, Store};
 
@@ -64,18 +64,25 @@ impl Denied {
     /// Takes a notice into account; `None` for what was no denial.
     pub(crate) fn take(&mut self, notice: &Notice, ring: Ring, store: &Store) -> Option<Heard> {
         let now = wall_ms();
-        let Taken { denial, news, weighs } = self.memory.take(notice, ring, now)?;
-        let heard = Heard {
-            class: denial.class,
-            severity: denial.tried.severity(),
-            weighs,
-            line: (news != News::None).then(|| line(&self.name, denial, news)),
-        };
-        let record = record(&self.name, denial);
-        let records = self.records.deny_times(&self.name, &denial.tried.rule(), record, notice.count, now);
+        let taken = self.memory.take(notice, ring, now)?;
+        let (heard, rule, record) = told(&self.name, taken);
+        self.record(&rule, record, notice.count, now, store);
+        Some(heard)
+    }
+
+    /// Takes `count` refusals of the gateway into account.
+    pub(crate) fn refused(&mut self, tried: Tried, ring: Ring, count: u64, store: &Store) -> Heard {
+        let now = wall_ms();
+        let taken = self.memory.refused(tried, Who::default(), count, ring, now);
+        let (heard, rule, record) = told(&self.name, taken);
+        self.record(&rule, record, count, now, store);
+        heard
+    }
+
+    fn record(&mut self, rule: &str, record: Record, count: u64, now: i64, store: &Store) {
+        let records = self.records.deny_times(&self.name, rule, record, count, now);
         self.note(records, store);
         self.store_if_due(store);
-        Some(heard)
     }
 
     /// Counts that are due go to the audit log, the memory to the store.
@@ -115,6 +122,17 @@ impl Denied {
     }
 }
 
+/// What is heard of a denial, its rule and its record.
+fn told(name: &str, Taken { denial, news, weighs }: Taken<'_>) -> (Heard, String, Record) {
+    let heard = Heard {
+        class: denial.class,
+        severity: denial.tried.severity(),
+        weighs,
+        line: (news != News::None).then(|| line(name, denial, news)),
+    };
+    (heard, denial.tried.rule(), record(name, denial))
+}
+
 fn record(name: &str, denial: &Denial) -> Record {
     let record = Record::new(wall_ms(), Actor::Agent(name.to_owned()), DENIED, Outcome::Denied)
         .agent(name)
@@ -128,22 +146,24 @@ fn record(name: &str, denial: &Denial) -> Record {
     match &denial.tried {
         Tried::Call { errno, .. } => record.detail("errno", i64::from(*errno)),
         Tried::Name { .. } => record,
+        Tried::Network { reason, .. } => record.detail("reason", reason.as_str()),
     }
 }
 
 /// What is said of the first of a kind.
 fn line(name: &str, denial: &Denial, news: News) -> String {
     let Denial { id, tried, ring, pid, comm, .. } = denial;
+    let who = if *pid == 0 { String::new() } else { format!(" (pid {pid}, {comm})") };
     let answered = match tried {
         Tried::Call { errno, .. } => format!("It was answered with {}: ", words::errno(*errno)),
-        Tried::Name { .. } => "It was refused: ".to_owned(),
+        Tried::Name { .. } | Tried::Network { .. } => "It was refused: ".to_owned(),
     };
     let more = match news {
         News::LastLine => format!("\nFurther denials of this run are only counted: agt-supervise why {name}"),
         News::First | News::None => String::new(),
     };
     format!(
-        "denied: {tried}   {name} (pid {pid}, {comm})   {ring}, rule {}\n{answered}{}.\nhelp: agt-supervise why {id}{more}",
+        "denied: {tried}   {name}{who}   {ring}, rule {}\n{answered}{}.\nhelp: agt-supervise why {id}{more}",
         tried.rule(),
         advice::reason(denial)
     )

@@ -45,6 +45,8 @@ pub enum Event {
     Limited(Box<super::limiting::Limited>),
     /// Time to look at budgets.
     Tick,
+    /// What passed the gateway, or was not let through.
+    Passed(Box<super::ways::Gathered>),
     /// Work beside the agents is over: the end may have waited for it.
     Released,
     /// The watchdog was ended by somebody else.

@@ -13,7 +13,6 @@ pub mod definition;
 pub mod denied;
 pub mod event;
 pub mod experimenting;
-mod forward;
 mod governing;
 pub mod ground;
 mod handle;
@@ -44,6 +43,7 @@ mod tame;
 mod terminal;
 pub mod total;
 mod watching;
+mod ways;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -55,6 +55,7 @@ use agt_rings::launch::{Exit, Running};
 use tokio::sync::{mpsc, oneshot};
 
 pub use self::handle::Handle;
+pub(crate) use self::ways::Carried;
 
 use self::acting::Owed;
 use self::agent::{Agent, STOP_WITHIN};
@@ -106,6 +107,7 @@ pub struct Supervisor {
     holds: Arc<AtomicUsize>,
     /// The kill switch's way past this loop.
     reach: reach::Reach,
+    ways: ways::Ways,
     /// How often the limits over all agents were met.
     meter: Meter,
     alarms: Option<Alarms>,
@@ -161,6 +163,7 @@ impl Supervisor {
             owed: Vec::new(),
             holds,
             reach: reach::Reach::default(),
+            ways: ways::Ways::default(),
             meter: Meter::default(),
             alarms,
         };
@@ -232,6 +235,7 @@ impl Supervisor {
             Event::LimitMet(whose) => self.limit_met(&whose),
             Event::Noticed(whose, heard) => self.noticed(&whose, heard).await,
             Event::Limited(limited) => self.limited(*limited),
+            Event::Passed(gathered) => self.passed(*gathered).await,
             Event::Released => {}
             Event::Tick => self.look_around().await,
             Event::WatchdogGone => self.watchdog_gone(),
@@ -415,12 +419,6 @@ impl Supervisor {
             Ok(mut launched) => {
                 health::begin(agent, launched.running.take_checker(), now, &self.events);
                 let listeners = launched.running.take_listeners();
-                let room = forward::room();
-                for (listener, forward) in listeners.into_iter().zip(agent.definition.plan.forwards_at(agent.ring)) {
-                    if let Err(e) = forward::serve(listener, forward.target.to_string(), &room, &mut agent.served) {
-                        eprintln!("error: {}: the forward to {} can't be served: {e}", whose.agent, forward.target);
-                    }
-                }
                 let notices = launched.running.take_notices();
                 let ear = noticing::of_agent(whose, agent, notices, launched.plan.names.as_ref(), &self.events);
                 let running = Arc::new(launched.running);
@@ -432,6 +430,7 @@ impl Supervisor {
                 agent.started = Some(Instant::now());
                 self.telemetry.launched(&whose.agent, agent.ring);
                 watch(whose.clone(), running, launched.group, ear, self.events.clone());
+                self.open_way_out(&whose.agent, listeners);
                 self.listen_for_limits(whose);
                 self.step_life(whose, lifecycle::Event::Started).await;
             }
@@ -451,6 +450,8 @@ impl Supervisor {
             agent.gone = Some(gone);
             return;
         }
+        self.close_way_out(&whose.agent).await;
+        let Some(agent) = self.agents.get_mut(&whose.agent) else { return };
         if let Some(usage) = &gone.usage {
             self.telemetry.used(&whose.agent, whose.life, usage);
             agent.oom_kills_before += usage.oom_kills.unwrap_or(0);

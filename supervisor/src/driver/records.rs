@@ -131,8 +131,8 @@ impl Supervisor {
         }
         let rules = agent.definition.plan.files.len();
         line.push_str(&format!("  {rules} file rule{}", if rules == 1 { "" } else { "s" }));
-        for forward in agent.definition.plan.forwards_at(agent.ring) {
-            line.push_str(&format!("  net {}", forward.target));
+        for to in agent.definition.plan.destinations_at(agent.ring) {
+            line.push_str(&format!("  net {to}"));
         }
         line.push_str(&format!("   enforced: {}", plan.report.extent()));
         // Where less would do, it is said what there is.

@@ -11,6 +11,7 @@ use super::handle::Handle;
 use super::records::{self, wall_ms};
 use super::streams;
 use super::streams::Wiring;
+use super::ways;
 use crate::audit::record::{Actor, Outcome, Record};
 use crate::config::{self, AgentPlan};
 use crate::machine::lifecycle::{self, State};
@@ -211,6 +212,9 @@ impl Supervisor {
         let Some(agent) = self.agents.get_mut(&name) else { return };
         agent.life.set_rules(definition.rules());
         agent.definition = definition;
+        if process == Process::Left {
+            ways::renew(agent);
+        }
         let runs = matches!(agent.life.state(), State::Running { .. } | State::Starting);
         if runs && process == Process::Restarted {
             agent.start_again();

@@ -156,7 +156,7 @@ fn changes(definition: &Definition, from: Ring, to: Ring) -> String {
     if to == Ring::R3 {
         parts.push("writes off".to_owned());
     }
-    let hosts = |ring: Ring| plan.forwards_at(ring).len();
+    let hosts = |ring: Ring| plan.destinations_at(ring).len();
     if hosts(from) != hosts(to) {
         parts.push(format!("{} hosts -> {}", hosts(from), hosts(to)));
     }

@@ -123,6 +123,12 @@ impl Endpoint {
         format!("http://{}/metrics", self.address)
     }
 
+    /// Its port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+
     /// Serves until the task is aborted.
     ///
     /// # Errors

@@ -34,6 +34,7 @@ use self::life::{Life, Used};
 use self::names::{Kind, Metric};
 use self::sample::Sample;
 use crate::denials::Class;
+use crate::driver::Carried;
 use crate::machine::health::Passed;
 
 /// Most agents that have series of their own; each has about a hundred.
@@ -148,6 +149,38 @@ impl Telemetry {
     /// It was denied something.
     pub fn denied(&self, agent: &str, class: Class, times: u64) {
         self.of(agent, |life| life.denied(class, times));
+    }
+
+    /// So much passed the gateway.
+    pub(crate) fn carried(&self, agent: &str, kind: &str, outcome: &str, sum: Carried) {
+        let recorder = &self.inner.recorder;
+        self.of(agent, |_| {
+            let labels = [("agent", agent), ("kind", kind), ("outcome", outcome)];
+            counter(recorder, &names::NETWORK_REQUESTS, &labels).increment(sum.count);
+            for (direction, bytes) in [("out", sum.sent), ("in", sum.received)] {
+                let labels = [("agent", agent), ("direction", direction)];
+                counter(recorder, &names::NETWORK_BYTES, &labels).increment(bytes);
+            }
+        });
+    }
+
+    /// The gateway refused it destinations.
+    pub(crate) fn kept_in(&self, agent: &str, reason: &str, times: u64) {
+        let labels = [("agent", agent), ("reason", reason)];
+        self.of(agent, |_| counter(&self.inner.recorder, &names::NETWORK_DENIALS, &labels).increment(times));
+    }
+
+    /// Its connections waited for room.
+    pub(crate) fn connections_waited(&self, agent: &str, times: u64) {
+        let labels = [("agent", agent)];
+        self.of(agent, |_| counter(&self.inner.recorder, &names::NETWORK_WAITED, &labels).increment(times));
+    }
+
+    /// Refusals that were not told apart.
+    pub(crate) fn uncounted(&self, times: u64) {
+        if times > 0 {
+            counter(&self.inner.recorder, &names::NETWORK_UNCOUNTED, &[]).increment(times);
+        }
     }
 
     /// Its restart rule starts it again.

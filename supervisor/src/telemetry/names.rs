@@ -5,6 +5,8 @@
 //! SLOs that were loaded, and words of this program. Ids (sagas, sessions, traces, pids) never label anything: each would be a
 //! series for ever. `process_*` are the names that every Prometheus client library gives to the same facts.
 
+use agt_gateway::policy::Reason;
+
 use super::state::{AGENT_STATES, BREAKER_STATES, CAUSES, EXTENTS, HEALTH_STATES, LIMITS, RINGS, SLO_STATUSES};
 
 /// What a metric does over time.
@@ -52,7 +54,40 @@ pub struct Metric {
     pub help: &'static str,
 }
 
+/// As `agt_gateway::flow::Kind` has them.
+const NETWORK_KINDS: [&str; 6] = ["connect", "http", "route", "tcp", "socks", "published"];
+/// As `agt_gateway::flow::Outcome` has them.
+const NETWORK_OUTCOMES: [&str; 13] = [
+    "complete",
+    "denied",
+    "unreachable",
+    "head-timeout",
+    "hello-timeout",
+    "connect-timeout",
+    "answer-timeout",
+    "idle-timeout",
+    "cut-by-policy",
+    "cut-with-agent",
+    "hung-up",
+    "broken",
+    "failed-by-hook",
+];
+/// As `agt_gateway::policy::Reason` has them.
+const NETWORK_REASONS: [&str; Reason::ALL.len()] = {
+    let mut words = [""; Reason::ALL.len()];
+    let mut at = 0;
+    while at < words.len() {
+        words[at] = Reason::ALL[at].word();
+        at += 1;
+    }
+    words
+};
+
 const AGENT: Label = Label { name: "agent", values: &[] };
+const KIND: Label = Label { name: "kind", values: &NETWORK_KINDS };
+const REASON: Label = Label { name: "reason", values: &NETWORK_REASONS };
+const DIRECTION: Label = Label { name: "direction", values: &["out", "in"] };
+const ENDED: Label = Label { name: "outcome", values: &NETWORK_OUTCOMES };
 const SLO: Label = Label { name: "slo", values: &[] };
 const STATE: Label = Label { name: "state", values: &AGENT_STATES };
 const RING: Label = Label { name: "ring", values: &RINGS };
@@ -129,6 +164,12 @@ metrics! {
         "Time in which some, or all (full), of the agents' tasks waited for the resource.";
     AGENT_TASK_REFUSALS = Counter "agt_agent_task_refusals_total" [AGENT] "Forks and clones that the task limit refused.";
     DENIALS = Counter "agt_denials_total" [AGENT, CLASS] "What the agent was denied, by kind: refused system calls and protected names that somebody told us of.";
+    NETWORK_REQUESTS = Counter "agt_network_requests_total" [AGENT, KIND, ENDED]
+        "Connections and requests through the gateway that were decided, by how they came in and how they ended.";
+    NETWORK_BYTES = Counter "agt_network_bytes_total" [AGENT, DIRECTION] "Bytes of bodies and tunnels through the gateway, by direction.";
+    NETWORK_DENIALS = Counter "agt_network_denials_total" [AGENT, REASON] "Destinations that the gateway refused, by reason.";
+    NETWORK_WAITED = Counter "agt_network_waited_total" [AGENT] "Connections that waited for room among those that may be open at once.";
+    NETWORK_UNCOUNTED = Counter "agt_network_uncounted_total" [] "Refusals of too many kinds at once to be told apart.";
     LAUNCH_SECONDS = Histogram "agt_launch_seconds" [RING]
         "From the decision to launch to the program's execution, the durable audit record included.";
     KILL_SECONDS = Histogram "agt_kill_seconds" [] "From the trigger of a kill until nothing was left of the tree.";

@@ -8,7 +8,7 @@ use agt_rings::spec::{Access, Limits, User};
 use agt_sre::slo::DEFAULT_PERIOD;
 use agt_sre::spec::{Limit, SloSpec};
 
-use super::{AgentPlan, EnvValue, HIDDEN_VALUE, joined};
+use super::{AgentPlan, EnvValue, Way, HIDDEN_VALUE, joined};
 use crate::config::diagnostic::harmless;
 use crate::config::spec::{Environment, NestedSpec, RestartPolicy, Stdio};
 use crate::config::units::{ByteSize, Cpu, Span};
@@ -20,7 +20,7 @@ impl AgentPlan {
         let mut line = format!("{}  {ring}  {}", self.identity.name, limits(&self.limits_at(ring)));
         let rules = self.files_at(ring).len();
         let _ = write!(line, "  {rules} file rule{}", if rules == 1 { "" } else { "s" });
-        let ways: Vec<String> = self.forwards_at(ring).iter().map(|forward| forward.target.to_string()).collect();
+        let ways = self.destinations_at(ring);
         let network = match (ring, ways.is_empty()) {
             (Ring::R0, _) => "host".to_owned(),
             (_, true) => "none".to_owned(),
@@ -79,6 +79,14 @@ impl AgentPlan {
         for forward in self.forwards_at(self.ceiling) {
             page.row("network", format!("tcp {} as {} inside", forward.target, forward.listen));
         }
+        for way in self.openings_at(self.ceiling) {
+            match way.way {
+                Way::Forward(_) => {}
+                Way::Proxy => page.row("network", format!("HTTP proxy at {} inside", way.listen)),
+                Way::Socks => page.row("network", format!("SOCKS5 at {} inside", way.listen)),
+            }
+        }
+        self.destinations_at(self.ceiling).iter().for_each(|to| page.row("reaches", to));
         let files = self.open_files_at(self.ceiling);
         page.row("open files", files.map_or_else(|| "the host's limit".to_owned(), |files| files.to_string()));
         if self.nested_sandbox == NestedSpec::On {

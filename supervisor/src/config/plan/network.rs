@@ -128,3 +128,27 @@ impl AgentPlan {
         proxy::environment(http, Some(socks)).into_iter().filter(|(name, _)| !said(name)).collect()
     }
 }
+
+impl AgentPlan {
+    /// The destinations of a ring in words, for one line.
+    #[must_use]
+    pub fn destinations_at(&self, ring: Ring) -> Vec<String> {
+        if matches!(ring, Ring::R0 | Ring::R3) {
+            return Vec::new();
+        }
+        let open = (self.network.reach_at(ring) == Reach::Open).then(|| "any public destination".to_owned());
+        open.into_iter().chain(self.network.entries.iter().filter_map(in_words)).collect()
+    }
+}
+
+fn in_words(entry: &EntrySpec) -> Option<String> {
+    if let Some(to) = &entry.tcp {
+        return Some(to.0.to_string());
+    }
+    let host = entry.host.as_ref()?;
+    let ports: Vec<String> = entry.port.iter().chain(&entry.ports).map(|port| port.number().to_string()).collect();
+    Some(match ports.is_empty() {
+        true => host.to_string(),
+        false => format!("{host}:{}", ports.join(",")),
+    })
+}

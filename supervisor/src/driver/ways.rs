@@ -1,0 +1,310 @@
+//! The ways out of the agents: one gateway for all of them, begun with the first that has one, and what happens on them.
+//!
+//! What happens is gathered for a moment before the loop is told: an agent that asks a thousand times a second costs it a handful of
+//! sums. The gatherer waits for the first and only then for the moment, so nothing wakes up while nothing passes.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use agt_gateway::flow::{Ended, Flow, Label};
+use agt_gateway::hook::Hooks;
+use agt_gateway::host::{Authority, Host};
+use agt_gateway::live::{self, Gateway, Happening, Happenings, Outside, Serve, Settings};
+use agt_gateway::policy::{Ask, Denial, OwnAddresses, Policy};
+use agt_gateway::resolve::{Bounds, Resolver};
+use agt_gateway::{policy, route};
+use agt_rings::Ring;
+use tokio::sync::{mpsc, oneshot};
+
+use super::Supervisor;
+use super::agent::Agent;
+use super::audience::Line;
+use super::event::Event;
+use super::launching::in_full;
+use crate::config::AgentPlan;
+use crate::config::plan::{Opening, Way};
+use crate::config::spec::Target;
+use crate::denials::memory::Tried;
+use crate::govern::evidence::Weight;
+
+/// How long happenings are gathered before the loop is told.
+const GATHER: Duration = Duration::from_millis(200);
+/// Kinds that one gathering keeps apart; of others only the number is told.
+const KINDS_MAX: usize = 256;
+/// How long the end of an agent waits for the ends of its connections, to have them counted with its life.
+const END_WITHIN: Duration = Duration::from_millis(250);
+
+/// The gateway, once it is needed.
+#[derive(Debug, Default)]
+pub(super) struct Ways {
+    running: Option<Running>,
+    /// Ports that the supervisor itself listens on.
+    ports: Vec<u16>,
+}
+
+#[derive(Debug)]
+struct Running {
+    gateway: Gateway,
+    last: mpsc::Sender<oneshot::Sender<Gathered>>,
+}
+
+/// What was gathered.
+#[derive(Debug, Default)]
+pub struct Gathered {
+    denials: BTreeMap<(String, Refused), u64>,
+    carried: BTreeMap<(String, &'static str, &'static str), Carried>,
+    /// Bounds on connections that were met.
+    limited: BTreeMap<String, u64>,
+    /// Agents whose network a fault of ours has taken.
+    lost: Vec<String>,
+    /// What did not fit.
+    uncounted: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Refused {
+    asked: String,
+    rule: String,
+    reason: policy::Reason,
+    why: String,
+    help: Option<String>,
+}
+
+/// Requests of one kind and outcome, added up.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Carried {
+    pub(crate) count: u64,
+    pub(crate) sent: u64,
+    pub(crate) received: u64,
+}
+
+impl Gathered {
+    fn take(&mut self, happening: Happening) {
+        match happening {
+            Happening::Denied { agent, ask, denial, .. } => self.denied(&agent, ask.as_deref(), &denial),
+            Happening::Ended { flow, ended } => self.ended(&flow, ended),
+            Happening::Limited { agent, .. } => *self.limited.entry(agent.as_str().to_owned()).or_default() += 1,
+            Happening::Lost { agent } => self.lost.push(agent.as_str().to_owned()),
+        }
+    }
+
+    fn denied(&mut self, agent: &Label, ask: Option<&Ask>, denial: &Denial) {
+        let refused = Refused {
+            asked: ask.map_or_else(|| "what can't be read as a destination".to_owned(), Ask::to_string),
+            rule: denial.rule.to_string(),
+            reason: denial.reason,
+            why: denial.to_string(),
+            help: ask.and_then(|ask| denial.help(ask)),
+        };
+        let key = (agent.as_str().to_owned(), refused);
+        if self.denials.len() >= KINDS_MAX && !self.denials.contains_key(&key) {
+            self.uncounted += 1;
+            return;
+        }
+        *self.denials.entry(key).or_default() += 1;
+    }
+
+    fn ended(&mut self, flow: &Flow, ended: Ended) {
+        let key = (flow.agent.as_str().to_owned(), flow.kind.word(), ended.outcome.word());
+        let sum = self.carried.entry(key).or_default();
+        sum.count += 1;
+        sum.sent = sum.sent.saturating_add(ended.sent);
+        sum.received = sum.received.saturating_add(ended.received);
+    }
+
+    fn drain(&mut self, happenings: &mut Happenings, room: usize) {
+        for _ in 0..room {
+            let Some(happening) = happenings.try_next() else { return };
+            self.take(happening);
+        }
+    }
+}
+
+async fn gather(
+    mut happenings: Happenings,
+    mut last: mpsc::Receiver<oneshot::Sender<Gathered>>,
+    events: mpsc::UnboundedSender<Event>,
+) {
+    let room = Settings::default().happenings;
+    loop {
+        let mut gathered = Gathered::default();
+        let asked = tokio::select! {
+            biased;
+            asked = last.recv() => asked,
+            first = happenings.next() => {
+                let Some(first) = first else { return };
+                gathered.take(first);
+                tokio::time::timeout(GATHER, last.recv()).await.ok().flatten()
+            }
+        };
+        gathered.drain(&mut happenings, room);
+        let told = match asked {
+            Some(answer) => answer.send(gathered).map_err(drop),
+            None => events.send(Event::Passed(Box::new(gathered))).map_err(drop),
+        };
+        // Nobody is there to be told any more.
+        if told.is_err() && events.is_closed() {
+            return;
+        }
+    }
+}
+
+impl Ways {
+    /// Ports that agents reach only if the operator names them.
+    pub(super) fn keep_from_agents(&mut self, ports: impl IntoIterator<Item = u16>) {
+        self.ports.extend(ports);
+    }
+
+    fn running(&mut self, events: &mpsc::UnboundedSender<Event>) -> io::Result<&Running> {
+        let own = OwnAddresses::new(host_addresses()?, self.ports.iter().copied());
+        match &mut self.running {
+            Some(running) => running.gateway.set_own(own),
+            none => {
+                let resolver = Resolver::system(Bounds::default());
+                let dial = Arc::new(resolver.clone());
+                let tls = route::trust(&[]).map_err(io::Error::other)?;
+                let outside = Outside { resolver, own, dial, tls };
+                let (gateway, happenings) = Gateway::start(Settings::default(), Hooks::default(), outside)?;
+                let (last, asked) = mpsc::channel(1);
+                tokio::spawn(gather(happenings, asked, events.clone()));
+                *none = Some(Running { gateway, last });
+            }
+        }
+        Ok(self.running.as_ref().expect("set right above"))
+    }
+
+    /// Gives an agent that was launched its ways out: `listeners` are those that its plan opens in this ring, in their order.
+    ///
+    /// # Errors
+    /// When the gateway can't be started, or a listener not be served.
+    pub(super) fn open(
+        &mut self,
+        plan: &AgentPlan,
+        ring: Ring,
+        listeners: Vec<TcpListener>,
+        events: &mpsc::UnboundedSender<Event>,
+    ) -> io::Result<Option<live::Agent>> {
+        if listeners.is_empty() {
+            return Ok(None);
+        }
+        let policy = plan.network.policy_at(ring, FIRST).map_err(io::Error::other)?;
+        let agent = self.running(events)?.gateway.register(Label::from(plan.name()), policy);
+        for (listener, opening) in listeners.into_iter().zip(plan.openings_at(ring)) {
+            agent.listen(listener, serve(opening)?)?;
+        }
+        Ok(Some(agent))
+    }
+
+    /// What has happened until now.
+    async fn last(&self) -> Gathered {
+        let Some(running) = &self.running else { return Gathered::default() };
+        let (answer, hears) = oneshot::channel();
+        if running.last.send(answer).await.is_err() {
+            return Gathered::default();
+        }
+        hears.await.unwrap_or_default()
+    }
+}
+
+/// The first policy of a life.
+const FIRST: u64 = 1;
+
+fn serve(opening: Opening) -> io::Result<Serve> {
+    Ok(match opening.way {
+        Way::Proxy => Serve::Proxy,
+        Way::Socks => Serve::Socks,
+        Way::Forward(forward) => Serve::Tcp(match forward.target.0 {
+            Target::Address(address) => Authority { host: Host::Address(address.ip()), port: address.port() },
+            Target::Name { host, port } => {
+                Authority { host: Host::parse(&host).map_err(io::Error::other)?, port }
+            }
+        }),
+    })
+}
+
+/// Addresses of all interfaces of this host.
+fn host_addresses() -> io::Result<Vec<IpAddr>> {
+    let addresses = nix::ifaddrs::getifaddrs()?.filter_map(|interface| interface.address).filter_map(|address| {
+        let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
+        v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
+    });
+    Ok(addresses.collect())
+}
+
+/// A changed plan holds for what is open as well. A ring is only ever another one in the next life.
+pub(super) fn renew(agent: &Agent) {
+    let Some(way) = &agent.way_out else { return };
+    let generation = way.generation() + 1;
+    let plan = &agent.definition.plan;
+    let policy = plan.network.policy_at(agent.ring, generation).unwrap_or_else(|e| {
+        eprintln!("error: {}: its network entries make no policy, so it reaches nothing: {e}", plan.name());
+        Policy::nothing(generation)
+    });
+    if let Err(e) = way.set_policy(policy) {
+        eprintln!("error: {}: {e}", plan.name());
+    }
+}
+
+impl Supervisor {
+    /// Keeps these ports of the supervisor from agents.
+    #[must_use]
+    pub fn keeping_from_agents(mut self, ports: impl IntoIterator<Item = u16>) -> Supervisor {
+        self.ways.keep_from_agents(ports);
+        self
+    }
+
+    /// Takes the network of a life that has ended away, and counts what came of it before the life is closed.
+    pub(super) async fn close_way_out(&mut self, name: &str) {
+        let Some(way) = self.agents.get_mut(name).and_then(|agent| agent.way_out.take()) else { return };
+        // What is cut later than that is counted with the next life.
+        let _ = tokio::time::timeout(END_WITHIN, way.close()).await;
+        let gathered = self.ways.last().await;
+        self.passed(gathered).await;
+    }
+
+    /// Counts, records, tells and weighs what passed the gateway.
+    pub(super) async fn passed(&mut self, gathered: Gathered) {
+        for ((agent, kind, outcome), sum) in gathered.carried {
+            self.telemetry.carried(&agent, kind, outcome, sum);
+        }
+        for (agent, times) in gathered.limited {
+            self.telemetry.connections_waited(&agent, times);
+        }
+        self.telemetry.uncounted(gathered.uncounted);
+        for agent in gathered.lost {
+            let text = format!("error: {agent}: a fault of the gateway took its network: a restart gives it back");
+            self.say(&agent, Line::Matter, text);
+        }
+        let mut heavy = Vec::new();
+        for ((name, refused), count) in gathered.denials {
+            let reason = refused.reason.word();
+            self.telemetry.kept_in(&name, reason, count);
+            let Refused { asked, rule, why, help, .. } = refused;
+            let tried = Tried::Network { asked, rule, reason: reason.to_owned(), why, help };
+            let Some(agent) = self.agents.get_mut(&name) else { continue };
+            let heard = agent.denied.refused(tried, agent.ring, count, &self.store);
+            self.telemetry.denied(&name, heard.class, count);
+            if let Some(line) = heard.line {
+                self.say(&name, Line::Course, line);
+            }
+            if self.weigh_denial(&name, heard.class, heard.severity, heard.weighs) == Weight::Heavy {
+                heavy.push(name);
+            }
+        }
+        for name in heavy {
+            self.evaluate(&name).await;
+        }
+    }
+
+    /// Serves the listeners of a launch; without them it has no way out, which is said and is all.
+    pub(super) fn open_way_out(&mut self, name: &str, listeners: Vec<TcpListener>) {
+        let Some(agent) = self.agents.get_mut(name) else { return };
+        match self.ways.open(&agent.definition.plan, agent.ring, listeners, &self.events) {
+            Ok(way) => agent.way_out = way,
+            Err(e) => eprintln!("error: {name}: it has no way out: {}", in_full(&e)),
+        }
+    }
+}
