@@ -24,6 +24,7 @@ mod messages;
 mod metrics;
 mod names;
 mod nested;
+mod network;
 mod operators;
 mod output;
 mod overruled;

@@ -6,6 +6,8 @@
 
 use std::path::{Path, PathBuf};
 
+use agt_gateway::host::Authority;
+use agt_gateway::policy::{Ask, Verdict as Decided, Via};
 use agt_rings::Ring;
 use agt_rings::names;
 use agt_rings::plan::{Mount, Plan, ProcView, Root};
@@ -311,21 +313,32 @@ fn procfs(path: &Path) -> (Verdict, bool) {
 
 /// What becomes of a connection to `to` in this ring.
 pub fn connect(plan: &AgentPlan, ring: Ring, to: &HostPort) -> Verdict {
-    let forwards = plan.forwards_at(ring);
-    let named: Vec<String> = forwards.iter().map(|forward| forward.target.to_string()).collect();
     match ring {
-        Ring::R0 => Verdict::allowed("the host's own network"),
-        Ring::R3 => Verdict::denied("network", "network.none", libc::EACCES, "R3 has no network"),
-        Ring::R1 | Ring::R2 => match forwards.iter().find(|forward| forward.target == *to) {
-            Some(forward) => Verdict::allowed(format!("forwarded from {} in its own network", forward.listen)),
-            None if named.is_empty() => {
-                Verdict::denied("network", "network.default", libc::ECONNREFUSED, "no destination is declared")
-            }
-            None => {
-                let why = format!("declared: {}", named.join(", "));
-                Verdict::denied("network", "network.default", libc::ECONNREFUSED, why)
-            }
-        },
+        Ring::R0 => return Verdict::allowed("the host's own network"),
+        Ring::R3 => return Verdict::denied("network", "network.none", libc::EACCES, "R3 has no network"),
+        Ring::R1 | Ring::R2 => {}
+    }
+    if let Some(forward) = plan.forwards_at(ring).iter().find(|forward| forward.target == *to) {
+        return Verdict::allowed(format!("forwarded from {} in its own network", forward.listen));
+    }
+    let named = plan.destinations_at(ring);
+    if named.is_empty() {
+        return Verdict::denied("network", "network.default", libc::ECONNREFUSED, "no destination is declared");
+    }
+    let declared = || format!("declared: {}", named.join(", "));
+    let unreadable = || Verdict::denied("network", "network.names", libc::ECONNREFUSED, declared());
+    let Ok(authority) = Authority::parse(&to.to_string()) else { return unreadable() };
+    let Ok(policy) = plan.network.policy_at(ring, 0) else { return unreadable() };
+    // A client that speaks HTTP or TLS; one that speaks neither needs a `tcp` entry, and goes through SOCKS5.
+    let mut decided = [Via::Connect, Via::Socks].map(|via| policy.decide(&Ask::new(authority.clone(), via))).into_iter();
+    match (decided.next(), decided.next()) {
+        (Some(Decided::Allowed(permit)), _) => Verdict::allowed(format!("the proxy in its own network: rule {}", permit.rule)),
+        (_, Some(Decided::Allowed(permit))) => Verdict::allowed(format!("SOCKS5 in its own network: rule {}", permit.rule)),
+        (Some(Decided::Denied(denial)), _) => {
+            let why = format!("{denial}; {}", declared());
+            Verdict::denied("network", denial.rule.to_string(), libc::ECONNREFUSED, why)
+        }
+        (None, _) => unreadable(),
     }
 }
 

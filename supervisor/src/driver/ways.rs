@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, TcpListener};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use agt_gateway::flow::{Ended, Flow, Label};
@@ -47,7 +47,8 @@ pub(super) struct Ways {
 
 #[derive(Debug)]
 struct Running {
-    gateway: Gateway,
+    /// Never contended: the loop alone has it. The lock makes what it holds shareable, which the loop's own future must be.
+    gateway: Mutex<Gateway>,
     last: mpsc::Sender<oneshot::Sender<Gathered>>,
 }
 
@@ -158,10 +159,10 @@ impl Ways {
         self.ports.extend(ports);
     }
 
-    fn running(&mut self, events: &mpsc::UnboundedSender<Event>) -> io::Result<&Running> {
+    fn running(&mut self, events: &mpsc::UnboundedSender<Event>) -> io::Result<&mut Gateway> {
         let own = OwnAddresses::new(host_addresses()?, self.ports.iter().copied());
         match &mut self.running {
-            Some(running) => running.gateway.set_own(own),
+            Some(running) => unlocked(&mut running.gateway).set_own(own),
             none => {
                 let resolver = Resolver::system(Bounds::default());
                 let dial = Arc::new(resolver.clone());
@@ -170,10 +171,10 @@ impl Ways {
                 let (gateway, happenings) = Gateway::start(Settings::default(), Hooks::default(), outside)?;
                 let (last, asked) = mpsc::channel(1);
                 tokio::spawn(gather(happenings, asked, events.clone()));
-                *none = Some(Running { gateway, last });
+                *none = Some(Running { gateway: Mutex::new(gateway), last });
             }
         }
-        Ok(self.running.as_ref().expect("set right above"))
+        Ok(unlocked(&mut self.running.as_mut().expect("set right above").gateway))
     }
 
     /// Gives an agent that was launched its ways out: `listeners` are those that its plan opens in this ring, in their order.
@@ -191,7 +192,7 @@ impl Ways {
             return Ok(None);
         }
         let policy = plan.network.policy_at(ring, FIRST).map_err(io::Error::other)?;
-        let agent = self.running(events)?.gateway.register(Label::from(plan.name()), policy);
+        let agent = self.running(events)?.register(Label::from(plan.name()), policy);
         for (listener, opening) in listeners.into_iter().zip(plan.openings_at(ring)) {
             agent.listen(listener, serve(opening)?)?;
         }
@@ -199,7 +200,7 @@ impl Ways {
     }
 
     /// What has happened until now.
-    async fn last(&self) -> Gathered {
+    async fn last(&mut self) -> Gathered {
         let Some(running) = &self.running else { return Gathered::default() };
         let (answer, hears) = oneshot::channel();
         if running.last.send(answer).await.is_err() {
@@ -207,6 +208,10 @@ impl Ways {
         }
         hears.await.unwrap_or_default()
     }
+}
+
+fn unlocked(gateway: &mut Mutex<Gateway>) -> &mut Gateway {
+    gateway.get_mut().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The first policy of a life.

@@ -86,7 +86,7 @@ const NETWORK_REASONS: [&str; Reason::ALL.len()] = {
 const AGENT: Label = Label { name: "agent", values: &[] };
 const KIND: Label = Label { name: "kind", values: &NETWORK_KINDS };
 const REASON: Label = Label { name: "reason", values: &NETWORK_REASONS };
-const DIRECTION: Label = Label { name: "direction", values: &["out", "in"] };
+const WAY: Label = Label { name: "direction", values: &["out", "in"] };
 const ENDED: Label = Label { name: "outcome", values: &NETWORK_OUTCOMES };
 const SLO: Label = Label { name: "slo", values: &[] };
 const STATE: Label = Label { name: "state", values: &AGENT_STATES };
@@ -166,7 +166,7 @@ metrics! {
     DENIALS = Counter "agt_denials_total" [AGENT, CLASS] "What the agent was denied, by kind: refused system calls and protected names that somebody told us of.";
     NETWORK_REQUESTS = Counter "agt_network_requests_total" [AGENT, KIND, ENDED]
         "Connections and requests through the gateway that were decided, by how they came in and how they ended.";
-    NETWORK_BYTES = Counter "agt_network_bytes_total" [AGENT, DIRECTION] "Bytes of bodies and tunnels through the gateway, by direction.";
+    NETWORK_BYTES = Counter "agt_network_bytes_total" [AGENT, WAY] "Bytes of bodies and tunnels through the gateway, by direction.";
     NETWORK_DENIALS = Counter "agt_network_denials_total" [AGENT, REASON] "Destinations that the gateway refused, by reason.";
     NETWORK_WAITED = Counter "agt_network_waited_total" [AGENT] "Connections that waited for room among those that may be open at once.";
     NETWORK_UNCOUNTED = Counter "agt_network_uncounted_total" [] "Refusals of too many kinds at once to be told apart.";
