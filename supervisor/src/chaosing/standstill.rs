@@ -13,21 +13,24 @@ use tokio::time::{Instant, sleep};
 use super::acts::{no_file, write};
 use super::places;
 
-/// How long the tasks of a group take to stop where none waits for another.
-const SETTLES_WITHIN: Duration = Duration::from_millis(100);
+/// How long the tasks of a group may take to stop at the first attempt, and at most at a later one: each has twice the time of the one
+/// before. An agent that nearly always waits is met by many attempts, a busy machine by long ones.
+const SETTLES_WITHIN: [Duration; 2] = [Duration::from_millis(5), Duration::from_millis(40)];
 /// For how long they go on between two attempts: many times what an answer takes.
-const MOMENT: Duration = Duration::from_millis(20);
+const MOMENT: Duration = Duration::from_millis(5);
 /// Between two looks.
-const LOOK: Duration = Duration::from_millis(2);
-/// Attempts after the first.
-const AGAIN_MAX: usize = 5;
+const LOOK: Duration = Duration::from_millis(1);
+/// Attempts after the first: about a second.
+const AGAIN_MAX: usize = 25;
 
 /// Sees to it that what was asked to freeze does. The request stands even if somebody never stops (an uninterruptible call, say): what
 /// is seen of the fault decides then.
 pub(super) async fn insist(group: &Group) -> Result<(), TargetError> {
     let freezer = places::freezer(group.tree()).ok_or_else(no_file)?;
+    let [mut within, most] = SETTLES_WITHIN;
     for _ in 0..AGAIN_MAX {
-        let until = Instant::now() + SETTLES_WITHIN;
+        let until = Instant::now() + within;
+        within = most.min(within * 2);
         while Instant::now() < until {
             // One that can't be read is seen by the experiment's own looks.
             if group.is_frozen().unwrap_or(true) {
