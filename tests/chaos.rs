@@ -167,6 +167,21 @@ fn a_hang_acts_and_is_undone() {
     assert!(at("chaos.begin") < at("chaos.inject") && at("chaos.inject") < at("chaos.undo"), "{records}");
 }
 
+/// Nearly always one of its calls waits for an answer, and can't be stopped there.
+#[test]
+fn a_hang_acts_on_an_agent_that_makes_names_all_the_time() {
+    if !needs_root("a_hang_acts_on_an_agent_that_makes_names_all_the_time") {
+        return;
+    }
+    let scene = Scene::new();
+    scene.edit("agent.yaml", "sleep 0.05", ":");
+    scene.hang_for("2s");
+    let _supervisor = scene.start();
+    let outcome = scene.run();
+    let report = report(&outcome);
+    assert_eq!((&report["acted"], &report["restored"]), (&"yes".into(), &"yes".into()), "{report:#}");
+}
+
 #[test]
 fn the_short_hang_of_the_example_passes() {
     if !needs_root("the_short_hang_of_the_example_passes") {

@@ -18,6 +18,37 @@ fn the_memory_limit_ends_it_with_137_and_says_so() {
     assert_eq!(status["last_death"]["cause"], "memory_limit");
 }
 
+/// What fills the memory are files, which no process holds: of small processes one is taken. Where the kernel ends whole groups
+/// (`memory.oom.group`, cgroup v2) all of the agent ends, as it is told.
+#[test]
+fn what_meets_the_memory_limit_is_what_the_agent_runs_and_not_what_answers_for_it() {
+    if !needs_root("what_meets_the_memory_limit_is_what_the_agent_runs_and_not_what_answers_for_it") {
+        return;
+    }
+    let rig = Rig::new();
+    // Larger than the shell, which goes on, and smaller than what answers.
+    let filler = "perl -e '$x = q(x) x 65536; print $x while 1' > /tmp/full";
+    let script = format!(
+        "mkdir before; for i in 1 2 3; do {filler}; echo $?; done; rm /tmp/full; mkdir made && echo made; mkdir .vscode || echo refused"
+    );
+    let file = rig.agent(
+        "filler",
+        &format!("ring: 2\nlimits: {{memory: 24MiB}}\ncommand: [sh, -c, {}]\n", crate::support::quoted(&script)),
+    );
+    let outcome = rig.output(["run".as_ref(), file.as_os_str()]);
+    if std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+        assert_eq!(outcome.code, 137, "{}", outcome.stderr);
+        assert!(outcome.stderr.contains("memory limit"), "{}", outcome.stderr);
+        return;
+    }
+    assert_eq!((outcome.code, outcome.stdout.as_str()), (0, "137\n137\n137\nmade\nrefused\n"), "{}", outcome.stderr);
+    assert!(
+        outcome.stderr.contains("Permission denied") || outcome.stderr.contains("not permitted"),
+        "{}",
+        outcome.stderr
+    );
+}
+
 #[test]
 fn the_task_limit_stops_a_fork_bomb() {
     if !needs_root("the_task_limit_stops_a_fork_bomb") {

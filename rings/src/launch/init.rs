@@ -7,7 +7,6 @@ use std::fs;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
-use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -16,6 +15,7 @@ use super::attendant::{Attendant, Door};
 use super::child::{self, For, Prepared};
 use super::given::Given;
 use super::lent::MADE_BY_LAUNCHER;
+use super::oom::Score;
 use super::protocol::{Failure, From, Usage, Word};
 use super::ready::{self, Told};
 use super::root::{Basis, Ground};
@@ -25,9 +25,6 @@ use crate::capability::Capabilities;
 use crate::plan::{LeftOut, Plan};
 use crate::spec::Terminal;
 use crate::sys::{fdpass, mount, net, process};
-
-/// The OOM killer takes agents long before the supervisor.
-const OOM_SCORE_ADJ: &str = "500";
 
 /// File watchers of an agent in a user namespace: half of what a user usually has.
 const INOTIFY_INSTANCES_MAX: u32 = 64;
@@ -52,6 +49,7 @@ struct Made {
     listeners: Vec<TcpListener>,
     landlock: Option<OwnedFd>,
     signals: SignalFd,
+    score: Score,
 }
 
 fn live(plan: &Plan, given: &mut Given) -> Result<(), Failure> {
@@ -80,13 +78,15 @@ fn live(plan: &Plan, given: &mut Given) -> Result<(), Failure> {
         }
         (None, None) => return Ok(()),
     };
-    let Made { listeners, landlock, signals, .. } = made;
+    let Made { listeners, landlock, signals, score, .. } = made;
     let mut prepared = Prepared::new(plan, &For::Agent(&wiring), landlock.as_ref(), given.birth)?;
     let outside = door.as_ref().map(Door::outside);
     prepared.listen(outside);
+    score.raise().map_err(|e| Failure::new("raise oom_score_adj", &e))?;
     // Before the agent: so it is confined and sealed by the time anybody could look at it.
     let checker = checker::start(plan, &prepared, landlock.as_ref(), given.birth, outside)?;
     let agent = child::start(&prepared)?;
+    score.put_back().map_err(|e| Failure::new("put oom_score_adj back", &e))?;
     announce(given, &agent, checker, door.as_ref().map(Door::notices), listeners)?;
     // After the program was executed, unless it waits already: calls that need it wait for it.
     let attendant =
@@ -114,9 +114,7 @@ fn make(plan: &Plan, given: &mut Given) -> Result<Made, Failure> {
             _ => return Err(Failure { step: "wait for the id map".to_owned(), errno: 0 }),
         }
     }
-    if given.help.is_none() {
-        fs::write("/proc/self/oom_score_adj", OOM_SCORE_ADJ).map_err(failed("raise oom_score_adj"))?;
-    }
+    let score = Score::open(given.help.as_ref()).map_err(failed("read oom_score_adj"))?;
     limit_watches(plan).map_err(failed("limit the file watches"))?;
     let wired = given.wiring.as_ref().filter(|_| plan.terminal == Terminal::Controlling);
     let terminal = wired.map(|wiring| wiring.streams[0].as_fd());
@@ -146,16 +144,7 @@ fn make(plan: &Plan, given: &mut Given) -> Result<Made, Failure> {
     let signals = child_signals()?;
     namespaces(plan, given)?;
     let listeners = listen(plan)?;
-    Ok(Made { basis, listeners, landlock, signals })
-}
-
-/// Of a process as a mounted /proc names it.
-pub(super) fn raise_oom_score(proc: BorrowedFd<'_>, whose: &str) -> std::io::Result<()> {
-    let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
-    let path = format!("{whose}/oom_score_adj");
-    let file = nix::fcntl::openat(proc, path.as_str(), flags, nix::sys::stat::Mode::empty())?;
-    nix::unistd::write(&file, OOM_SCORE_ADJ.as_bytes())?;
-    Ok(())
+    Ok(Made { basis, listeners, landlock, signals, score })
 }
 
 /// In a user namespace file watches are also counted for the user who started it: without a limit of its own an agent takes
@@ -200,7 +189,6 @@ fn namespaces(plan: &Plan, given: &Given) -> Result<(), Failure> {
         process::enter_namespace(network.as_fd(), libc::CLONE_NEWNET).map_err(failed("enter the network namespace"))?;
         return process::enter_namespace(ipc.as_fd(), libc::CLONE_NEWIPC).map_err(failed("enter the IPC namespace"));
     }
-    raise_oom_score(help.host.proc.as_fd(), "self").map_err(failed("raise oom_score_adj"))?;
     let missing = plan.namespaces & MADE_BY_LAUNCHER;
     process::unshare(missing).map_err(failed("make the network and IPC namespaces"))?;
     if missing & libc::CLONE_NEWNET == 0 {

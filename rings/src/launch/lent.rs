@@ -6,7 +6,6 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
-use super::init;
 use super::root::HostView;
 use crate::plan::Plan;
 use crate::sys::{net, process};
@@ -64,13 +63,11 @@ pub(super) enum Spare {
     Left,
 }
 
-/// Gives an init its network namespace, of which nothing is up but the loopback, its IPC namespace and its OOM score, while
-/// it builds its root.
-pub(super) fn help(plan: &Plan, pid: i32, home: &mut HostSide, spare: Spare) -> io::Result<[OwnedFd; 2]> {
+/// Gives an init its network namespace, of which nothing is up but the loopback, and its IPC namespace, while it builds its root.
+pub(super) fn help(plan: &Plan, home: &mut HostSide, spare: Spare) -> io::Result<[OwnedFd; 2]> {
     if plan.namespaces & MADE_BY_LAUNCHER != MADE_BY_LAUNCHER {
         return Err(io::ErrorKind::Unsupported.into());
     }
-    init::raise_oom_score(home.view.proc.as_fd(), &pid.to_string())?;
     if spare == Spare::Left {
         return make_namespaces(home);
     }

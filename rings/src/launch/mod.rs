@@ -35,6 +35,7 @@ mod init;
 mod lent;
 mod memory;
 mod naming;
+mod oom;
 mod payload;
 mod protocol;
 mod ready;

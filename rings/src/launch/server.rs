@@ -320,7 +320,7 @@ fn clone_init(plan: &Plan, slot: &mut Slot, from: From, given: &mut Given, bench
             if let Some((socket, host)) = helping {
                 // An init that has ended needs no help; what fails here the init does itself, and reports.
                 let now = if from == From::Layers && given.wiring.is_some() { Spare::Wanted } else { Spare::Left };
-                if let Ok(made) = lent::help(plan, pid, host, now) {
+                if let Ok(made) = lent::help(plan, host, now) {
                     let _ = fdpass::send(socket.as_fd(), b"n", &made.each_ref().map(AsRawFd::as_raw_fd));
                 }
                 await_layer(slot, from, socket);

@@ -28,7 +28,7 @@ fn gone() -> TargetError {
     refused("its cgroup is gone")
 }
 
-fn no_file() -> TargetError {
+pub(super) fn no_file() -> TargetError {
     refused("the host lacks the file for it")
 }
 
@@ -75,7 +75,7 @@ fn in_words(error: &KernelError) -> String {
     crate::driver::launching::in_full(error)
 }
 
-fn write(path: &Path, word: &str) -> Result<(), TargetError> {
+pub(super) fn write(path: &Path, word: &str) -> Result<(), TargetError> {
     let doing = format!("writing {word} to {}", path.display());
     let file = CgroupFile::open(path).map_err(|e| failed(&doing, e))?.ok_or_else(gone)?;
     file.write(word).map_err(|e| failed(&doing, e))?.ok_or_else(gone)

@@ -11,6 +11,7 @@ mod memory;
 mod places;
 mod saga_steps;
 mod seeing;
+mod standstill;
 mod target;
 
 use std::sync::{Arc, Mutex, PoisonError};

@@ -23,6 +23,11 @@ pub(super) fn frozen_word(freezer: &std::path::Path) -> &'static str {
     if freezer.ends_with("freezer.state") { "FROZEN" } else { "1" }
 }
 
+/// The word that lets go again.
+pub(super) fn thawed_word(freezer: &std::path::Path) -> &'static str {
+    if freezer.ends_with("freezer.state") { "THAWED" } else { "0" }
+}
+
 /// The list of its processes.
 pub(super) fn procs(tree: &Tree) -> Option<PathBuf> {
     let dir = tree.unified.clone().or_else(|| tree.legacy.first().map(|dir| dir.dir.clone()));

@@ -23,6 +23,7 @@ use super::memory::MemoryGroup;
 use super::places;
 use super::saga_steps;
 use super::seeing::{self, Look, Looks};
+use super::standstill;
 use crate::driver::Handle;
 use crate::driver::experimenting::Order;
 use crate::driver::records::obituary;
@@ -296,6 +297,9 @@ impl Target for AgentTarget {
                 _ => {}
             }
             acts::perform(act, group_of(&scene)?, lock(&self.prepared).hog.as_mut())?;
+            if matches!(act, Act::Freeze) {
+                standstill::insist(group_of(&scene)?).await?;
+            }
         }
         Ok(())
     }

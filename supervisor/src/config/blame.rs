@@ -48,7 +48,7 @@ pub(super) fn put(root: &mut Node, path: &KeyPath, key: &str) -> Option<()> {
     let place = root.nearest_place(path);
     let group = path.0.iter().try_fold(root, below)?;
     let Value::Mapping(entries) = &mut group.value else { return None };
-    entries.push(stand_in(key, place)?);
+    entries.push(stand_in(key, None, place)?);
     Some(())
 }
 

@@ -94,6 +94,20 @@ impl<'s> Walker<'s> {
         schema
     }
 
+    /// The one word that a value may be, if it is one.
+    fn only_word(&self, schema: &'s Json) -> Option<&'s str> {
+        let schema = self.resolve(schema);
+        if let Some(word) = schema.get("const") {
+            return word.as_str();
+        }
+        let single = |key: &str| schema.get(key).and_then(Json::as_array).filter(|all| all.len() == 1)?.first();
+        match single("enum") {
+            Some(word) => word.as_str(),
+            // A chain of these is as finite as one of references.
+            None => ["allOf", "oneOf"].into_iter().find_map(single).and_then(|inner| self.only_word(inner)),
+        }
+    }
+
     fn problem(&mut self, path: &KeyPath, key_place: Place, problem: Problem) {
         // The value of an environment variable may be a secret: mark its name, and show no more than that.
         let problem = if path.is_environment_value() { problem.at(key_place).show(Show::UpToMark) } else { problem };
@@ -269,12 +283,13 @@ impl<'s> Walker<'s> {
                 continue;
             }
             let place = dropped.iter().find(|(key, _)| key == name).map(|(_, place)| *place);
+            let only = rules.get("properties").and_then(|all| all.get(name)).and_then(|schema| self.only_word(schema));
             if place.is_none() {
                 let below = path.key(name);
-                self.found.problems.push(suggest::missing_key(name, path, key_place).about(&below));
+                self.found.problems.push(suggest::missing_key(name, only, path, key_place).about(&below));
                 self.found.bad.push(below);
             }
-            match stand_in(name, place.unwrap_or(key_place)) {
+            match stand_in(name, only, place.unwrap_or(key_place)) {
                 Some(entry) => entries.push(entry),
                 None => usable = false,
             }

@@ -88,6 +88,15 @@ fn missing_keys_are_named_with_what_to_add() {
 }
 
 #[test]
+fn a_missing_kind_is_one_mistake_with_the_line_to_add() {
+    let world = World::new();
+    world.operator("version: 1\nagents: {}\n");
+    let text = message(world.agent(""), 64);
+    assert!(text.contains("add a line `kind: operator`"), "{text}");
+    assert_eq!(text.matches("error:").count(), 1, "{text}");
+}
+
+#[test]
 fn a_file_of_another_kind_is_told_what_reads_it() {
     let world = World::new();
     let text = message(world.load("version: 1\nkind: saga\nsteps: []\n"), 64);

@@ -28,9 +28,9 @@ fn sound(key: &str) -> Option<Value> {
     }
 }
 
-/// A sound entry for a key, if there is a value that fits it.
-pub(in crate::config) fn stand_in(key: &str, place: Place) -> Option<Entry> {
-    let value = sound(key)?;
+/// A sound entry for a key, if there is a value that fits it; `only` is the one word that it may be.
+pub(in crate::config) fn stand_in(key: &str, only: Option<&str>, place: Place) -> Option<Entry> {
+    let value = only.map(|word| Value::Text(word.to_owned())).or_else(|| sound(key))?;
     let source = match &value {
         Value::Text(text) => text.clone(),
         Value::Integer(number) => number.to_string(),

@@ -152,13 +152,15 @@ impl<'s> Walker<'s> {
     }
 }
 
-pub(super) fn missing_key(name: &str, path: &KeyPath, key_place: Place) -> Problem {
+/// `only` is the one word that its value may be.
+pub(super) fn missing_key(name: &str, only: Option<&str>, path: &KeyPath, key_place: Place) -> Problem {
     let full = path.key(name);
+    let value = only.unwrap_or("...");
     let help = match full.to_string().as_str() {
         "version" => "add a first line `version: 1`".to_owned(),
         "name" => "add `name: my-agent`: small letters, digits and `-`".to_owned(),
         "command" => "add `command: [python3, agent.py]`: the program and its arguments".to_owned(),
-        _ if path.is_root() => format!("add a line `{name}: ...`"),
+        _ if path.is_root() => format!("add a line `{name}: {value}`"),
         _ => format!("add `{name}:` under `{path}`"),
     };
     Problem::config(format!("the key `{full}` is missing"))

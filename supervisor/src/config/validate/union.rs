@@ -147,7 +147,7 @@ impl<'s> Walker<'s> {
         let values: Vec<&'s Json> = objects.iter().filter_map(|rules| tag_value(rules, tag)).collect();
         let Some(given) = node.child(tag) else {
             let names: Vec<String> = values.iter().map(|value| checks::bare(value)).collect();
-            let problem = suggest::missing_key(tag, path, key_place);
+            let problem = suggest::missing_key(tag, None, path, key_place);
             let problem = problem.help(format!("`{tag}:` is one of: {}", names.join(", "))).about(&path.key(tag));
             self.found.problems.push(problem);
             return false;
