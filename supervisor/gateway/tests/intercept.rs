@@ -97,7 +97,7 @@ fn an_opened_tunnel_is_decided_request_by_request() {
     assert_eq!(client.say(scene.get("/ok/a?b=c")).answer().unwrap().body, b"ok");
     for (request, reason, rule) in [
         (scene.get("/secret"), "path", "network[0]"),
-        (scene.get("/ok/not/this"), "denied", "network[1]"),
+        (scene.get("/ok/not/this"), "denied", "operator.network[1]"),
         (scene.get("/ok/a").replace("GET", "DELETE"), "method", "network[0]"),
     ] {
         let answer = client.say(&request).answer().unwrap();
@@ -160,12 +160,18 @@ impl rustls::time_provider::TimeProvider for At {
 }
 
 /// Whether a client believes a chain at some time from now.
-fn believes(root: &CertificateDer<'static>, leaf: &CertificateDer<'_>, name: &str, after: Duration) -> Result<(), String> {
+fn believes(
+    root: &CertificateDer<'static>,
+    leaf: &CertificateDer<'_>,
+    name: &str,
+    after: Duration,
+) -> Result<(), String> {
     use rustls::client::danger::ServerCertVerifier;
     let mut roots = rustls::RootCertStore::empty();
     roots.add(root.clone()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier = rustls::client::WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap();
+    let verifier =
+        rustls::client::WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap();
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
     let at = At(UnixTime::since_unix_epoch(since + after));
     let name = ServerName::try_from(name.to_owned()).unwrap();
@@ -178,12 +184,15 @@ fn the_certificate_is_for_one_name_and_one_day_by_an_authority_that_makes_no_oth
     let scene = Scene::new(&destination, Flaw::None, all_opened);
     let (_client, seen) = scene.client_seeing();
     assert_eq!(seen.alpn.as_deref(), Some(&b"http/1.1"[..]), "HTTP/2 was offered and not taken");
-    let root = CertificateDer::from(pem::parse(scene.rig.gateway.authority().unwrap().as_str()).unwrap().into_contents());
+    let root =
+        CertificateDer::from(pem::parse(scene.rig.gateway.authority().unwrap().as_str()).unwrap().into_contents());
     let now = Duration::ZERO;
     assert_eq!(believes(&root, &seen.leaf, "localhost", now), Ok(()));
     assert!(believes(&root, &seen.leaf, "other.example", now).unwrap_err().contains("not valid for name"));
     assert_eq!(believes(&root, &seen.leaf, "localhost", LEAF_LIFE - Duration::from_secs(60)), Ok(()));
-    assert!(believes(&root, &seen.leaf, "localhost", LEAF_LIFE + Duration::from_secs(60)).unwrap_err().contains("expired"));
+    assert!(
+        believes(&root, &seen.leaf, "localhost", LEAF_LIFE + Duration::from_secs(60)).unwrap_err().contains("expired")
+    );
     assert!(LEAF_LIFE <= AUTHORITY_LIFE);
     // CA:TRUE with pathlen:0, and CA:FALSE, which DER writes as nothing.
     assert!(constrained(&root, &[0x30, 6, 1, 1, 0xff, 2, 1, 0]));
@@ -226,14 +235,19 @@ fn a_destination_that_is_not_to_be_trusted_is_told_by_name_and_gets_nothing() {
 
 #[test]
 fn a_destination_without_tls_or_without_an_answer_gives_a_clear_error() {
-    let destination = Destination::http();
+    let destination = Destination::with(|mut stream, keep| {
+        stream.write_all(b"SSH-2.0-OpenSSH_9.9\r\n").unwrap();
+        let mut rest = Vec::new();
+        let _ = stream.read_to_end(&mut rest);
+        keep(rest);
+    });
     let world = World::new();
     let rig = Plan::new(all_opened(destination.port())).tls(world.trust()).start();
     let scene = Scene { rig, port: destination.port() };
     let answer = scene.client().say(scene.get("/")).answer().unwrap();
     assert_eq!((answer.status, answer.json()["error"]["type"].as_str()), (502, Some("destination_unreachable")));
     assert!(answer.json()["error"]["message"].as_str().unwrap().contains("TLS: "), "{:?}", answer.json());
-    assert!(destination.requests().is_empty());
+    assert!(destination.requests().iter().all(|seen| !seen.contains("GET")));
     // One that accepts and says nothing.
     let (silent, at) = listener();
     let mut scene = Scene { rig: Plan::new(all_opened(at.port())).tls(world.trust()).quick().start(), port: at.port() };
@@ -285,7 +299,9 @@ fn the_client_hello_is_judged_before_anything_is_opened() {
 fn what_is_no_http_is_refused_told_and_never_passed_on() {
     let destination = Destination::echo();
     let mut scene = Scene::new(&destination, Flaw::None, all_opened);
-    for bytes in [&b"SSH-2.0-OpenSSH_9.9\r\n"[..], b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"\x00\x00\x00\x08\x04\xd2\x16\x2f"] {
+    for bytes in
+        [&b"SSH-2.0-OpenSSH_9.9\r\n"[..], b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"\x00\x00\x00\x08\x04\xd2\x16\x2f"]
+    {
         let mut client = scene.client();
         client.say(bytes);
         let (Ok(rest) | Err(rest)) = client.rest();
@@ -592,7 +608,8 @@ fn curl_and_python_go_through_an_opened_tunnel_by_their_variables() {
     assert_eq!(scene.ended(Kind::Connect).outcome, Outcome::Distrusted);
     variables.extend(believed);
     let url = |path: &str| format!("https://{}{path}", scene.to());
-    let curl = |path: &str| clients::text(&clients::run("curl", &variables, &[&quiet[..], &[&url(path)]].concat()).unwrap());
+    let curl =
+        |path: &str| clients::text(&clients::run("curl", &variables, &[&quiet[..], &[&url(path)]].concat()).unwrap());
     assert_eq!(curl("/ok/a"), "ok");
     let denied = curl("/secret");
     assert!(denied.contains("denied_by_policy") && denied.contains("network[0]"), "{denied}");

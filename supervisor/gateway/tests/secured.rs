@@ -110,7 +110,11 @@ pub(crate) struct Seen {
 }
 
 /// Speaks TLS over a connection: the client's bytes go inside of it.
-pub(crate) fn inside(stream: TcpStream, name: &str, config: Arc<rustls::ClientConfig>) -> Result<(Client, Seen), String> {
+pub(crate) fn inside(
+    stream: TcpStream,
+    name: &str,
+    config: Arc<rustls::ClientConfig>,
+) -> Result<(Client, Seen), String> {
     let (listener, at) = listener();
     let near = TcpStream::connect(at).unwrap();
     let (middle, _) = listener.accept().unwrap();

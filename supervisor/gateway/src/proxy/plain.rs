@@ -82,7 +82,11 @@ impl Session {
         let passage = &decided.passage;
         let is_head = head.method == Method::HEAD;
         let sized = incoming.is_end_stream() || incoming.size_hint().exact().is_some();
-        rewrite::request(&mut head, host_field(&upstream.to, self.door.port()), if sized { Length::Known } else { Length::Chunked });
+        rewrite::request(
+            &mut head,
+            host_field(&upstream.to, self.door.port()),
+            if sized { Length::Known } else { Length::Chunked },
+        );
         // A destination may close a connection that it kept just when it is used again. What is safe to ask twice (RFC 9110,
         // 9.2.2) and has no body is then asked once more, on a new one.
         let again = (upstream.answers > 0 && head.method.is_safe() && incoming.is_end_stream()).then(|| head.clone());
