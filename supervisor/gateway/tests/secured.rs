@@ -133,7 +133,10 @@ pub(crate) fn inside(
         let alpn = session.alpn_protocol().map(<[u8]>::to_vec);
         tell.send(Ok(Seen { leaf, alpn })).unwrap();
         let mut middle = tokio::net::TcpStream::from_std(middle).unwrap();
-        let _ = copy_bidirectional(&mut middle, &mut far).await;
+        if copy_bidirectional(&mut middle, &mut far).await.is_err() {
+            // What broke off shall not look like an end.
+            middle.set_zero_linger().unwrap();
+        }
     });
     let seen = told.recv_timeout(PATIENCE + Duration::from_secs(5)).unwrap()?;
     Ok((Client::over(near), seen))
