@@ -240,7 +240,7 @@ mod tests {
     #[test]
     fn names_too_long_for_a_common_name_are_served_without() {
         let long = format!("{}.{}.example", "a".repeat(60), "b".repeat(60));
-        assert!(common_name(long.clone()).len() <= COMMON_NAME_MAX);
+        assert!(common_name("a".repeat(COMMON_NAME_MAX + 1)).len() <= COMMON_NAME_MAX);
         assert_eq!(common_name("a.example".to_owned()), "a.example");
         let authority = Authority::new(SystemTime::now()).unwrap();
         assert!(authority.serve(&host(&long), SystemTime::now()).is_ok());
