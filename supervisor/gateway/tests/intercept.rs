@@ -625,6 +625,42 @@ fn curl_and_python_go_through_an_opened_tunnel_by_their_variables() {
 }
 
 #[test]
+fn programs_find_the_authority_by_the_variables_that_are_theirs() {
+    let destination = Destination::http();
+    let scene = Scene::new(&destination, Flaw::None, entries);
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("roots.pem");
+    std::fs::write(&file, bundle(&scene.rig.gateway.authority().unwrap(), &[]).as_str()).unwrap();
+    let mut common = clients::variables(&scene.rig);
+    let place = |name: &str| (name.to_owned(), home.path().display().to_string());
+    common.extend([place("HOME"), place("TMPDIR"), ("GIT_TERMINAL_PROMPT".to_owned(), "0".to_owned())]);
+    let url = |path: &str| format!("https://{}/ok/{path}", scene.to());
+    let folder = home.path().join("pip").display().to_string();
+    let requests = "import requests, sys; requests.get(sys.argv[1], timeout=10)";
+    let quiet = ["-m", "pip", "download", "--no-cache-dir", "--retries", "0", "--timeout", "10", "-d", &folder];
+    for (program, own, arguments) in [
+        ("git", "GIT_SSL_CAINFO", vec!["ls-remote"]),
+        ("npm", "NPM_CONFIG_CAFILE", vec!["view", "x", "--fetch-retries=0", "--registry"]),
+        ("python3", "PIP_CERT", [&quiet[..], &["x", "--index-url"]].concat()),
+        ("python3", "REQUESTS_CA_BUNDLE", vec!["-c", requests]),
+    ] {
+        let path = format!("{program}-{own}");
+        let url = url(&path);
+        let arguments = [arguments, vec![url.as_str()]].concat();
+        let mut variables = common.clone();
+        variables.extend(trust_environment(&file).into_iter().filter(|(name, _)| name == own));
+        let Some(output) = clients::run(program, &variables, &arguments) else { continue };
+        let said = clients::text(&output);
+        if said.contains("No module named") {
+            eprintln!("SKIP {program} lacks a module: {said}");
+            continue;
+        }
+        let seen = destination.requests();
+        assert!(seen.iter().any(|request| request.contains(&format!(" /ok/{path}"))), "{path}: {said}\n{seen:?}");
+    }
+}
+
+#[test]
 fn curl_reads_why_a_destination_is_not_trusted() {
     let destination = Destination::http();
     let scene = Scene::new(&destination, Flaw::Expired, entries);
