@@ -508,6 +508,29 @@ fn the_last_word_is_said_inside_tls() {
 }
 
 #[test]
+fn an_answer_that_breaks_off_looks_like_it() {
+    let destination = Destination::with(|mut stream, _| {
+        let _ = request(&mut stream, &mut Vec::new());
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nhalf").unwrap();
+    });
+    let mut scene = Scene::new(&destination, Flaw::None, all_opened);
+    let mut client = scene.client();
+    client.say(scene.get("/"));
+    let (Ok(said) | Err(said)) = client.rest();
+    assert!(said.ends_with(b"half"), "{}", String::from_utf8_lossy(&said));
+    assert_eq!(scene.ended(Kind::Https).outcome, Outcome::Broken);
+    assert_eq!(scene.ended(Kind::Connect).outcome, Outcome::Broken);
+    // And an agent that goes away is one that hung up.
+    let mut scene = Scene::new(&Destination::http(), Flaw::None, all_opened);
+    let mut client = scene.client();
+    client.say(format!("POST / HTTP/1.1\r\nHost: {}\r\nContent-Length: 8\r\n\r\nhalf", scene.to()));
+    drop(client);
+    assert_eq!(scene.ended(Kind::Https).outcome, Outcome::HungUp);
+    // It said so in TLS.
+    assert_eq!(scene.ended(Kind::Connect).outcome, Outcome::Complete);
+}
+
+#[test]
 fn an_opened_tunnel_that_asks_nothing_is_closed() {
     let destination = Destination::http();
     let mut scene = Scene::with(&destination, Flaw::None, all_opened, Plan::quick);

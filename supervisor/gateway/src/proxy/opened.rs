@@ -137,7 +137,8 @@ async fn carry(mut near: TcpStream, far: Reached, early: Bytes, decided: Decided
             if error.is_parse() {
                 seat.agent.malformed();
             }
-            decided.passage.end(Outcome::HungUp);
+            // An answer that broke off takes the tunnel with it; else it is the agent who went.
+            decided.passage.end(if error.is_user() { Outcome::Broken } else { Outcome::HungUp });
         }
         // The passage knows it from its seat.
         Over::TimedOut => {}
