@@ -54,6 +54,8 @@ pub enum Kind {
     Connect,
     /// A plain request in absolute form.
     Http,
+    /// A request out of a tunnel whose TLS is opened here. The tunnel is a flow of its own, without bytes.
+    Https,
     /// A request to a model route.
     Route,
     /// A listener with one named target.
@@ -71,6 +73,7 @@ impl Kind {
         match self {
             Self::Connect => "connect",
             Self::Http => "http",
+            Self::Https => "https",
             Self::Route => "route",
             Self::Tcp => "tcp",
             Self::Socks => "socks",
@@ -177,6 +180,9 @@ pub enum Outcome {
     Cut(Cut),
     /// The agent went away before the end.
     HungUp,
+    /// The agent's program does not believe the certificate that it was shown: it was not told of the gateway's authority, or
+    /// believes only one certificate of its own.
+    Distrusted,
     /// The destination broke off before the end.
     Broken,
     /// A hook made it fail.
@@ -195,6 +201,7 @@ impl Outcome {
             Self::Cut(Cut::Policy) => "cut-by-policy",
             Self::Cut(Cut::Agent) => "cut-with-agent",
             Self::HungUp => "hung-up",
+            Self::Distrusted => "distrusted",
             Self::Broken => "broken",
             Self::Failed(_) => "failed-by-hook",
         }

@@ -19,5 +19,5 @@ pub(crate) async fn serve(stream: TcpStream, seat: &Arc<Seat>, target: Authority
     let waits = seat.agent.gateway.settings.waits;
     let Ok(decided) = seat.decide(Kind::Tcp, Ask::new(target, Via::Tcp)) else { return };
     let Ok(reached) = reach(&decided).await else { return };
-    proxy::carry_tunnel(stream, reached.stream, Bytes::new(), decided, waits).await;
+    proxy::carry_tunnel(stream, reached, Bytes::new(), decided, waits).await;
 }

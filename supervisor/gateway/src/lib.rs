@@ -11,6 +11,7 @@ pub mod forward;
 pub mod hello;
 pub mod hook;
 pub mod host;
+pub mod intercept;
 pub mod limit;
 pub mod live;
 pub mod policy;

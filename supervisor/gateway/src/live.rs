@@ -14,7 +14,8 @@ mod worker;
 
 use std::io;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::SystemTime;
 
 use tokio::sync::Semaphore;
 
@@ -24,11 +25,12 @@ pub use happening::{Happening, Happenings, Limit};
 pub use settings::{FIELDS_MAX, HEAD_MAX, Settings, Waits};
 
 pub(crate) use passage::Passage;
-pub(crate) use reach::{NoWay, reach};
+pub(crate) use reach::{NoWay, Reached, reach};
 pub(crate) use seat::{Decided, Seat};
 
 use crate::flow::Label;
 use crate::hook::Hooks;
+use crate::intercept::{Authority, NoAuthority, Pem};
 use crate::limit::Account;
 use crate::policy::{OwnAddresses, Policy};
 use crate::resolve::Resolver;
@@ -42,6 +44,10 @@ pub(crate) struct Inner {
     pub(crate) settings: Settings,
     pub(crate) hooks: Hooks,
     pub(crate) resolver: Resolver,
+    /// Whom destinations are believed to be by, where their TLS is opened here.
+    pub(crate) tls: Arc<rustls::ClientConfig>,
+    /// Made when it is first asked for.
+    authority: Mutex<Option<Arc<Authority>>>,
     own: RwLock<Arc<OwnAddresses>>,
     teller: Teller,
     room: Arc<Semaphore>,
@@ -52,6 +58,17 @@ pub(crate) struct Inner {
 impl Inner {
     fn own(&self) -> Arc<OwnAddresses> {
         Arc::clone(&self.own.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The authority behind the certificates that agents are shown.
+    pub(crate) fn authority(&self) -> Result<Arc<Authority>, NoAuthority> {
+        let mut made = self.authority.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(authority) = &*made {
+            return Ok(Arc::clone(authority));
+        }
+        let authority = Arc::new(Authority::new(SystemTime::now())?);
+        *made = Some(Arc::clone(&authority));
+        Ok(authority)
     }
 
     /// The thread that carries least, by its number; `home` where none carries less.
@@ -70,7 +87,7 @@ pub struct Outside {
     pub own: OwnAddresses,
     /// Makes connections to the upstreams of model routes, which the operator declared.
     pub dial: Arc<dyn Dial>,
-    /// Whom those upstreams are believed to be by.
+    /// Whom those upstreams are believed to be by, and destinations whose TLS is opened here (`intercept: on`).
     pub tls: Arc<rustls::ClientConfig>,
 }
 
@@ -107,7 +124,8 @@ impl Gateway {
         let (teller, happenings) = Happenings::new(settings.happenings);
         let room = Arc::new(Semaphore::new(settings.connections));
         let own = RwLock::new(Arc::new(own));
-        let inner = Inner { settings, hooks, resolver, own, teller, room, flows: AtomicU64::new(1), workers };
+        let (authority, flows) = (Mutex::new(None), AtomicU64::new(1));
+        let inner = Inner { settings, hooks, resolver, tls, authority, own, teller, room, flows, workers };
         Ok((Self { inner: Arc::new(inner), _threads: threads }, happenings))
     }
 
@@ -115,6 +133,22 @@ impl Gateway {
     #[must_use]
     pub fn register(&self, label: Label, policy: Policy) -> Agent {
         Agent::new(Arc::new(agent::Shared::new(label, Arc::clone(&self.inner), policy)))
+    }
+
+    /// The certificate of the authority behind what agents are shown where `intercept: on` opens their TLS, to be handed to them
+    /// ([`bundle`](crate::intercept::bundle), [`trust_environment`](crate::proxy::trust_environment)). The authority is made by the
+    /// first call of this, or by the first tunnel that is opened; it ends with the gateway.
+    ///
+    /// # Errors
+    /// When the system gives no randomness.
+    pub fn authority(&self) -> Result<Pem, NoAuthority> {
+        Ok(self.inner.authority()?.pem().clone())
+    }
+
+    /// Whether there is an authority yet: nothing of it is made for a gateway that opens no TLS.
+    #[must_use]
+    pub fn has_authority(&self) -> bool {
+        self.inner.authority.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
     /// The host's own addresses and ports, when they changed. Holds for every connection that is made from here on.

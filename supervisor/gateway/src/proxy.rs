@@ -5,18 +5,23 @@
 //! what it asks for wrongly is answered with a TLS alert. A denied name thus never causes a packet outside, a wrong ClientHello
 //! at most a connection to an address that was permitted anyway.
 //!
-//! **What is not carried.** Upgrades of plain HTTP (websockets) are refused with 501: inside CONNECT they pass. Trailers and 1xx
-//! answers stop here. A client that closes its sending side while it waits has hung up: its request is cancelled.
+//! **Opened tunnels.** Where an entry says `intercept: on`, what comes out of the tunnel's TLS goes the way of plain requests, each
+//! decided by itself (`opened`).
+//!
+//! **What is not carried.** Upgrades of plain HTTP (websockets) are refused with 501: inside CONNECT they pass, unless it is opened.
+//! Trailers and 1xx answers stop here. A client that closes its sending side while it waits has hung up: its request is cancelled.
 
 mod body;
 mod clock;
 mod environment;
 mod head;
 mod model;
+mod opened;
 mod opening;
 mod plain;
 mod refusal;
 mod rewrite;
+mod secure;
 mod tunnel;
 mod upstream;
 mod wire;
@@ -33,20 +38,20 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use tokio::net::TcpStream;
 
-use crate::flow::{Kind, Outcome};
+use crate::flow::{Kind, Outcome, Wait};
 use crate::hook::Failure;
 use crate::host::Authority;
-use crate::live::{Decided, FIELDS_MAX, HEAD_MAX, NoWay, Seat, reach};
-use crate::policy::{Ask, Denial, Intercept, Reason, Via};
+use crate::live::{Decided, FIELDS_MAX, HEAD_MAX, NoWay, Reached, Seat, reach};
+use crate::policy::{Ask, Via};
 use crate::route::Client;
 use body::Body;
 use clock::Clock;
-use head::Target;
+use head::{BadHead, Target};
 use upstream::Upstream;
-use wire::Wire;
+use wire::{Near, Wire};
 
-pub use environment::environment;
-pub(crate) use opening::carry as carry_tunnel;
+pub use environment::{environment, trust_environment};
+pub(crate) use opened::carry_any as carry_tunnel;
 pub(crate) use tunnel::{carry as carry_bytes, linger, reset};
 
 /// hyper's buffers of one connection: a head, or what is on its way of a body.
@@ -57,18 +62,37 @@ const BUFFER_MAX: usize = 64 * 1024;
 struct Session {
     seat: Arc<Seat>,
     clock: Arc<Clock>,
-    /// The way to model routes' upstreams, of this thread.
-    client: Client,
+    door: Door,
     /// The connection of the last plain request.
     upstream: Mutex<Option<Upstream>>,
-    /// A tunnel that CONNECT was answered 200 for.
-    opened: Mutex<Option<Opened>>,
 }
 
+/// Where a session's requests come in.
 #[derive(Debug)]
-struct Opened {
-    decided: Decided,
-    far: TcpStream,
+enum Door {
+    Front(Front),
+    /// Out of a tunnel whose TLS is opened here.
+    Tunnel(opened::Tunnel),
+}
+
+/// The proxy's own listener.
+#[derive(Debug)]
+struct Front {
+    /// The way to model routes' upstreams, of this thread.
+    client: Client,
+    /// A tunnel that CONNECT was answered 200 for.
+    connected: Mutex<Option<(Decided, Reached)>>,
+}
+
+/// How the requests of a connection came to their end.
+#[derive(Debug)]
+enum Over<S> {
+    /// In order, or by CONNECT: the connection, with what was read beyond the last request.
+    Handed(S, Bytes),
+    /// What hyper couldn't read it has answered; what broke off needs no answer.
+    Broken(hyper::Error),
+    /// A wait of ours ran out, which the seat knows.
+    TimedOut,
 }
 
 /// The connection ends without an answer.
@@ -83,22 +107,24 @@ pub(crate) async fn serve(stream: TcpStream, seat: &Arc<Seat>, client: Client) {
     let session = Arc::new(Session {
         seat: Arc::clone(seat),
         clock: Arc::clone(&clock),
-        client,
+        door: Door::Front(Front { client, connected: Mutex::new(None) }),
         upstream: Mutex::new(None),
-        opened: Mutex::new(None),
     });
-    let Some((stream, early)) = requests(stream, &session).await else { return };
-    let opened = session.opened.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let Over::Handed(stream, early) = requests(stream, &session).await else { return };
+    let connected = match &session.door {
+        Door::Front(front) => front.connected.lock().unwrap_or_else(PoisonError::into_inner).take(),
+        Door::Tunnel(_) => None,
+    };
     // A tunnel needs nothing of all that any more.
     drop((session, clock));
-    match opened {
-        Some(Opened { decided, far }) => opening::carry(stream, far, early, decided, waits).await,
+    match connected {
+        Some((decided, far)) => opened::carry_any(stream, far, early, decided, waits).await,
         None => tunnel::linger(stream).await,
     }
 }
 
-/// Answers requests until the connection ends or becomes a tunnel; gives it back with what was read beyond the last request.
-async fn requests(stream: TcpStream, session: &Arc<Session>) -> Option<(TcpStream, Bytes)> {
+/// Answers requests until the connection ends or becomes a tunnel.
+async fn requests<S: Near>(stream: S, session: &Arc<Session>) -> Over<S> {
     let clock = &session.clock;
     let answering = Arc::clone(session);
     let service = service_fn(move |request| {
@@ -117,12 +143,11 @@ async fn requests(stream: TcpStream, session: &Arc<Session>) -> Option<(TcpStrea
     let mut connection = pin!(connection);
     let mut timer = pin!(clock.timer());
     poll_fn(|cx| match connection.as_mut().poll(cx) {
-        Poll::Ready(Ok(parts)) => Poll::Ready(Some((parts.io.into_stream(), parts.read_buf))),
-        // What hyper couldn't read it has answered; what broke off needs no answer.
-        Poll::Ready(Err(_)) => Poll::Ready(None),
-        Poll::Pending => clock.poll(timer.as_mut(), cx).map(|wait| {
+        Poll::Ready(Ok(parts)) => Poll::Ready(Over::Handed(parts.io.into_stream(), parts.read_buf)),
+        Poll::Ready(Err(error)) => Poll::Ready(Over::Broken(error)),
+        Poll::Pending => clock.poll(timer.as_mut(), cx).map(|wait: Wait| {
             session.seat.ends(Outcome::TimedOut(wait));
-            None
+            Over::TimedOut
         }),
     })
     .await
@@ -134,15 +159,19 @@ impl Session {
         self.clock.request();
         let clock = Arc::clone(&self.clock);
         let (parts, incoming) = request.into_parts();
-        let answer = match head::read(&parts) {
-            Err(bad) => {
-                self.seat.agent.malformed();
-                Some(refusal::malformed(bad))
-            }
-            Ok(Target::Tunnel(to)) => self.connect(to).await,
-            Ok(Target::Outside(to)) => self.fetch(to, parts, incoming).await,
-            Ok(Target::Here) if self.is_route(parts.uri.path()) => self.model(parts, incoming).await,
-            Ok(Target::Here) => Some(refusal::no_route(parts.uri.path())),
+        let answer = match &self.door {
+            Door::Front(front) => match head::read(&parts) {
+                Err(bad) => Some(self.malformed(bad)),
+                Ok(Target::Tunnel(to)) => self.connect(front, to).await,
+                Ok(Target::Outside(to)) => self.fetch(to, parts, incoming).await,
+                Ok(Target::Here) if self.is_route(parts.uri.path()) => self.model(front, parts, incoming).await,
+                Ok(Target::Here) => Some(refusal::no_route(parts.uri.path())),
+            },
+            Door::Tunnel(tunnel) => match tunnel.read(&parts) {
+                Ok(to) => self.fetch(to, parts, incoming).await,
+                Err(BadHead::HostDiffers) => Some(tunnel.differs(&self.seat)),
+                Err(bad) => Some(self.malformed(bad)),
+            },
         };
         match answer {
             Some(answer) => Ok(answer.map(|body| body.on(clock))),
@@ -150,25 +179,27 @@ impl Session {
         }
     }
 
+    fn malformed(&self, bad: BadHead) -> Response<Body> {
+        self.seat.agent.malformed();
+        refusal::malformed(bad)
+    }
+
     fn is_route(&self, path: &str) -> bool {
         self.seat.agent.models().is_some_and(|models| models.routes.claims(path))
     }
 
     /// CONNECT: decided and connected before it is answered.
-    async fn connect(&self, to: Authority) -> Option<Response<Body>> {
+    async fn connect(&self, front: &Front, to: Authority) -> Option<Response<Body>> {
         let ask = Ask::new(to, Via::Connect);
         let decided = match self.seat.decide(Kind::Connect, ask) {
             Ok(decided) => decided,
             Err((denial, ask)) => return Some(refusal::denied(&denial, Some(&ask))),
         };
-        if decided.permit.intercept == Intercept::On {
-            return Some(refusal::denied(&refuse_intercepted(&self.seat, &decided), Some(&decided.ask)));
-        }
         let far = match reach(&decided).await {
-            Ok(reached) => reached.stream,
+            Ok(reached) => reached,
             Err(way) => return self.no_way(&way),
         };
-        *self.opened.lock().unwrap_or_else(PoisonError::into_inner) = Some(Opened { decided, far });
+        *front.connected.lock().unwrap_or_else(PoisonError::into_inner) = Some((decided, far));
         Some(Response::new(Body::empty()))
     }
 
@@ -179,12 +210,4 @@ impl Session {
         }
         refusal::no_way(way)
     }
-}
-
-/// An entry with rules for what is inside TLS, which nobody here opens: passing it unread would be more than was permitted.
-pub(crate) fn refuse_intercepted(seat: &Seat, decided: &Decided) -> Arc<Denial> {
-    let denial = Denial::new(decided.permit.rule, Reason::Opaque);
-    let flow = Some(decided.passage.flow().id);
-    decided.passage.end(Outcome::Denied(Reason::Opaque));
-    seat.agent.denied(Some(decided.ask.clone()), denial, decided.policy.generation, flow)
 }

@@ -2,7 +2,7 @@
 //!
 //! Only CONNECT, without authentication: who asks is known by the listener. Names are resolved here; addresses are asked of the
 //! policy like any host. The conditions of the permit hold as for HTTP's CONNECT: an entry without `sni: any` carries TLS for its
-//! name and nothing else, whichever way it came.
+//! name and nothing else, whichever way it came, and one with `intercept: on` opens it.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -17,7 +17,7 @@ use crate::flow::{Kind, Outcome};
 use crate::hook::Failure;
 use crate::host::{Authority, Host};
 use crate::live::{NoWay, Seat, reach};
-use crate::policy::{Ask, Denial, Intercept, Reason, RuleId, Via};
+use crate::policy::{Ask, Denial, Reason, RuleId, Via};
 use crate::proxy;
 
 /// The version in the first byte of every message but the sub-negotiations.
@@ -79,12 +79,8 @@ pub(crate) async fn serve(mut stream: TcpStream, seat: &Arc<Seat>) {
     let Ok(decided) = seat.decide(Kind::Socks, Ask::new(to, Via::Socks)) else {
         return end(stream, Reply::NotAllowed).await;
     };
-    if decided.permit.intercept == Intercept::On {
-        proxy::refuse_intercepted(seat, &decided);
-        return end(stream, Reply::NotAllowed).await;
-    }
     let far = match reach(&decided).await {
-        Ok(reached) => reached.stream,
+        Ok(reached) => reached,
         Err(NoWay::Failed(Failure::Reset)) => return proxy::reset(&stream),
         Err(way) => return end(stream, reply(&way)).await,
     };
@@ -96,7 +92,7 @@ pub(crate) async fn serve(mut stream: TcpStream, seat: &Arc<Seat>) {
 
 fn reply(way: &NoWay) -> Reply {
     match way {
-        NoWay::Denied(..) => Reply::NotAllowed,
+        NoWay::Denied(..) | NoWay::Untrusted(..) => Reply::NotAllowed,
         NoWay::Unreachable(_) => Reply::HostUnreachable,
         NoWay::TimedOut => Reply::Expired,
         NoWay::Failed(Failure::Refused) => Reply::Refused,

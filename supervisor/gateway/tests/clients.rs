@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::rig::{Destination, Plan, Rig, all_at, listener};
 
 /// A command with nothing in its environment but the proxy.
-fn run(program: &str, variables: &[(String, String)], arguments: &[&str]) -> Option<Output> {
+pub(crate) fn run(program: &str, variables: &[(String, String)], arguments: &[&str]) -> Option<Output> {
     let found =
         std::env::split_paths(&std::env::var_os("PATH")?).map(|dir| dir.join(program)).find(|path| path.is_file());
     let Some(found): Option<PathBuf> = found else {
@@ -26,12 +26,12 @@ fn run(program: &str, variables: &[(String, String)], arguments: &[&str]) -> Opt
     Some(command.output().unwrap())
 }
 
-fn text(output: &Output) -> String {
+pub(crate) fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
 /// As an agent gets them, but for what is reached directly: the destinations of these tests are on loopback too.
-fn variables(rig: &Rig) -> Vec<(String, String)> {
+pub(crate) fn variables(rig: &Rig) -> Vec<(String, String)> {
     let mut variables = agt_gateway::proxy::environment(rig.at, None);
     assert_eq!(variables.iter().filter(|(name, _)| name.eq_ignore_ascii_case("no_proxy")).count(), 2);
     variables.retain(|(name, _)| !name.eq_ignore_ascii_case("no_proxy"));

@@ -4,11 +4,13 @@
 mod clients;
 mod corpus;
 mod hooks;
+mod intercept;
 mod live;
 mod malformed;
 mod models;
 mod plain;
 mod ports;
 mod rig;
+mod secured;
 mod socks;
 mod tunnels;

@@ -90,7 +90,7 @@ fn try_case(&(_, bytes, must): &Case) -> Result<(), String> {
 }
 
 /// The request has this line, one `Host`, one framing, no field of one hop, and this body.
-fn one_reading(request: &str, line: &str, body: &str, host: &str) -> Result<(), String> {
+pub(crate) fn one_reading(request: &str, line: &str, body: &str, host: &str) -> Result<(), String> {
     let (head, rest) = request.split_once("\r\n\r\n").ok_or("no end of the head")?;
     if head.replace("\r\n", "").contains(['\r', '\n']) {
         return Err(format!("a line end alone in {head:?}"));

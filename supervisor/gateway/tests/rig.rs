@@ -60,6 +60,7 @@ pub(crate) struct Plan {
     pub(crate) settings: Settings,
     pub(crate) hooks: Vec<Arc<dyn Hook>>,
     pub(crate) serve: Serve,
+    pub(crate) tls: Option<Arc<rustls::ClientConfig>>,
     pub(crate) entries: serde_json::Value,
 }
 
@@ -69,6 +70,7 @@ impl Plan {
             settings: Settings { threads: 2, ..Settings::default() },
             hooks: Vec::new(),
             serve: Serve::Proxy,
+            tls: None,
             entries,
         }
     }
@@ -88,8 +90,14 @@ impl Plan {
         self
     }
 
+    /// Whom the gateway believes.
+    pub(crate) fn tls(mut self, tls: Arc<rustls::ClientConfig>) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
     pub(crate) fn start(self) -> Rig {
-        let (gateway, happenings) = Gateway::start(self.settings, Hooks::new(self.hooks), outside()).unwrap();
+        let (gateway, happenings) = Gateway::start(self.settings, Hooks::new(self.hooks), outside(self.tls)).unwrap();
         let agent = gateway.register(Label::from("researcher"), policy(1, self.entries));
         let (listener, at) = listener();
         agent.listen(listener, self.serve).unwrap();
@@ -100,12 +108,12 @@ impl Plan {
 /// Reading the system's roots takes longer than most tests.
 static TLS: OnceLock<Arc<rustls::ClientConfig>> = OnceLock::new();
 
-fn outside() -> Outside {
+fn outside(tls: Option<Arc<rustls::ClientConfig>>) -> Outside {
     Outside {
         resolver: Resolver::system(agt_gateway::resolve::Bounds::default()),
         own: OwnAddresses::new([], []),
         dial: Arc::new(SystemDial),
-        tls: TLS.get_or_init(|| trust(&[]).unwrap()).clone(),
+        tls: tls.unwrap_or_else(|| TLS.get_or_init(|| trust(&[]).unwrap()).clone()),
     }
 }
 
@@ -183,7 +191,10 @@ impl Answer {
 
 impl Client {
     pub(crate) fn to(at: SocketAddr) -> Self {
-        let stream = TcpStream::connect(at).unwrap();
+        Self::over(TcpStream::connect(at).unwrap())
+    }
+
+    pub(crate) fn over(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();

@@ -18,7 +18,7 @@ fn strict(port: u16) -> serde_json::Value {
     json!([{ "host": "localhost", "port": port }])
 }
 
-fn open(rig: &Rig, to: &str) -> Client {
+pub(crate) fn open(rig: &Rig, to: &str) -> Client {
     let mut client = rig.client();
     client.say(format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\n\r\n"));
     let answer = client.answer_to("CONNECT").unwrap();
@@ -34,7 +34,7 @@ fn ended(rig: &mut Rig) -> (Kind, agt_gateway::flow::Ended) {
 }
 
 /// The ClientHello of a real client.
-fn hello(name: &str) -> Vec<u8> {
+pub(crate) fn hello(name: &str) -> Vec<u8> {
     let mut config = client_config(rustls::RootCertStore::empty());
     config.enable_sni = true;
     let name = ServerName::try_from(name.to_owned()).unwrap();
@@ -44,7 +44,7 @@ fn hello(name: &str) -> Vec<u8> {
     bytes
 }
 
-fn client_config(roots: rustls::RootCertStore) -> rustls::ClientConfig {
+pub(crate) fn client_config(roots: rustls::RootCertStore) -> rustls::ClientConfig {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -319,16 +319,4 @@ fn a_destination_that_refuses_or_has_no_address_is_told() {
         assert_eq!(answer.status, 502, "{to}");
         assert_eq!(answer.json()["error"]["type"], "destination_unreachable");
     }
-}
-
-#[test]
-fn an_entry_for_what_is_inside_tls_lets_no_tunnel_through_unread() {
-    let destination = Destination::echo();
-    let entry = json!([{ "host": "localhost", "port": destination.port(), "intercept": "on", "methods": ["GET"] }]);
-    let rig = Plan::new(entry).start();
-    let to = format!("localhost:{}", destination.port());
-    let mut client = rig.client();
-    client.say(format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\n\r\n"));
-    assert_eq!(client.answer().unwrap().json()["error"]["reason"], "opaque");
-    assert_eq!(destination.connections(), 0);
 }

@@ -153,7 +153,7 @@ pub fn severity(call: &str) -> Severity {
 pub fn severity_of_network(reason: &str) -> Severity {
     match reason {
         "supervisor-port" => Severity::High,
-        "denied" | "zone" | "own-address" | "sni-mismatch" | "ech" => Severity::Medium,
+        "denied" | "zone" | "own-address" | "sni-mismatch" | "host-mismatch" | "ech" => Severity::Medium,
         _ => Severity::Low,
     }
 }

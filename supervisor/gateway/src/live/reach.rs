@@ -23,6 +23,8 @@ pub(crate) enum NoWay {
     TimedOut,
     /// A hook made it fail.
     Failed(Failure),
+    /// The destination is not who it should be; in words for the agent.
+    Untrusted(Arc<Denial>, String),
 }
 
 /// A connection to what was decided.
@@ -46,6 +48,7 @@ impl NoWay {
             Self::Unreachable(_) => Outcome::Unreachable,
             Self::TimedOut => Outcome::TimedOut(Wait::Connect),
             Self::Failed(failure) => Outcome::Failed(*failure),
+            Self::Untrusted(denial, _) => Outcome::Denied(denial.reason),
         }
     }
 }

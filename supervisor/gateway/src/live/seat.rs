@@ -37,6 +37,8 @@ struct Now {
     /// Why the connection ends, if it is we who end it.
     ending: Option<Outcome>,
     carried: Option<Carried>,
+    /// A tunnel whose requests are carried one by one, each for itself: both are held to the policy.
+    tunnel: Option<Carried>,
 }
 
 /// What stands to be decided again under a new policy.
@@ -81,7 +83,7 @@ impl Out {
 impl Seat {
     pub(super) fn new(agent: Arc<Shared>, number: u64, rooms: Rooms) -> Self {
         let policy = agent.policy();
-        let now = Mutex::new(Now { policy, ending: None, carried: None });
+        let now = Mutex::new(Now { policy, ending: None, carried: None, tunnel: None });
         Self { agent, number, now, task: OnceLock::new(), _rooms: rooms }
     }
 
@@ -144,6 +146,15 @@ impl Seat {
         Arc::new(flow)
     }
 
+    /// A tunnel is opened here: what it carries is decided request by request, and it stays to be judged itself meanwhile.
+    pub(crate) fn opens(&self, tunnel: &Decided) {
+        let mut now = self.now();
+        let flow = tunnel.passage.flow().id;
+        if now.carried.as_ref().is_some_and(|carried| carried.flow == flow) {
+            now.tunnel = now.carried.take();
+        }
+    }
+
     /// Notes which address a flow is connected to, so that a new policy can judge it too. If the policy changed since the
     /// decision, this is where the flow learns it.
     ///
@@ -174,6 +185,9 @@ impl Seat {
         if now.carried.as_ref().is_some_and(|carried| carried.flow == flow) {
             now.carried = None;
         }
+        if now.tunnel.as_ref().is_some_and(|tunnel| tunnel.flow == flow) {
+            now.tunnel = None;
+        }
     }
 
     /// Why this connection ends, if it is we who end it.
@@ -203,9 +217,12 @@ impl Seat {
         let mut now = self.now();
         // The newest, also if this visit is that of one before it.
         let policy = Arc::clone(self.fresh(&mut now));
-        let Some(Carried { flow, what: What::Outside(out) }) = &now.carried else { return Visited::Stays };
-        let Err(denial) = out.judge(&policy, own) else { return Visited::Stays };
-        let (flow, ask) = (*flow, Arc::clone(&out.ask));
+        let judged = [&now.tunnel, &now.carried].into_iter().flatten().find_map(|carried| {
+            let What::Outside(out) = &carried.what else { return None };
+            let denial = out.judge(&policy, own).err()?;
+            Some((carried.flow, Arc::clone(&out.ask), denial))
+        });
+        let Some((flow, ask, denial)) = judged else { return Visited::Stays };
         now.ending.get_or_insert(Outcome::Cut(Cut::Policy));
         drop(now);
         self.abort();

@@ -155,11 +155,17 @@ pub enum Reason {
     BadTls,
     /// The name has no address.
     Unresolvable,
+    /// In an opened tunnel, a request names another host than the tunnel was opened for.
+    HostMismatch,
+    /// What comes out of an opened tunnel is no HTTP/1.1.
+    NotHttp,
+    /// The destination's certificate is not to be believed.
+    Untrusted,
 }
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Reason; 17] = [
+    pub const ALL: [Reason; 20] = [
         Reason::NotListed,
         Reason::Port,
         Reason::Way,
@@ -177,6 +183,9 @@ impl Reason {
         Reason::NotTls,
         Reason::BadTls,
         Reason::Unresolvable,
+        Reason::HostMismatch,
+        Reason::NotHttp,
+        Reason::Untrusted,
     ];
 
     /// Its word in metrics and audit: stable.
@@ -200,6 +209,9 @@ impl Reason {
             Reason::NotTls => "not-tls",
             Reason::BadTls => "bad-tls",
             Reason::Unresolvable => "unresolvable",
+            Reason::HostMismatch => "host-mismatch",
+            Reason::NotHttp => "not-http",
+            Reason::Untrusted => "untrusted",
         }
     }
 }
@@ -278,7 +290,13 @@ impl Denial {
             }
             Reason::Opaque => Some("`intercept: on` in that entry lets methods and paths be seen".to_owned()),
             Reason::Method | Reason::Path => Some(format!("`{}s` of that entry don't list it", self.reason)),
-            Reason::Denied | Reason::BadHost | Reason::BadTls | Reason::Unresolvable => None,
+            Reason::NotHttp => Some("where `intercept: on` opens TLS, only HTTP/1.1 is carried".to_owned()),
+            Reason::Denied
+            | Reason::BadHost
+            | Reason::BadTls
+            | Reason::Unresolvable
+            | Reason::HostMismatch
+            | Reason::Untrusted => None,
         }
     }
 
@@ -302,6 +320,9 @@ impl Denial {
             Reason::NotTls => "the tunnel carries something else than TLS",
             Reason::BadTls => "the tunnel begins with a broken TLS hello",
             Reason::Unresolvable => "the name has no address",
+            Reason::HostMismatch => "Host names another host than the tunnel was opened for",
+            Reason::NotHttp => "what is inside TLS is not HTTP/1.1",
+            Reason::Untrusted => "the certificate of the destination is not to be believed",
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Variables by which an agent's programs find the proxy without being changed.
 
 use std::net::SocketAddr;
+use std::path::Path;
 
 /// What is reached directly: the agent's own loopback, with its model routes and whatever it listens on itself.
 const DIRECT: &str = "localhost,127.0.0.1,::1,[::1]";
@@ -25,4 +26,38 @@ pub fn environment(http: SocketAddr, socks: Option<SocketAddr>) -> Vec<(String, 
         variables.push(("AGT_SOCKS5".to_owned(), socks.to_string()));
     }
     variables
+}
+
+/// Variables that name a file of roots. All but the last two make a program believe that file *instead of* what it believes
+/// otherwise; those add it.
+const ROOTS: [&str; 11] = [
+    // OpenSSL (Python's ssl, httpx, aiohttp, Ruby, .NET), Go, Rust's rustls-native-certs, uv, curl built with OpenSSL. OpenSSL still looks
+    // into its directory of roots beside it.
+    "SSL_CERT_FILE",
+    // Python's requests, and with it much of what is installed by pip; instead of certifi.
+    "REQUESTS_CA_BUNDLE",
+    // curl, and requests where the one above is missing.
+    "CURL_CA_BUNDLE",
+    "GIT_SSL_CAINFO",
+    "PIP_CERT",
+    "CARGO_HTTP_CAINFO",
+    // npm reads its settings from the environment in either case.
+    "NPM_CONFIG_CAFILE",
+    // The AWS command line and botocore.
+    "AWS_CA_BUNDLE",
+    // gRPC's C core (Python, Ruby).
+    "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
+    "NODE_EXTRA_CA_CERTS",
+    "DENO_CERT",
+];
+
+/// Variables by which an agent's programs believe the certificates in a file: a [`Bundle`](crate::intercept::Bundle), which has the
+/// host's usual roots too, because most of these variables replace those.
+///
+/// Not reached by variables: Java (a key store of its own), wget with GnuTLS and browsers (the system's own file), and programs that
+/// believe one certificate only. A path that isn't UTF-8 is not found by anybody.
+#[must_use]
+pub fn trust_environment(path: &Path) -> Vec<(String, String)> {
+    let path = path.to_string_lossy();
+    ROOTS.iter().map(|name| ((*name).to_owned(), path.clone().into_owned())).collect()
 }

@@ -73,6 +73,10 @@ pub(crate) enum BadHead {
     Expect,
     #[error("websockets are carried inside CONNECT only: use wss:, or a client that tunnels ws:")]
     Websocket,
+    #[error("websockets are not carried where the gateway opens TLS (`intercept: on`)")]
+    OpenedWebsocket,
+    #[error("inside a tunnel a request names its path alone")]
+    OriginForm,
     #[error("only HTTP/1.0 and HTTP/1.1 are understood")]
     Version,
 }
@@ -81,7 +85,7 @@ impl BadHead {
     /// The status that says it (RFC 9110).
     pub(crate) fn status(self) -> StatusCode {
         match self {
-            Self::Method | Self::Coding | Self::Websocket => StatusCode::NOT_IMPLEMENTED,
+            Self::Method | Self::Coding | Self::Websocket | Self::OpenedWebsocket => StatusCode::NOT_IMPLEMENTED,
             Self::Expect => StatusCode::EXPECTATION_FAILED,
             Self::NotHere => StatusCode::MISDIRECTED_REQUEST,
             Self::Version => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
@@ -118,6 +122,24 @@ pub(crate) fn read(head: &Parts) -> Result<Target, BadHead> {
         }
         None => Err(BadHead::Form),
     }
+}
+
+/// Reads a request out of a tunnel that was opened for `tunnel`: in origin form, for the same host. [`BadHead::HostDiffers`] is an
+/// attempt to reach another site behind the same front.
+pub(crate) fn read_opened(head: &Parts, tunnel: &Authority) -> Result<(), BadHead> {
+    if !matches!(head.version, Version::HTTP_10 | Version::HTTP_11) {
+        return Err(BadHead::Version);
+    }
+    method(&head.method)?;
+    fields(&head.headers).map_err(|bad| match bad {
+        BadHead::Websocket => BadHead::OpenedWebsocket,
+        bad => bad,
+    })?;
+    if head.method == Method::CONNECT || head.uri.authority().is_some() || !head.uri.path().starts_with('/') {
+        return Err(BadHead::OriginForm);
+    }
+    path(&head.uri)?;
+    same(head, tunnel, 443)
 }
 
 fn tunnel(head: &Parts) -> Result<Target, BadHead> {

@@ -6,14 +6,14 @@ use hyper::http::request::Parts;
 use hyper::{Request, Response};
 
 use super::body::{Body, Outward};
-use super::{Session, refusal};
+use super::{Front, Session, refusal};
 use crate::flow::{Cut, Kind, Outcome, To};
 use crate::hook::Failure;
 use crate::route::{Context, Eventwise};
 
 impl Session {
     /// A request whose path is a route's.
-    pub(super) async fn model(&self, head: Parts, incoming: Incoming) -> Option<Response<Body>> {
+    pub(super) async fn model(&self, front: &Front, head: Parts, incoming: Incoming) -> Option<Response<Body>> {
         let name = head.uri.path().split('/').nth(1).unwrap_or_default();
         let passage = self.seat.begin(Kind::Route, To::Route(name.into()));
         // Read once the seat shows where it goes: from here on, whoever takes the route away sees this call.
@@ -28,7 +28,7 @@ impl Session {
         // The route has waits of its own, and says in the provider's words when one runs out.
         self.clock.elsewhere();
         let context =
-            Context { account: models.account.clone(), client: self.client.clone(), witness: models.witness.clone() };
+            Context { account: models.account.clone(), client: front.client.clone(), witness: models.witness.clone() };
         let mut request = Request::from_parts(head, Outward::new(incoming, passage.clone()));
         if passage.is_watched() {
             request.extensions_mut().insert(Eventwise);

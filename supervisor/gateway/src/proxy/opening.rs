@@ -5,7 +5,9 @@
 //! TLS alert, `access_denied`, because "connection closed" would be tried again.
 //!
 //! What this can't see: a front that serves many sites may be asked inside TLS for another of them than the ClientHello names (by
-//! `Host`), and a permitted server may pass on what it is sent. Only interception sees the one, and nothing the other.
+//! `Host`), and a permitted server may pass on what it is sent. Only interception (`opened`) sees the one, and nothing the other.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -24,19 +26,13 @@ const ACCESS_DENIED: [u8; 7] = [21, 3, 3, 0, 2, 2, 49];
 const PIECE: usize = 4096;
 
 /// Carries a decided and connected tunnel to its end. `early` is what the agent sent already.
-pub(crate) async fn carry(mut near: TcpStream, far: TcpStream, early: Bytes, decided: Decided, waits: Waits) {
+pub(super) async fn carry(mut near: TcpStream, far: TcpStream, early: Bytes, decided: Decided, waits: Waits) {
     let passage = &decided.passage;
-    let first = if decided.permit.sni == SniRule::Any {
-        early
-    } else {
-        match timeout(waits.hello, hello(&mut near, &early, &decided.permit.sni)).await {
-            Ok(Ok(first)) => first,
-            Ok(Err(Opening::HungUp)) => return passage.end(Outcome::HungUp),
-            Ok(Err(Opening::Denied(reason))) => {
-                drop(far);
-                return refuse(near, &decided, reason).await;
-            }
-            Err(_) => return passage.end(Outcome::TimedOut(Wait::Hello)),
+    let first = match read(&mut near, early, &decided, waits).await {
+        Ok(first) => first,
+        Err(unopened) => {
+            drop(far);
+            return unopened.end(near, &decided).await;
         }
     };
     let outcome = tunnel::carry(near, far, first, passage, waits).await;
@@ -44,37 +40,69 @@ pub(crate) async fn carry(mut near: TcpStream, far: TcpStream, early: Bytes, dec
 }
 
 /// Why a tunnel does not open.
-enum Opening {
+pub(super) enum Unopened {
     Denied(Reason),
     HungUp,
+    TimedOut,
+}
+
+/// Reads from a decided tunnel what has to be judged before a byte of it goes on; gives all that was read.
+pub(super) async fn read(
+    near: &mut TcpStream,
+    early: Bytes,
+    decided: &Decided,
+    waits: Waits,
+) -> Result<Bytes, Unopened> {
+    if decided.permit.sni == SniRule::Any {
+        return Ok(early);
+    }
+    timeout(waits.hello, hello(near, &early, &decided.permit.sni)).await.unwrap_or(Err(Unopened::TimedOut))
+}
+
+impl Unopened {
+    /// Ends it, as its agent shall see it.
+    pub(super) async fn end(self, near: TcpStream, decided: &Decided) {
+        match self {
+            Self::HungUp => decided.passage.end(Outcome::HungUp),
+            Self::TimedOut => decided.passage.end(Outcome::TimedOut(Wait::Hello)),
+            Self::Denied(reason) => refuse(near, decided, reason).await,
+        }
+    }
 }
 
 /// Reads the whole ClientHello and judges it; gives all that was read.
-async fn hello(near: &mut TcpStream, early: &[u8], rule: &SniRule) -> Result<Bytes, Opening> {
+async fn hello(near: &mut TcpStream, early: &[u8], rule: &SniRule) -> Result<Bytes, Unopened> {
     let mut hello = Hello::new();
     let mut progress = hello.read(early);
     while progress == Progress::NeedMore {
         // On the heap while it is needed: a tunnel's task lives long, its hello doesn't.
         let mut piece = Vec::with_capacity(PIECE);
         match near.read_buf(&mut piece).await {
-            Ok(0) if hello.bytes().is_empty() => return Err(Opening::HungUp),
+            Ok(0) if hello.bytes().is_empty() => return Err(Unopened::HungUp),
             Ok(0) => break,
             Ok(_) => progress = hello.read(&piece),
-            Err(_) => return Err(Opening::HungUp),
+            Err(_) => return Err(Unopened::HungUp),
         }
     }
-    rule.check(&progress).map_err(Opening::Denied)?;
+    rule.check(&progress).map_err(Unopened::Denied)?;
     Ok(Bytes::from(hello.into_bytes()))
 }
 
 async fn refuse(mut near: TcpStream, decided: &Decided, reason: Reason) {
-    let agent = &decided.passage.seat().agent;
-    let denial = Denial::new(decided.permit.rule, reason);
-    agent.denied(Some(decided.ask.clone()), denial, decided.policy.generation, Some(decided.passage.flow().id));
-    decided.passage.end(Outcome::Denied(reason));
+    deny(decided, reason);
     if reason != Reason::NotTls {
         // Whoever is gone already needs no alert.
         let _ = near.write_all(&ACCESS_DENIED).await;
     }
     tunnel::linger(near).await;
+}
+
+/// Tells that a decided tunnel is refused after all, and ends it.
+pub(super) fn deny(decided: &Decided, reason: Reason) -> Arc<Denial> {
+    let agent = &decided.passage.seat().agent;
+    let denial = Denial::new(decided.permit.rule, reason);
+    let flow = Some(decided.passage.flow().id);
+    let denial = agent.denied(Some(decided.ask.clone()), denial, decided.policy.generation, flow);
+    decided.passage.end(Outcome::Denied(reason));
+    denial
 }

@@ -1,4 +1,4 @@
-//! Plain requests: decided one by one, also on one connection, and written anew.
+//! Requests that can be read, plain or out of an opened tunnel: decided one by one, also on one connection, and written anew.
 
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use super::body::{Body, Outward};
 use super::head::BadHead;
 use super::rewrite::{self, Length};
 use super::upstream::Upstream;
-use super::{Session, refusal};
+use super::{Door, Session, refusal, secure};
 use crate::flow::{Kind, Outcome, Wait};
 use crate::host::{Authority, Host};
 use crate::live::{Decided, NoWay, reach};
@@ -23,11 +23,11 @@ use crate::policy::{Ask, Via};
 const READY: Duration = Duration::from_millis(100);
 
 impl Session {
-    /// A request in absolute form.
+    /// A request in absolute form, or one out of a tunnel that was opened for `to`.
     pub(super) async fn fetch(&self, to: Authority, head: Parts, incoming: Incoming) -> Option<Response<Body>> {
         let path = head.uri.path().to_owned();
         let ask = Ask::new(to.clone(), Via::Http { method: head.method.clone(), path });
-        let decided = match self.seat.decide(Kind::Http, ask) {
+        let decided = match self.seat.decide(self.door.kind(), ask) {
             Ok(decided) => decided,
             Err((denial, ask)) => return Some(refusal::denied(&denial, Some(&ask))),
         };
@@ -49,11 +49,22 @@ impl Session {
             self.seat.connected(decided, kept.address).map_err(|denial| NoWay::denied(denial, decided))?;
             return Ok(kept);
         }
+        if let Door::Tunnel(tunnel) = &self.door
+            && let Some(trouble) = tunnel.trouble()
+        {
+            return Err(trouble.tell(decided));
+        }
         self.fresh(to, decided).await
     }
 
     async fn fresh(&self, to: &Authority, decided: &Decided) -> Result<Upstream, NoWay> {
         let reached = reach(decided).await?;
+        if let Door::Tunnel(_) = &self.door {
+            let gateway = &self.seat.agent.gateway;
+            // On the heap: most requests make no TLS connection.
+            let secured = Box::pin(secure::connect(&gateway.tls, reached, to, gateway.settings.waits.connect)).await;
+            return secured.map_err(|trouble| trouble.tell(decided));
+        }
         let fresh = Upstream::new(reached.stream, to.clone(), reached.address).await;
         fresh.map_err(|error| {
             decided.passage.end(Outcome::Broken);
@@ -71,7 +82,11 @@ impl Session {
         let passage = &decided.passage;
         let is_head = head.method == Method::HEAD;
         let sized = incoming.is_end_stream() || incoming.size_hint().exact().is_some();
-        rewrite::request(&mut head, host_field(&upstream.to), if sized { Length::Known } else { Length::Chunked });
+        rewrite::request(
+            &mut head,
+            host_field(&upstream.to, self.door.port()),
+            if sized { Length::Known } else { Length::Chunked },
+        );
         // A destination may close a connection that it kept just when it is used again. What is safe to ask twice (RFC 9110,
         // 9.2.2) and has no body is then asked once more, on a new one.
         let again = (upstream.answers > 0 && head.method.is_safe() && incoming.is_end_stream()).then(|| head.clone());
@@ -145,11 +160,28 @@ async fn before(decided: &Decided) -> Result<(), NoWay> {
     })
 }
 
-/// `Host` for a destination: without port 80, as clients write it.
-fn host_field(to: &Authority) -> HeaderValue {
+impl Door {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Front(_) => Kind::Http,
+            Self::Tunnel(_) => Kind::Https,
+        }
+    }
+
+    /// The port that goes without saying.
+    fn port(&self) -> u16 {
+        match self {
+            Self::Front(_) => 80,
+            Self::Tunnel(_) => 443,
+        }
+    }
+}
+
+/// `Host` for a destination: without the port that goes without saying, as clients write it.
+fn host_field(to: &Authority, usual: u16) -> HeaderValue {
     let text = match &to.host {
-        Host::Address(address) if to.port == 80 && address.is_ipv6() => format!("[{address}]"),
-        host if to.port == 80 => host.to_string(),
+        Host::Address(address) if to.port == usual && address.is_ipv6() => format!("[{address}]"),
+        host if to.port == usual => host.to_string(),
         _ => to.to_string(),
     };
     HeaderValue::try_from(text).expect("a host in its one spelling is ASCII")

@@ -57,7 +57,22 @@ pub(super) fn no_way(way: &NoWay) -> Option<Response<Body>> {
         }
         NoWay::TimedOut => timed_out(Wait::Connect),
         NoWay::Failed(failure) => return failed(*failure),
+        NoWay::Untrusted(denial, message) => untrusted(denial, message),
     })
+}
+
+/// The destination is not who it should be. No program of the agent sees that by itself any more: it is told as plainly as a
+/// browser would, and with the status of a gateway whose upstream is at fault.
+fn untrusted(denial: &Denial, message: &str) -> Response<Body> {
+    let phrase = format!("Destination not trusted ({}, rule {})", denial.reason, denial.rule);
+    let error = json!({
+        "type": "destination_not_trusted",
+        "reason": denial.reason.word(),
+        "rule": denial.rule.to_string(),
+        "message": message,
+        "retry": false,
+    });
+    answer(StatusCode::BAD_GATEWAY, Some(&phrase), error)
 }
 
 /// A wait of ours ran out.

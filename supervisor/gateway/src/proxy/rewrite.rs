@@ -28,7 +28,7 @@ pub(super) enum Length {
     Chunked,
 }
 
-/// The head of a plain request as the destination sees it. `authority` is the host and port in one spelling, without port 80.
+/// The head of a request as the destination sees it. `authority` is the host and port in one spelling, without the usual port.
 pub(super) fn request(head: &mut request::Parts, authority: HeaderValue, length: Length) {
     strip(&mut head.headers);
     head.headers.remove(header::EXPECT);

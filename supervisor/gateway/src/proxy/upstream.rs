@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::AbortHandle;
 
 use super::body::Outward;
@@ -43,7 +43,10 @@ impl Upstream {
     ///
     /// # Errors
     /// When the connection is broken already.
-    pub(super) async fn new(stream: TcpStream, to: Authority, address: IpAddr) -> hyper::Result<Self> {
+    pub(super) async fn new<S>(stream: S, to: Authority, address: IpAddr) -> hyper::Result<Self>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
         let (sender, connection) = http1::Builder::new()
             .max_headers(FIELDS_MAX)
             .max_header_size(HEAD_MAX)

@@ -7,29 +7,42 @@ use std::task::{Context, Poll};
 
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use super::clock::Clock;
 use super::tunnel;
 
+/// What the agent's side speaks over: a socket, or TLS over one.
+pub(super) trait Near: AsyncRead + AsyncWrite + Unpin {
+    /// The socket under it.
+    fn socket(&self) -> &TcpStream;
+}
+
+impl Near for TcpStream {
+    fn socket(&self) -> &TcpStream {
+        self
+    }
+}
+
 /// A connection whose movements the clock sees.
 #[derive(Debug)]
-pub(super) struct Wire {
+pub(super) struct Wire<S: Near> {
     /// There until it is given back.
-    stream: Option<TokioIo<TcpStream>>,
+    stream: Option<TokioIo<S>>,
     clock: Arc<Clock>,
 }
 
-impl Wire {
-    pub(super) fn new(stream: TcpStream, clock: Arc<Clock>) -> Self {
+impl<S: Near> Wire<S> {
+    pub(super) fn new(stream: S, clock: Arc<Clock>) -> Self {
         Self { stream: Some(TokioIo::new(stream)), clock }
     }
 
-    pub(super) fn into_stream(mut self) -> TcpStream {
+    pub(super) fn into_stream(mut self) -> S {
         self.stream.take().expect("given back once, here").into_inner()
     }
 
-    fn stream(&mut self) -> Pin<&mut TokioIo<TcpStream>> {
+    fn stream(&mut self) -> Pin<&mut TokioIo<S>> {
         Pin::new(self.stream.as_mut().expect("given back by value, so nobody asks afterwards"))
     }
 
@@ -40,17 +53,17 @@ impl Wire {
     }
 }
 
-impl Drop for Wire {
+impl<S: Near> Drop for Wire<S> {
     fn drop(&mut self) {
         if let Some(stream) = &self.stream
             && self.clock.is_reset()
         {
-            tunnel::reset(stream.inner());
+            tunnel::reset(stream.inner().socket());
         }
     }
 }
 
-impl Read for Wire {
+impl<S: Near> Read for Wire<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
         let done = self.stream().poll_read(cx, buf);
         if matches!(done, Poll::Ready(Ok(()))) {
@@ -60,7 +73,7 @@ impl Read for Wire {
     }
 }
 
-impl Write for Wire {
+impl<S: Near> Write for Wire<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let done = self.stream().poll_write(cx, buf);
         self.wrote(&done);
@@ -76,7 +89,7 @@ impl Write for Wire {
     }
 
     fn is_write_vectored(&self) -> bool {
-        true
+        self.stream.as_ref().is_some_and(Write::is_write_vectored)
     }
 
     fn poll_write_vectored(
