@@ -30,7 +30,8 @@ impl Layer {
             Layer::Seccomp => &[E::EPERM, E::ENOSYS],
             Layer::Names => &[E::EACCES],
             Layer::Pid => &[E::ESRCH, E::ENOENT],
-            Layer::Network => &[E::ECONNREFUSED, E::ENETUNREACH],
+            // No listener, no route, no such address of one's own, no such interface.
+            Layer::Network => &[E::ECONNREFUSED, E::ENETUNREACH, E::EADDRNOTAVAIL, E::ENODEV],
             Layer::Ipc => &[E::ENOENT],
             Layer::Uid | Layer::Capabilities | Layer::NonDumpable => &[E::EACCES, E::EPERM],
             Layer::NoNewPrivileges => &[E::EPERM],
