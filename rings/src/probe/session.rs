@@ -236,7 +236,8 @@ impl Session {
 
     /// A datagram that nobody got was sent to nobody.
     fn witnessed(&self, attack: &Attack, got: Got) -> Got {
-        let unseen = attack.needs.contains(&Need::Datagram) && got == Got::Ok && !self.standing.has_datagram(attack.name);
+        let unseen =
+            attack.needs.contains(&Need::Datagram) && got == Got::Ok && !self.standing.has_datagram(attack.name);
         if unseen { Got::Nothing("it never arrived".to_owned()) } else { got }
     }
 

@@ -28,9 +28,7 @@ const OTHERS: &str = "the host's network, or another agent's";
 const LEARNS: &str = "who the host is and who it talks to";
 
 pub(super) const ATTACKS: &[Attack] = &[
-    tcp("tcp-zero", "connect to a service on the host by 0.0.0.0", |s| {
-        stream((Ipv4Addr::UNSPECIFIED, s.tcp))
-    }),
+    tcp("tcp-zero", "connect to a service on the host by 0.0.0.0", |s| stream((Ipv4Addr::UNSPECIFIED, s.tcp))),
     tcp("tcp-v4-mapped", "connect to a service on the host by ::ffff:127.0.0.1", |s| {
         stream((Ipv4Addr::LOCALHOST.to_ipv6_mapped(), s.tcp))
     }),
@@ -67,11 +65,9 @@ pub(super) const ATTACKS: &[Attack] = &[
     })
     .by(&[Network, Seccomp])
     .with(&[Need::Datagram]),
-    attack("dns-tcp", "ask a resolver on the host's own address by TCP", NAMES, |s| {
-        stream((own_address(s)?, 53))
-    })
-    .past(&[Errno::ECONNREFUSED])
-    .by(&[Network, Seccomp]),
+    attack("dns-tcp", "ask a resolver on the host's own address by TCP", NAMES, |s| stream((own_address(s)?, 53)))
+        .past(&[Errno::ECONNREFUSED])
+        .by(&[Network, Seccomp]),
     route("route-broadcast", "find a way to everybody (255.255.255.255; no packet is sent)", |_| {
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
         socket.set_broadcast(true)?;

@@ -29,9 +29,8 @@ const NSCD: &str = "nscd/socket";
 const AVAHI: &str = "avahi-daemon/socket";
 
 /// The decoys, below the scene's `services`.
-pub(in crate::probe) const PATHS: [&str; 12] = [
-    DOCKER, PODMAN, CONTAINERD, USER_BUS, SSH_AGENT, GPG_AGENT, X11_PATH, WAYLAND, SYSTEM_BUS, RESOLVED, NSCD, AVAHI,
-];
+pub(in crate::probe) const PATHS: [&str; 12] =
+    [DOCKER, PODMAN, CONTAINERD, USER_BUS, SSH_AGENT, GPG_AGENT, X11_PATH, WAYLAND, SYSTEM_BUS, RESOLVED, NSCD, AVAHI];
 /// What follows the scene's abstract name in that of the session bus.
 pub(in crate::probe) const BUS: &str = "-bus";
 /// The same for the X server, which listens at a path and at an abstract name.
