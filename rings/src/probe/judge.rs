@@ -224,6 +224,15 @@ mod tests {
     }
 
     #[test]
+    fn every_ring_without_the_hosts_network_has_enough_ways_out_of_it_tried() {
+        for ring in [Ring::R1, Ring::R2, Ring::R3] {
+            let index = usize::from(ring.number());
+            let count = attack::network().filter(|attack| attack.expected[index] == Some(Expected::Denied)).count();
+            assert!(count >= 70, "{ring}: {count}");
+        }
+    }
+
+    #[test]
     fn every_ring_has_enough_attacks_and_acts() {
         for ring in Ring::ALL {
             let index = usize::from(ring.number());

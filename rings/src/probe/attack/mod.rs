@@ -222,6 +222,12 @@ pub(super) fn all() -> impl Iterator<Item = &'static Attack> {
     classes.into_iter().flatten().chain(acts::ACTS)
 }
 
+/// What is after a way out of the network, or somebody on the host who has one.
+#[cfg(test)]
+pub(super) fn network() -> impl Iterator<Item = &'static Attack> {
+    [sockets::ATTACKS, services::ATTACKS, egress::ATTACKS, netlink::ATTACKS].into_iter().flatten()
+}
+
 /// How an attack ended, as it travels from the ring to the probe.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
