@@ -146,7 +146,7 @@ async fn before(decided: &Decided) -> Result<(), NoWay> {
 }
 
 /// `Host` for a destination: without port 80, as clients write it.
-fn host_field(to: &Authority) -> HeaderValue {
+pub(super) fn host_field(to: &Authority) -> HeaderValue {
     let text = match &to.host {
         Host::Address(address) if to.port == 80 && address.is_ipv6() => format!("[{address}]"),
         host if to.port == 80 => host.to_string(),
