@@ -25,6 +25,7 @@ mod metrics;
 mod names;
 mod nested;
 mod network;
+mod network_escapes;
 mod operators;
 mod output;
 mod overruled;

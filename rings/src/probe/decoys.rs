@@ -1,19 +1,21 @@
 //! What stands outside for the whole session: sockets, IPC objects, a planted descriptor; and victims, one a run.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, BufRead, BufReader};
-use std::net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, UdpSocket};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 use super::attack::inherit::Planted;
 use super::attack::stand::VICTIM;
-use super::attack::{MARK, ipc, services};
-use super::scene::Victim;
+use super::attack::{self, MARK, egress, ipc, services};
+use super::scene::{Interface, Victim};
 use super::{ATTACK_NAME, Error};
 use crate::plan::Ids;
 
@@ -57,10 +59,15 @@ pub(super) struct Standing {
     pub(super) abstract_name: String,
     pub(super) services: PathBuf,
     pub(super) tcp: u16,
+    pub(super) tcp6: Option<u16>,
     pub(super) udp: UdpSocket,
+    pub(super) stub: UdpSocket,
+    /// What came to either, and was not asked for yet.
+    heard: Mutex<BTreeSet<Vec<u8>>>,
     pub(super) ipc: ipc::Decoys,
     _planted: Planted,
-    _listeners: (UnixListener, UnixDatagram, TcpListener),
+    _listeners: (UnixListener, TcpListener, Option<TcpListener>),
+    _datagrams: [UnixDatagram; 2],
     _services: Vec<UnixListener>,
 }
 
@@ -88,29 +95,45 @@ impl Standing {
             services.push(UnixListener::bind_addr(&address)?);
         }
         let by_port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        // A host without IPv6 has no such service to attack.
+        let by_port6 = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).ok();
         let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let stub = UdpSocket::bind((egress::STUB, 0))?;
         udp.set_nonblocking(true)?;
+        stub.set_nonblocking(true)?;
+        let by_name = SocketAddr::from_abstract_name(format!("{abstract_name}{}", egress::DATAGRAMS))?;
+        let by_name = UnixDatagram::bind_addr(&by_name)?;
         Ok(Standing {
             socket,
             abstract_name,
             services: services_at,
             tcp: by_port.local_addr()?.port(),
+            tcp6: by_port6.as_ref().map(TcpListener::local_addr).transpose()?.map(|address| address.port()),
             udp,
+            stub,
+            heard: Mutex::default(),
             ipc: ipc::Decoys::make()?,
             _planted: Planted::plant(&planted)?,
-            _listeners: (by_path, by_datagram, by_port),
+            _listeners: (by_path, by_port, by_port6),
+            _datagrams: [by_datagram, by_name],
             _services: services,
         })
     }
 
-    /// Whether a datagram came in since the last look. Loopback delivers within the sender's call, so this needs no waiting.
-    pub(super) fn has_datagram(&self) -> bool {
+    /// Whether a datagram of this attack came in since the last look. Loopback delivers within the sender's call, so this needs no
+    /// waiting. Attacks run side by side: each has its own name in its datagrams.
+    pub(super) fn has_datagram(&self, attack: &str) -> bool {
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         let mut buffer = [0u8; 64];
-        let mut came = false;
-        while self.udp.recv(&mut buffer).is_ok() {
-            came = true;
+        for socket in [&self.udp, &self.stub] {
+            while let Ok(length) = socket.recv(&mut buffer) {
+                // Anybody on this host can send us anything: only what is an attack's is kept.
+                if attack::all().any(|attack| attack.name.as_bytes() == &buffer[..length]) {
+                    heard.insert(buffer[..length].to_vec());
+                }
+            }
         }
-        came
+        heard.remove(attack.as_bytes())
     }
 }
 
@@ -137,6 +160,32 @@ pub(super) fn resolver() -> IpAddr {
     let servers = text.lines().filter_map(|line| line.strip_prefix("nameserver")?.trim().parse::<IpAddr>().ok());
     let mut servers = servers.filter(|server| !server.is_loopback() && server.is_ipv4());
     servers.next().unwrap_or(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 53)))
+}
+
+/// The host's address on the way to its resolver, or to the world. No packet is sent.
+pub(super) fn own_address() -> Option<IpAddr> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    socket.connect((resolver(), 53)).ok()?;
+    socket.local_addr().ok().map(|address| address.ip()).filter(|address| !address.is_loopback())
+}
+
+/// An interface that is not loopback: one with a link-local address before others.
+pub(super) fn interface() -> Option<Interface> {
+    // Address, number, prefix, scope, flags, name; the first two in hexadecimal.
+    let addresses = fs::read_to_string("/proc/net/if_inet6").unwrap_or_default();
+    let linked = addresses.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let [address, index, .., name] = fields[..] else { return None };
+        let index = u32::from_str_radix(index, 16).ok()?;
+        address.starts_with("fe80").then(|| Interface { name: name.to_owned(), index })
+    });
+    linked.or_else(|| {
+        let names = fs::read_dir("/sys/class/net").ok()?.flatten();
+        let mut names = names.filter_map(|entry| entry.file_name().into_string().ok());
+        let name = names.find(|name| name != "lo")?;
+        let index = fs::read_to_string(format!("/sys/class/net/{name}/ifindex")).ok()?.trim().parse().ok()?;
+        Some(Interface { name, index })
+    })
 }
 
 /// A process outside, of the given user; ended and reaped when dropped.

@@ -30,7 +30,8 @@ impl Layer {
             Layer::Seccomp => &[E::EPERM, E::ENOSYS],
             Layer::Names => &[E::EACCES],
             Layer::Pid => &[E::ESRCH, E::ENOENT],
-            Layer::Network => &[E::ECONNREFUSED, E::ENETUNREACH],
+            // No listener, no route, no such address of one's own, no such interface.
+            Layer::Network => &[E::ECONNREFUSED, E::ENETUNREACH, E::EADDRNOTAVAIL, E::ENODEV],
             Layer::Ipc => &[E::ENOENT],
             Layer::Uid | Layer::Capabilities | Layer::NonDumpable => &[E::EACCES, E::EPERM],
             Layer::NoNewPrivileges => &[E::EPERM],
@@ -219,6 +220,15 @@ mod tests {
             // Where it is not asked, something else is already in its way.
             let denied: Vec<bool> = attack.expected.iter().flatten().map(|e| *e == Expected::Denied).collect();
             assert!(denied.is_sorted(), "{}: {denied:?}", attack.name);
+        }
+    }
+
+    #[test]
+    fn every_ring_without_the_hosts_network_has_enough_ways_out_of_it_tried() {
+        for ring in [Ring::R1, Ring::R2, Ring::R3] {
+            let index = usize::from(ring.number());
+            let count = attack::network().filter(|attack| attack.expected[index] == Some(Expected::Denied)).count();
+            assert!(count >= 70, "{ring}: {count}");
         }
     }
 

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, poll};
 
 use super::wire::OUTPUT_BYTES_MAX;
 
@@ -16,7 +17,11 @@ pub(super) struct Output {
     pub(super) is_held: bool,
 }
 
-/// Reads what is there, without waiting.
+/// How long a pipe must stay open after the end to count as held. Between fork and exec a child of another worker's holds everybody's
+/// pipes for a moment; a survivor holds its own for as long as it lives.
+const HELD_FOR_MILLIS: u16 = 1_000;
+
+/// Reads what is there; waits only where somebody else holds the pipe.
 pub(super) fn collect(pipe: &OwnedFd) -> io::Result<Output> {
     fcntl(pipe.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     let mut bytes = Vec::new();
@@ -26,7 +31,11 @@ pub(super) fn collect(pipe: &OwnedFd) -> io::Result<Output> {
             Ok(0) => return Ok(Output { bytes, is_held: false }),
             Ok(count) => bytes.extend_from_slice(&buffer[..count]),
             Err(Errno::EINTR) => {}
-            Err(Errno::EAGAIN) => return Ok(Output { bytes, is_held: true }),
+            Err(Errno::EAGAIN) => match poll(&mut [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)], HELD_FOR_MILLIS) {
+                Ok(0) => return Ok(Output { bytes, is_held: true }),
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(e) => return Err(e.into()),
+            },
             Err(e) => return Err(e.into()),
         }
     }

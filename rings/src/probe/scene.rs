@@ -38,8 +38,16 @@ pub(super) struct Scene {
     pub(super) abstract_name: String,
     /// A port on the host's 127.0.0.1 that somebody listens on.
     pub(super) tcp: u16,
+    /// The same on ::1, where the host has IPv6.
+    pub(super) tcp6: Option<u16>,
     /// The same for datagrams.
     pub(super) udp: u16,
+    /// The same on 127.0.0.53, where a resolver could be.
+    pub(super) stub: u16,
+    /// An address of the host that is not loopback.
+    pub(super) own_address: Option<IpAddr>,
+    /// An interface of the host that is not loopback.
+    pub(super) interface: Option<Interface>,
     /// The key of a System V segment, set and queue.
     pub(super) ipc_key: i32,
     /// The name of a POSIX queue.
@@ -56,6 +64,15 @@ pub(super) struct Scene {
     pub(super) reaper: i32,
     /// Open files that the ring gives.
     pub(super) open_files: u64,
+}
+
+/// An interface of the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Interface {
+    /// Its name.
+    pub(super) name: String,
+    /// Its number.
+    pub(super) index: u32,
 }
 
 /// A process outside, to be attacked.

@@ -146,6 +146,9 @@ impl Session {
             Need::Protocol(name) if !self.has_protocol(name) => {
                 Some(format!("{name} is not loaded here; to ask would load a kernel module"))
             }
+            Need::Device(name) if !has_device(name) => {
+                Some(format!("the device {name} is not there; to open it could load a kernel module"))
+            }
             Need::Check if self.launcher.host().landlock_abi.is_none() => Some(
                 "no Landlock here: nothing else keeps an agent from its own health check, which it could as well answer falsely"
                     .to_owned(),
@@ -220,7 +223,7 @@ impl Session {
         scene.reaper = victim.as_ref().map_or(1, |target| target.victim.pid);
         (scene.own, scene.home, scene.shared) = (tree.path("scratch"), tree.path("scratch"), tree.path("scratch"));
         if attack.needs.contains(&Need::Datagram) {
-            self.standing.has_datagram();
+            self.standing.has_datagram(attack.name);
         }
         let mut control = controls::run(attack, user, &scene)?;
         control.got = self.witnessed(attack, control.got);
@@ -233,7 +236,8 @@ impl Session {
 
     /// A datagram that nobody got was sent to nobody.
     fn witnessed(&self, attack: &Attack, got: Got) -> Got {
-        let unseen = attack.needs.contains(&Need::Datagram) && got == Got::Ok && !self.standing.has_datagram();
+        let unseen =
+            attack.needs.contains(&Need::Datagram) && got == Got::Ok && !self.standing.has_datagram(attack.name);
         if unseen { Got::Nothing("it never arrived".to_owned()) } else { got }
     }
 
@@ -278,7 +282,11 @@ impl Session {
             socket: self.standing.socket.clone(),
             abstract_name: self.standing.abstract_name.clone(),
             tcp: self.standing.tcp,
+            tcp6: self.standing.tcp6,
             udp: self.standing.udp.local_addr().map_or(0, |address| address.port()),
+            stub: self.standing.stub.local_addr().map_or(0, |address| address.port()),
+            own_address: decoys::own_address(),
+            interface: decoys::interface(),
             ipc_key: self.standing.ipc.key,
             queue: self.standing.ipc.queue.clone(),
             handle: attack::handle_of(&tree.path("outside/secret")),
@@ -301,7 +309,7 @@ impl Session {
         scene.neighbour = neighbour.as_ref().map(|launched| launched.running.pid());
         let before = tree.look();
         if attack.needs.contains(&Need::Datagram) {
-            self.standing.has_datagram();
+            self.standing.has_datagram(attack.name);
         }
         if self.without.contains(&Layer::Pid) {
             // There number 1 is the host's init.
@@ -357,6 +365,12 @@ pub(super) fn control_groups() -> Result<(Option<Base>, Controllers, Asked), Err
         }
         Err((e, _)) => Err(e.into()),
     }
+}
+
+/// Whether the kernel lists it among its small devices.
+fn has_device(name: &str) -> bool {
+    let listed = fs::read_to_string("/proc/misc").unwrap_or_default();
+    listed.lines().any(|line| line.split_whitespace().nth(1) == Some(name))
 }
 
 /// Stands in the root of each v1 hierarchy, and nowhere on v2.

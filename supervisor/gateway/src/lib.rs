@@ -8,6 +8,8 @@
 pub mod dial;
 pub mod flow;
 pub mod forward;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzzed;
 pub mod hello;
 pub mod hook;
 pub mod host;

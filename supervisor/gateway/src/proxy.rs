@@ -22,6 +22,8 @@ mod plain;
 mod refusal;
 mod rewrite;
 mod secure;
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) mod trial;
 mod tunnel;
 mod upstream;
 mod wire;
@@ -131,15 +133,7 @@ async fn requests<S: Near>(stream: S, session: &Arc<Session>) -> Over<S> {
         let session = Arc::clone(&answering);
         async move { session.answer(request).await }
     });
-    let connection = http1::Builder::new()
-        .max_headers(FIELDS_MAX)
-        .max_header_size(HEAD_MAX)
-        .max_buf_size(BUFFER_MAX)
-        // Our clock does it, with one timer for all waits of a connection.
-        .header_read_timeout(None)
-        .auto_date_header(false)
-        .serve_connection(Wire::new(stream, Arc::clone(clock)), service)
-        .without_shutdown();
+    let connection = parser().serve_connection(Wire::new(stream, Arc::clone(clock)), service).without_shutdown();
     let mut connection = pin!(connection);
     let mut timer = pin!(clock.timer());
     poll_fn(|cx| match connection.as_mut().poll(cx) {
@@ -151,6 +145,19 @@ async fn requests<S: Near>(stream: S, session: &Arc<Session>) -> Over<S> {
         }),
     })
     .await
+}
+
+/// hyper's side of a connection, within our bounds.
+fn parser() -> http1::Builder {
+    let mut parser = http1::Builder::new();
+    parser
+        .max_headers(FIELDS_MAX)
+        .max_header_size(HEAD_MAX)
+        .max_buf_size(BUFFER_MAX)
+        // Our clock does it, with one timer for all waits of a connection.
+        .header_read_timeout(None)
+        .auto_date_header(false);
+    parser
 }
 
 impl Session {

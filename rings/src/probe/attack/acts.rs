@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -90,6 +90,22 @@ pub(super) const ACTS: &[Attack] = &[
     allowed("loopback", "listen and connect on its own loopback", |_| {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         Ok(TcpStream::connect(listener.local_addr()?).map(drop)?)
+    })
+    .rings([A, A, A, N]),
+    allowed("loopback-v6", "the same by IPv6", |_| {
+        let listener = TcpListener::bind((Ipv6Addr::LOCALHOST, 0))?;
+        Ok(TcpStream::connect(listener.local_addr()?).map(drop)?)
+    })
+    .rings([A, A, A, N]),
+    allowed("loopback-datagram", "send a datagram to itself on its own loopback", |_| {
+        let (one, other) = (UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?, UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?);
+        one.send_to(b"x", other.local_addr()?)?;
+        let mut byte = [0u8; 1];
+        Ok(other.recv(&mut byte).map(drop)?)
+    })
+    .rings([A, A, A, N]),
+    allowed("loopback-listed", "find the loopback interface by netlink (what getifaddrs does)", |_| {
+        super::netlink::finds("lo")
     })
     .rings([A, A, A, N]),
     allowed("child", "start a program and read what it prints", |s| {

@@ -2,10 +2,12 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::net::{Ipv4Addr, TcpListener};
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use nix::fcntl::{FcntlArg, FdFlag};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
 use super::{Attack, D, MARK, Ready, Stopped, attack, holds_mark};
@@ -52,6 +54,14 @@ pub(super) const ATTACKS: &[Attack] = &[
     .rings([D; 4])
     .by(&[CleanStart]),
     attack(
+        "inherited-network",
+        "find a socket of the host's network among its descriptors",
+        "a way out that was opened for somebody else",
+        |_| if foreign()?.into_iter().any(is_network) { Ok(()) } else { Err(nothing()) },
+    )
+    .rings([D; 4])
+    .by(&[CleanStart]),
+    attack(
         "inherited-environment",
         "find a secret of the supervisor's environment in one's own",
         "tokens of the user",
@@ -86,11 +96,22 @@ fn is_open(fd: RawFd) -> bool {
     unsafe { libc::fcntl(fd, libc::F_GETFD) >= 0 }
 }
 
+/// Whether it is a socket of a family that reaches further than this host's unix sockets.
+fn is_network(fd: RawFd) -> bool {
+    let mut domain = libc::AF_UNIX;
+    let mut length = size_of_val(&domain) as u32;
+    let to = (&raw mut domain).cast();
+    // SAFETY: the kernel writes at most one int; what is no socket refuses.
+    let ret = unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_DOMAIN, to, &raw mut length) };
+    ret == 0 && domain != libc::AF_UNIX
+}
+
 /// Descriptors without close-on-exec and a variable, as a careless caller leaves them.
 #[derive(Debug)]
 pub(in crate::probe) struct Planted {
     _descriptor: File,
     _sockets: (OwnedFd, OwnedFd),
+    _listener: TcpListener,
 }
 
 impl Planted {
@@ -112,7 +133,9 @@ impl Planted {
         }
         // Without SOCK_CLOEXEC, on purpose.
         let sockets = socketpair(AddressFamily::Unix, SockType::Datagram, None, SockFlag::SOCK_NONBLOCK)?;
-        Ok(Planted { _descriptor: descriptor, _sockets: sockets })
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        nix::fcntl::fcntl(&listener, FcntlArg::F_SETFD(FdFlag::empty()))?;
+        Ok(Planted { _descriptor: descriptor, _sockets: sockets, _listener: listener })
     }
 }
 

@@ -9,6 +9,7 @@ mod attendants;
 mod checks;
 mod config;
 mod declared;
+pub(super) mod egress;
 mod exec;
 mod files;
 pub(super) mod hogs;
@@ -18,6 +19,7 @@ mod kernel;
 mod later;
 mod machine;
 mod namespaces;
+mod netlink;
 mod privileges;
 mod processes;
 pub(super) mod services;
@@ -93,8 +95,10 @@ pub(super) enum Need {
     SignalScope,
     /// A protocol that is loaded already: to ask for it otherwise would load a kernel module.
     Protocol(&'static str),
-    /// The datagram decoy must have got it: the call itself says yes also in an empty network.
+    /// A datagram decoy must have got it, with the attack's name in it: the call itself says yes also in an empty network.
     Datagram,
+    /// A device that is there already: to open it otherwise could load a kernel module.
+    Device(&'static str),
     /// Somebody must hold the output open after the end.
     Survivor,
     /// The agent must have a uid of its own: as an ordinary user it has the files of its user.
@@ -194,7 +198,7 @@ impl Attack {
 
 /// Every attack, then every act.
 pub(super) fn all() -> impl Iterator<Item = &'static Attack> {
-    let classes: [&'static [Attack]; 17] = [
+    let classes: [&'static [Attack]; 19] = [
         files::ATTACKS,
         declared::ATTACKS,
         config::ATTACKS,
@@ -205,6 +209,8 @@ pub(super) fn all() -> impl Iterator<Item = &'static Attack> {
         ipc::ATTACKS,
         sockets::ATTACKS,
         services::ATTACKS,
+        egress::ATTACKS,
+        netlink::ATTACKS,
         namespaces::ATTACKS,
         kernel::ATTACKS,
         machine::ATTACKS,
@@ -214,6 +220,12 @@ pub(super) fn all() -> impl Iterator<Item = &'static Attack> {
         hogs::ATTACKS,
     ];
     classes.into_iter().flatten().chain(acts::ACTS)
+}
+
+/// What is after a way out of the network, or somebody on the host who has one.
+#[cfg(test)]
+pub(super) fn network() -> impl Iterator<Item = &'static Attack> {
+    [sockets::ATTACKS, services::ATTACKS, egress::ATTACKS, netlink::ATTACKS].into_iter().flatten()
 }
 
 /// How an attack ended, as it travels from the ring to the probe.

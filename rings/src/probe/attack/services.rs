@@ -12,6 +12,7 @@ use crate::probe::scene::Scene;
 
 const CONTAINERS: &str = "a container with the host's files in it: root";
 const KEYS: &str = "signatures with the user's keys: logins, commits, decrypted mail";
+const NAMES: &str = "names asked of the world: a way out for what it has read";
 const SCREEN: &str = "the user's keyboard, screen and clipboard";
 
 const DOCKER: &str = "docker.sock";
@@ -22,10 +23,14 @@ const SSH_AGENT: &str = "ssh-agent";
 const GPG_AGENT: &str = "gnupg/S.gpg-agent";
 const X11_PATH: &str = "X11-unix/X0";
 const WAYLAND: &str = "wayland-0";
+const SYSTEM_BUS: &str = "dbus/system_bus_socket";
+const RESOLVED: &str = "systemd/resolve/io.systemd.Resolve";
+const NSCD: &str = "nscd/socket";
+const AVAHI: &str = "avahi-daemon/socket";
 
 /// The decoys, below the scene's `services`.
-pub(in crate::probe) const PATHS: [&str; 8] =
-    [DOCKER, PODMAN, CONTAINERD, USER_BUS, SSH_AGENT, GPG_AGENT, X11_PATH, WAYLAND];
+pub(in crate::probe) const PATHS: [&str; 12] =
+    [DOCKER, PODMAN, CONTAINERD, USER_BUS, SSH_AGENT, GPG_AGENT, X11_PATH, WAYLAND, SYSTEM_BUS, RESOLVED, NSCD, AVAHI];
 /// What follows the scene's abstract name in that of the session bus.
 pub(in crate::probe) const BUS: &str = "-bus";
 /// The same for the X server, which listens at a path and at an abstract name.
@@ -54,6 +59,14 @@ pub(super) const ATTACKS: &[Attack] = &[
     service("service-x11-abstract", "connect to an X server by its abstract name", SCREEN, |s| by_name(s, X11))
         .by(&[Network, Landlock]),
     service("service-wayland", "connect to a socket like Wayland's", SCREEN, |s| path(s, WAYLAND)),
+    service("service-system-bus", "connect to a socket like the system bus", "units, network settings, names", |s| {
+        path(s, SYSTEM_BUS)
+    }),
+    service("service-resolved", "connect to a socket like systemd-resolved's", NAMES, |s| path(s, RESOLVED)),
+    service("service-nscd", "connect to a socket like nscd's", NAMES, |s| path(s, NSCD)),
+    service("service-avahi", "connect to a socket like Avahi's", "names and services of the local network", |s| {
+        path(s, AVAHI)
+    }),
     service("service-supervisor", "connect to a socket in the supervisor's state", "the operator's commands", |s| {
         Ok(UnixStream::connect(s.state.join("control")).map(drop)?)
     })

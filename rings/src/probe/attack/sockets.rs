@@ -7,6 +7,8 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr as UnixAddr, UnixDatagram, UnixStream};
 use std::time::Duration;
 
+use nix::errno::Errno;
+
 use super::{A, Answer, Attack, D, N, Need, Ready, Stopped, attack};
 use crate::probe::Layer::{Capabilities, Landlock, MountNamespace, Network, Seccomp};
 use crate::probe::scene::Scene;
@@ -14,6 +16,8 @@ use crate::probe::scene::Scene;
 const SERVICES: &str = "services that trust whoever is on this host: databases, docker, ssh-agent, session buses";
 const OUT: &str = "a way out for what it has read, past the supervisor's gateway";
 const SURFACE: &str = "kernel code that agents have no use for, bound to no network namespace";
+const UNSEEN: &str = "connections that rules on TCP and UDP don't see";
+const RADIO: &str = "devices near the host";
 const SNIFF: &str = "everybody's packets, and forged ones";
 
 pub(super) const ATTACKS: &[Attack] = &[
@@ -51,7 +55,7 @@ pub(super) const ATTACKS: &[Attack] = &[
         .by(&[Network, Seccomp, Landlock]),
     attack("udp-loopback", "send a datagram to a service on the host's 127.0.0.1", SERVICES, |s| {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
-        Ok(socket.send_to(b"agt-probe", (Ipv4Addr::LOCALHOST, s.udp)).map(drop)?)
+        Ok(socket.send_to(b"udp-loopback", (Ipv4Addr::LOCALHOST, s.udp)).map(drop)?)
     })
     .rings([A, D, D, D])
     .by(&[Network, Seccomp])
@@ -91,8 +95,42 @@ pub(super) const ATTACKS: &[Attack] = &[
         make(libc::AF_VSOCK, libc::SOCK_STREAM, 0)
     })
     .with(&[Need::Protocol("AF_VSOCK")]),
-    family("socket-alg", "make an AF_ALG socket", SURFACE, |_| make(libc::AF_ALG, libc::SOCK_SEQPACKET, 0))
-        .with(&[Need::Protocol("ALG")]),
+    unloaded("socket-alg", "make an AF_ALG socket", SURFACE, |_| make(libc::AF_ALG, NO_TYPE, 0)),
+    unloaded("socket-smc", "make an AF_SMC socket", UNSEEN, |_| make(AF_SMC, NO_TYPE, 0)),
+    unloaded("socket-kcm", "make an AF_KCM socket", UNSEEN, |_| make(AF_KCM, NO_TYPE, 0)),
+    unloaded("socket-tipc", "make a TIPC socket", SURFACE, |_| make(libc::AF_TIPC, NO_TYPE, 0)),
+    unloaded("socket-rds", "make an RDS socket", SURFACE, |_| make(libc::AF_RDS, NO_TYPE, 0)),
+    unloaded("socket-bluetooth", "make a Bluetooth socket", RADIO, |_| make(libc::AF_BLUETOOTH, NO_TYPE, 0)),
+    unloaded("socket-can", "make a CAN socket", "the buses of machines", |_| make(libc::AF_CAN, NO_TYPE, 0)),
+    unloaded("socket-ppp", "make a PPP socket", SURFACE, |_| make(libc::AF_PPPOX, NO_TYPE, 0)),
+    unloaded("socket-key", "make an IPsec key socket", SURFACE, |_| make(libc::AF_KEY, NO_TYPE, 0)),
+    unloaded("socket-qrtr", "make a Qualcomm IPC socket", SURFACE, |_| make(AF_QIPCRTR, NO_TYPE, 0)),
+    family("socket-udplite", "make a UDP-Lite socket", UNSEEN, |_| {
+        make(libc::AF_INET, libc::SOCK_DGRAM, libc::IPPROTO_UDPLITE)
+    })
+    .with(&[Need::Protocol("UDP-Lite")]),
+    // Where groups are not let: EACCES, which comes after the filter.
+    family("socket-ping", "make an ICMP echo socket (ping)", "a way out that looks like ping", |_| {
+        make(libc::AF_INET, libc::SOCK_DGRAM, libc::IPPROTO_ICMP)
+    })
+    .past(&[Errno::EACCES]),
+    family("socket-raw-v6", "make a raw ICMPv6 socket", SNIFF, |_| {
+        make(libc::AF_INET6, libc::SOCK_RAW, libc::IPPROTO_ICMPV6)
+    })
+    .rings([D; 4])
+    .by(&[Seccomp, Capabilities]),
+    unloaded("socket-netlink-diag", "make a socket-diagnosis netlink socket", "everybody's connections", |_| {
+        make(libc::AF_NETLINK, libc::SOCK_STREAM, libc::NETLINK_INET_DIAG)
+    }),
+    unloaded("socket-netlink-netfilter", "make a netfilter netlink socket", SURFACE, |_| {
+        make(libc::AF_NETLINK, libc::SOCK_STREAM, libc::NETLINK_NETFILTER)
+    }),
+    unloaded("socket-netlink-xfrm", "make an IPsec netlink socket", SURFACE, |_| {
+        make(libc::AF_NETLINK, libc::SOCK_STREAM, libc::NETLINK_XFRM)
+    }),
+    unloaded("socket-netlink-connector", "make a process-event netlink socket", "every start of a program", |_| {
+        make(libc::AF_NETLINK, libc::SOCK_STREAM, libc::NETLINK_CONNECTOR)
+    }),
     family("socket-xdp", "make an AF_XDP socket", SURFACE, |_| make(libc::AF_XDP, libc::SOCK_RAW, 0))
         .rings([D; 4])
         .by(&[Seccomp, Capabilities])
@@ -127,11 +165,23 @@ pub(super) const ATTACKS: &[Attack] = &[
     .rings([N, N, N, D]),
 ];
 
+/// A type that no family has. The kernel says so (EINVAL) before it looks for the family, so that no module is loaded by asking, and
+/// after the filters have looked at it.
+const NO_TYPE: i32 = 15;
+const AF_KCM: i32 = 41;
+const AF_QIPCRTR: i32 = 42;
+const AF_SMC: i32 = 43;
+
+/// A family or protocol that needn't be loaded here: asked for with a type that it doesn't have. Netlink has its own word for that.
+const fn unloaded(name: &'static str, asked: &'static str, gain: &'static str, act: fn(&Scene) -> Answer) -> Attack {
+    family(name, asked, gain, act).past(&[Errno::EINVAL, Errno::ESOCKTNOSUPPORT])
+}
+
 const fn family(name: &'static str, asked: &'static str, gain: &'static str, act: fn(&Scene) -> Answer) -> Attack {
     attack(name, asked, gain, act).by(&[Seccomp])
 }
 
-fn made(family: i32, kind: i32, protocol: i32) -> Result<OwnedFd, Stopped> {
+pub(super) fn made(family: i32, kind: i32, protocol: i32) -> Result<OwnedFd, Stopped> {
     // SAFETY: numbers only.
     let fd = unsafe { libc::socket(family, kind | libc::SOCK_CLOEXEC, protocol) };
     if fd < 0 {

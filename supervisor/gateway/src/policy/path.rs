@@ -202,7 +202,8 @@ impl fmt::Display for PathPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for segment in &self.segments {
             match segment {
-                Segment::This(text) => write!(f, "/{text}")?,
+                // A star that was escaped is a star of the path: bare, it would be read back as any segment.
+                Segment::This(text) => write!(f, "/{}", text.replace('*', "%2A"))?,
                 Segment::One => f.write_str("/*")?,
             }
         }

@@ -178,7 +178,7 @@ impl Door {
 }
 
 /// `Host` for a destination: without the port that goes without saying, as clients write it.
-fn host_field(to: &Authority, usual: u16) -> HeaderValue {
+pub(super) fn host_field(to: &Authority, usual: u16) -> HeaderValue {
     let text = match &to.host {
         Host::Address(address) if to.port == usual && address.is_ipv6() => format!("[{address}]"),
         host if to.port == usual => host.to_string(),

@@ -288,3 +288,13 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_star_of_the_path_is_no_wildcard_after_it_was_written_down_and_read_again() {
+    for text in ["/v1/%2a", "/v1/%2A%2a", "/%2a%2a", "/a%2ab/**"] {
+        let pattern = PathPattern::parse(text).unwrap();
+        let again = PathPattern::parse(&pattern.to_string()).unwrap();
+        assert_eq!(again, pattern, "{text} {pattern}");
+        assert!(!pattern.covers(&PathPattern::parse("/v1/*").unwrap()), "{text}");
+    }
+}
