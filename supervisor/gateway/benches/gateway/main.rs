@@ -134,7 +134,8 @@ impl Bench {
 fn request(method: &str, prefix: &str, key: Option<&str>, body: &str) -> String {
     let path = if method == "GET" { "models" } else { "chat/completions" };
     let key = key.map(|key| format!("Authorization: Bearer {key}\r\n")).unwrap_or_default();
-    let length = if method == "GET" { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
+    let body = if method == "GET" { "" } else { body };
+    let length = if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
     // What a Python library says of itself, more or less.
     format!(
         "{method} {prefix}/v1/{path} HTTP/1.1\r\nHost: localhost\r\n{key}Accept: application/json\r\n\
