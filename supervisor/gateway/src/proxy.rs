@@ -101,10 +101,8 @@ pub(crate) async fn serve(stream: TcpStream, seat: &Arc<Seat>, client: Client) {
 async fn requests(stream: TcpStream, session: &Arc<Session>) -> Option<(TcpStream, Bytes)> {
     let clock = &session.clock;
     let answering = Arc::clone(session);
-    let service = service_fn(move |request| {
-        let session = Arc::clone(&answering);
-        async move { session.answer(request).await }
-    });
+    // On the heap while there is a request: it is large, and most connections rest most of the time.
+    let service = service_fn(move |request| Box::pin(Arc::clone(&answering).answer(request)));
     let connection = http1::Builder::new()
         .max_headers(FIELDS_MAX)
         .max_header_size(HEAD_MAX)

@@ -158,6 +158,8 @@ fn litellm(program: PathBuf, setting: &Setting) -> Result<Command, Anything> {
     let mut command = Command::new(program);
     command.arg("--config").arg(write(folder, "config.yaml", &text)?).args(["--host", "127.0.0.1"]);
     command.args(["--port", &at.port().to_string(), "--num_workers", &workers.to_string()]);
+    // Its workers take longer to start than they are given to say that they live.
+    command.args(["--timeout_worker_healthcheck", "120"]);
     command
         .env("PATH", path)
         .env("HOME", folder)
