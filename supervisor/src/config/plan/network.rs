@@ -97,9 +97,8 @@ impl AgentPlan {
             return Vec::new();
         }
         let forwards = self.forwards_at(ring).iter();
-        let mut openings: Vec<Opening> = forwards
-            .map(|forward| Opening { listen: forward.listen, way: Way::Forward(forward.clone()) })
-            .collect();
+        let mut openings: Vec<Opening> =
+            forwards.map(|forward| Opening { listen: forward.listen, way: Way::Forward(forward.clone()) }).collect();
         if let Some([proxy, socks]) = self.proxies_at(ring) {
             openings.push(Opening { listen: proxy, way: Way::Proxy });
             openings.push(Opening { listen: socks, way: Way::Socks });

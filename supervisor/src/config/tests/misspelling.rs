@@ -80,7 +80,9 @@ fn try_all<T: serde::de::DeserializeOwned + schemars::JsonSchema + std::fmt::Deb
     for (path, entry, siblings) in all {
         for wrong in misspellings(&entry.key) {
             // Another key of the same group is no misspelling.
-            if siblings.contains(&wrong) {
+            if siblings.contains(&wrong)
+                || matches!((entry.key.as_str(), wrong.as_str()), ("port", "ports") | ("ports", "port"))
+            {
                 continue;
             }
             let (line, column) = (entry.key_place.start.line, entry.key_place.start.column);
