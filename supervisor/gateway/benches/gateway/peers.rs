@@ -1,17 +1,20 @@
 //! Other proxies, set up for speed: connections to the provider kept, nothing logged, as many workers as there are cores.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Anything;
-use super::KEY;
 use super::children::Process;
+use super::{KEY, request};
 
 /// Where peers are looked for before the usual places.
 const FOLDER: &str = "AGT_BENCH_PEERS";
 const STARTS_WITHIN: Duration = Duration::from_secs(90);
+/// Lines of a peer that does not start.
+const SHOWN: usize = 8;
 
 /// A proxy that runs.
 pub(crate) struct Peer {
@@ -32,41 +35,78 @@ struct Setting<'a> {
 
 type Start = fn(PathBuf, &Setting) -> Result<Command, Anything>;
 
+/// A peer as it is looked for.
+struct Known {
+    name: &'static str,
+    program: &'static str,
+    /// How to get it.
+    how: &'static str,
+    key: Option<&'static str>,
+    role: Role,
+    start: Start,
+}
+
+/// What it is measured as.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    BeforeProvider,
+    Tunnels,
+}
+
+const REVERSE: [Known; 3] = [
+    Known {
+        name: "nginx",
+        program: "nginx",
+        how: "apt install nginx-light",
+        key: None,
+        role: Role::BeforeProvider,
+        start: nginx,
+    },
+    Known {
+        name: "mitmproxy",
+        program: "mitmproxy/bin/mitmdump",
+        how: "pip install mitmproxy",
+        key: Some(KEY),
+        role: Role::BeforeProvider,
+        start: mitmproxy,
+    },
+    Known {
+        name: "litellm",
+        program: "litellm/bin/litellm",
+        how: "pip install 'litellm[proxy]'",
+        key: Some(KEY),
+        role: Role::BeforeProvider,
+        start: litellm,
+    },
+];
+
+const FORWARD: [Known; 2] = [
+    Known {
+        name: "tinyproxy",
+        program: "tinyproxy",
+        how: "apt install tinyproxy",
+        key: None,
+        role: Role::Tunnels,
+        start: tinyproxy,
+    },
+    Known { name: "squid", program: "squid", how: "apt install squid", key: None, role: Role::Tunnels, start: squid },
+];
+
 /// Those that stand before a provider.
-pub(crate) fn reverse(upstream: SocketAddr, folder: &Path) -> Result<Vec<Peer>, Anything> {
-    let all: [(&'static str, &str, &str, Option<&'static str>, Start); 3] = [
-        ("nginx", "nginx", "apt install nginx-light", None, nginx),
-        ("mitmproxy", "mitmproxy/bin/mitmdump", "pip install mitmproxy", Some(KEY), mitmproxy),
-        ("litellm", "litellm/bin/litellm", "pip install 'litellm[proxy]'", None, litellm),
-    ];
-    Ok(all
-        .into_iter()
-        .filter_map(|(name, program, how, key, start)| peer(name, program, how, key, start, upstream, folder))
-        .collect())
+pub(crate) fn reverse(upstream: SocketAddr, folder: &Path) -> Vec<Peer> {
+    REVERSE.iter().filter_map(|known| peer(known, upstream, folder)).collect()
 }
 
 /// Those that CONNECT goes through.
-pub(crate) fn forward(port: u16, folder: &Path) -> Result<Vec<Peer>, Anything> {
-    let upstream = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let all: [(&'static str, Start); 2] = [("tinyproxy", tinyproxy), ("squid", squid)];
-    Ok(all
-        .into_iter()
-        .filter_map(|(name, start)| peer(name, name, &format!("apt install {name}"), None, start, upstream, folder))
-        .collect())
+pub(crate) fn forward(target: SocketAddr, folder: &Path) -> Vec<Peer> {
+    FORWARD.iter().filter_map(|known| peer(known, target, folder)).collect()
 }
 
 /// Starts one; says so where it isn't there or doesn't start.
-fn peer(
-    name: &'static str,
-    program: &str,
-    how: &str,
-    key: Option<&'static str>,
-    start: Start,
-    upstream: SocketAddr,
-    folder: &Path,
-) -> Option<Peer> {
-    let Some(program) = found(program) else {
-        println!("{name}: not here, so it has no row ({how}; see the head of this bench)");
+fn peer(known: &Known, upstream: SocketAddr, folder: &Path) -> Option<Peer> {
+    let name = known.name;
+    let Some(program) = found(known.program) else {
+        println!("{name}: not here, so it has no row ({}; see the head of this bench)", known.how);
         return None;
     };
     let started = || -> Result<Peer, Anything> {
@@ -74,19 +114,44 @@ fn peer(
         let folder = folder.join(name);
         std::fs::create_dir_all(&folder)?;
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
-        let mut command = start(program, &Setting { at, upstream, folder: &folder, workers })?;
+        let mut command = (known.start)(program, &Setting { at, upstream, folder: &folder, workers })?;
         let log = std::fs::File::create(folder.join("said"))?;
         command.current_dir(&folder).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let mut process = Process::start(&mut command)?;
-        process.listens(at, STARTS_WITHIN).map_err(|error| {
+        let ready = process.listens(at, STARTS_WITHIN).and_then(|()| match known.role {
+            Role::BeforeProvider => answers(at, known.key),
+            Role::Tunnels => Ok(()),
+        });
+        ready.map_err(|error| {
             let said = std::fs::read_to_string(folder.join("said")).unwrap_or_default();
-            format!("{error}; it said: {said}")
+            let last: Vec<&str> = said.lines().rev().take(SHOWN).collect();
+            format!("{error}; the last that it said, latest first: {}", last.join(" | "))
         })?;
-        // Some workers come up later than the first.
-        std::thread::sleep(Duration::from_secs(1));
-        Ok(Peer { name, at, process, key })
+        Ok(Peer { name, at, process, key: known.key })
     };
     started().inspect_err(|error| println!("{name}: does not start, so it has no row: {error}")).ok()
+}
+
+/// Waits until it answers several times in a row, for some listen long before their workers are there.
+fn answers(at: SocketAddr, key: Option<&str>) -> Result<(), Anything> {
+    let ask = request("GET", "", key, "");
+    let once = || -> std::io::Result<bool> {
+        let mut stream = TcpStream::connect(at)?;
+        stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+        stream.write_all(ask.as_bytes())?;
+        let mut begin = [0; 12];
+        stream.read_exact(&mut begin)?;
+        Ok(begin.ends_with(b" 200"))
+    };
+    let (begun, mut row) = (Instant::now(), 0);
+    while row < 16 {
+        row = if once().unwrap_or(false) { row + 1 } else { 0 };
+        std::thread::sleep(Duration::from_millis(10));
+        if begun.elapsed() > STARTS_WITHIN {
+            return Err(format!("no answer within {STARTS_WITHIN:?}").into());
+        }
+    }
+    Ok(())
 }
 
 fn found(program: &str) -> Option<PathBuf> {
@@ -163,6 +228,7 @@ fn litellm(program: PathBuf, setting: &Setting) -> Result<Command, Anything> {
     command
         .env("PATH", path)
         .env("HOME", folder)
+        .env("LITELLM_MASTER_KEY", KEY)
         .env("LITELLM_LOCAL_MODEL_COST_MAP", "True")
         .env("LITELLM_LOG", "ERROR");
     Ok(command)

@@ -38,7 +38,7 @@ fn ways<'a>(bench: &Bench, gateway: (&'a Process, SocketAddr), peers: &'a [Peer]
 /// As many as go.
 pub(crate) fn throughput(bench: &mut Bench) -> Result<(), Anything> {
     let (gateway, doors) = bench.gateway(1, Tunnels::Any)?;
-    let peers = peers::reverse(bench.upstream.plain, bench.folder.path())?;
+    let peers = peers::reverse(bench.upstream.plain, bench.folder.path());
     let mut rows = Rows::default();
     let ways = ways(bench, (&gateway.process, doors[0]), &peers);
     for _ in 0..ROUNDS {

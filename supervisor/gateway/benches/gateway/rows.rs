@@ -21,6 +21,11 @@ impl Rows {
         self.values(name).map(|values| median(values.to_vec()))
     }
 
+    /// All rounds together.
+    pub(crate) fn sum(&self, name: &str) -> f64 {
+        self.values(name).map_or(f64::NAN, |values| values.iter().sum())
+    }
+
     /// The median of the rounds' quotients, and prints it.
     pub(crate) fn ratio(&self, name: &str, of: &str, to: &str) {
         self.pairs(name, of, to, |of, to| of / to, 2);

@@ -14,7 +14,7 @@ const MILLIS: u64 = 1_000;
 pub(crate) fn setups(bench: &mut Bench) -> Result<(), Anything> {
     let (any, any_doors) = bench.gateway(1, Tunnels::Any)?;
     let (named, named_doors) = bench.gateway(1, Tunnels::Named)?;
-    let peers = peers::forward(bench.upstream.echo.port(), bench.folder.path())?;
+    let peers = peers::forward(bench.upstream.echo, bench.folder.path());
     let mut ways = vec![("gateway", any_doors[0], First::Byte, &any.process)];
     ways.push(("gateway", named_doors[0], First::Hello, &named.process));
     for peer in &peers {
