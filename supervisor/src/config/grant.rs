@@ -24,6 +24,8 @@ pub enum Right {
     Writable(PathBuf),
     /// Reach this destination: an entry of `network`, as it would stand there.
     Network(String),
+    /// Use this model route.
+    Models(String),
     /// Be given the content of this file.
     Secret(PathBuf),
     /// Be given this variable of the supervisor's environment.
@@ -74,6 +76,7 @@ impl Right {
             Right::Write(_) => "write",
             Right::Writable(_) => "writable",
             Right::Network(_) => "network",
+            Right::Models(_) => "models",
             Right::Secret(_) => "secrets",
             Right::Env(_) => "env",
             Right::User(_) => "user",
@@ -90,7 +93,7 @@ impl Right {
         match self {
             Right::Read(path) | Right::Write(path) | Right::Writable(path) | Right::Secret(path) => scalar_path(path),
             Right::Network(entry) => entry.clone(),
-            Right::Env(name) | Right::User(name) => scalar(name),
+            Right::Env(name) | Right::User(name) | Right::Models(name) => scalar(name),
             Right::NestedSandbox => "on".to_owned(),
             Right::Memory(size) => size.to_string(),
             Right::Cpu(cpu) => scalar(&cpu.to_string()),
