@@ -9,7 +9,7 @@ use agt_rings::Ring;
 use super::Context;
 use crate::config::diagnostic::Problem;
 use crate::config::document::Document;
-use crate::config::grant::Right;
+use crate::config::grant::{Right, provider};
 use crate::config::plan::ModelPlan;
 use crate::config::spec::{ModelsSpec, OperatorSpec};
 use crate::config::tree::KeyPath;
@@ -21,15 +21,16 @@ pub(super) fn resolve(context: &mut Context<'_>) -> ModelPlan {
     for (index, name) in context.spec.models.iter().enumerate() {
         let path = KeyPath::of("models").item(index);
         if !context.rights.models.contains(name) {
-            let declared = context.rights.providers.contains_key(name);
-            let message = match declared {
-                true => format!("the model route `{name}` needs an operator's line: no model is free"),
-                false => format!(
-                    "the model route `{name}` needs an operator's line, and a provider: \
-                     `models: {{providers: {{{name}: {{key: {{file: /path/to/the.key}}}}}}}}`"
-                ),
-            };
-            context.needs_operator(&path, message, Right::Models(name.clone()));
+            match context.rights.providers.contains_key(name) {
+                true => {
+                    let message = format!("the model route `{name}` needs an operator's line: no model is free");
+                    context.needs_operator(&path, message, Right::Models(name.clone()));
+                }
+                false => {
+                    let message = format!("the model route `{name}` needs an operator's line, which says where its key is");
+                    context.needs_operator(&path, message, Right::Provider(name.clone()));
+                }
+            }
             continue;
         }
         match context.rights.providers.get(name) {
@@ -84,8 +85,8 @@ pub(super) fn key_files(providers: &BTreeMap<String, RouteSpec>) -> impl Iterato
 pub(in crate::config) fn consistency(spec: &OperatorSpec, document: &Document) -> Vec<Problem> {
     let mut problems = Vec::new();
     let providers = KeyPath::of("models.providers");
-    for (name, provider) in &spec.models.providers {
-        if let Err(bad) = route::check(name, provider) {
+    for (name, declared) in &spec.models.providers {
+        if let Err(bad) = route::check(name, declared) {
             let problem = Problem::config(bad.to_string()).label("no model route");
             problems.push(document.locate(problem, &providers.key(name)));
         }
@@ -96,9 +97,7 @@ pub(in crate::config) fn consistency(spec: &OperatorSpec, document: &Document) -
                 let known: Vec<&str> = spec.models.providers.keys().map(String::as_str).collect();
                 let problem = Problem::config(format!("`models.providers` has no `{name}`")).label("no such provider");
                 let problem = match known.is_empty() {
-                    true => problem.help(format!(
-                        "declare it: `models: {{providers: {{{name}: {{key: {{file: /path/to/the.key}}}}}}}}`"
-                    )),
+                    true => problem.help(format!("declare it: `models: {{providers: {{{}}}}}`", provider(name))),
                     false => problem.help(format!("there is {}", known.join(", "))),
                 };
                 let path = KeyPath::of("agents").key(agent).key("models").item(index);
