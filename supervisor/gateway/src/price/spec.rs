@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 #[serde(default, deny_unknown_fields)]
 pub struct TableSpec {
     /// What a model costs that is in no table. It should be the dearest that you can be billed.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "ModelSpec")]
     pub unknown: Option<ModelSpec>,
     /// Models by name. A name stands for its dated versions too (`gpt-4o` for `gpt-4o-2024-08-06`); a `*` at the end for
@@ -28,27 +28,27 @@ pub struct ModelSpec {
     /// A million tokens of output, hidden reasoning included.
     pub output: PerMillion,
     /// A million tokens of input read from the provider's cache. Left out: as input.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "PerMillion")]
     pub cached: Option<PerMillion>,
     /// A million tokens written to the provider's cache. Left out: 1.25 times input.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "PerMillion")]
     pub cache_write: Option<PerMillion>,
     /// A million tokens written to the provider's cache for an hour. Left out: twice input.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "PerMillion")]
     pub cache_write_long: Option<PerMillion>,
     /// Dearer prices of the whole request once its input is long.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "LongSpec")]
     pub long: Option<LongSpec>,
     /// The most tokens of input that the model takes. Left out: as the unknown model.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "u64")]
     pub context: Option<u64>,
     /// The most tokens of output that the model gives. Left out: as the unknown model.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "u64")]
     pub max_output: Option<u64>,
 }
@@ -64,15 +64,15 @@ pub struct LongSpec {
     /// As [`ModelSpec::output`].
     pub output: PerMillion,
     /// As [`ModelSpec::cached`].
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "PerMillion")]
     pub cached: Option<PerMillion>,
     /// As [`ModelSpec::cache_write`].
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "PerMillion")]
     pub cache_write: Option<PerMillion>,
     /// As [`ModelSpec::cache_write_long`].
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "PerMillion")]
     pub cache_write_long: Option<PerMillion>,
 }
