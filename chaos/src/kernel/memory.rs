@@ -64,23 +64,32 @@ fn present(procs: &CgroupFile) -> Result<Option<Vec<(ProcessId, i32)>>, KernelEr
     Ok(Some(found))
 }
 
-/// The entry that gives every process of a cgroup (by its `cgroup.procs`) the `oom_score_adj` back that it has now, and to
-/// those forked later the lowest of them. `None`: no process, or no cgroup.
+/// Those of a cgroup that stand above ourselves: what an agent runs does, and what a supervisor has put beside it does not.
+fn preferable(procs: &CgroupFile) -> Result<Vec<(ProcessId, i32)>, KernelError> {
+    let path = Path::new("/proc/self/oom_score_adj");
+    let text = fs::read_to_string(path).map_err(|source| file_error("reading", path, source))?;
+    let unreadable = || KernelError::Unreadable { path: path.to_owned(), content: text.clone() };
+    let own: i32 = text.trim().parse().map_err(|_| unreadable())?;
+    Ok(present(procs)?.unwrap_or_default().into_iter().filter(|(_, score)| *score > own).collect())
+}
+
+/// The entry that gives every process of an agent's cgroup (by its `cgroup.procs`) the `oom_score_adj` back that it has now, and to
+/// those forked later the lowest of them. `None`: no process that stands above ourselves, or no cgroup.
 pub fn oom_scores_back(procs: &Path) -> Result<Option<UndoEntry>, KernelError> {
     let Some(file) = CgroupFile::open(procs)? else { return Ok(None) };
-    let before = present(&file)?.unwrap_or_default();
+    let before = preferable(&file)?;
     if before.is_empty() {
         return Ok(None);
     }
     Ok(Some(UndoEntry::OomScores { procs: procs.to_owned(), file: file.id(), before }))
 }
 
-/// Makes every process of a cgroup one that the OOM killer takes first. [`oom_scores_back`] must have been asked before.
+/// Makes every process of a cgroup that stands above ourselves one that the OOM killer takes first. [`oom_scores_back`] must have been
+/// asked before.
 pub fn prefer_for_oom(procs: &Path) -> Result<(), KernelError> {
     let Some(file) = CgroupFile::open(procs)? else { return Ok(()) };
     for _ in 0..PASSES {
-        let lower: Vec<_> =
-            present(&file)?.unwrap_or_default().into_iter().filter(|(_, score)| *score < OOM_SCORE_MOST).collect();
+        let lower: Vec<_> = preferable(&file)?.into_iter().filter(|(_, score)| *score < OOM_SCORE_MOST).collect();
         if lower.is_empty() {
             return Ok(());
         }

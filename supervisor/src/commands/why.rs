@@ -238,10 +238,10 @@ fn paragraph(agent: &str, denial: &Denial) -> String {
         Tried::Call { errno, .. } => format!(", answered with {}", words::errno(*errno)),
         Tried::Name { .. } | Tried::Network { .. } => String::new(),
     };
+    let who = if *pid == 0 { String::new() } else { format!("   by {} (pid {pid})", escaped(comm)) };
     format!(
-        "{id}  {agent}  {}   by {} (pid {pid})   {times}\n      {ring}, {}, rule {}{answered}\n      why: {}\n      to allow it: {}\n",
+        "{id}  {agent}  {}{who}   {times}\n      {ring}, {}, rule {}{answered}\n      why: {}\n      to allow it: {}\n",
         escaped(&tried.to_string()),
-        escaped(comm),
         layer(denial),
         escaped(&tried.rule()),
         escaped(&advice::reason(denial)),

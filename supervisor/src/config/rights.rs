@@ -22,9 +22,7 @@ use super::diagnostic::{Class, ConfigError, Problem, Report};
 use super::document::{Document, Kind, Loaded, parse_partial, parse_typed};
 use super::resolve::{models, network};
 use super::source;
-use super::spec::{
-    AgentGrant, ChaosSpec, Environment, Keep, LimitsSpec, NestedSpec, OperatorSpec, Operators, Switch,
-};
+use super::spec::{AgentGrant, ChaosSpec, Environment, Keep, LimitsSpec, NestedSpec, OperatorSpec, Operators, Switch};
 use super::surroundings::{RingDefaults, Surroundings};
 use super::tree::KeyPath;
 use super::zones::settled;

@@ -330,10 +330,15 @@ pub fn connect(plan: &AgentPlan, ring: Ring, to: &HostPort) -> Verdict {
     let Ok(authority) = Authority::parse(&to.to_string()) else { return unreadable() };
     let Ok(policy) = plan.network.policy_at(ring, 0) else { return unreadable() };
     // A client that speaks HTTP or TLS; one that speaks neither needs a `tcp` entry, and goes through SOCKS5.
-    let mut decided = [Via::Connect, Via::Socks].map(|via| policy.decide(&Ask::new(authority.clone(), via))).into_iter();
+    let mut decided =
+        [Via::Connect, Via::Socks].map(|via| policy.decide(&Ask::new(authority.clone(), via))).into_iter();
     match (decided.next(), decided.next()) {
-        (Some(Decided::Allowed(permit)), _) => Verdict::allowed(format!("the proxy in its own network: rule {}", permit.rule)),
-        (_, Some(Decided::Allowed(permit))) => Verdict::allowed(format!("SOCKS5 in its own network: rule {}", permit.rule)),
+        (Some(Decided::Allowed(permit)), _) => {
+            Verdict::allowed(format!("the proxy in its own network: rule {}", permit.rule))
+        }
+        (_, Some(Decided::Allowed(permit))) => {
+            Verdict::allowed(format!("SOCKS5 in its own network: rule {}", permit.rule))
+        }
         (Some(Decided::Denied(denial)), _) => {
             let why = format!("{denial}; {}", declared());
             Verdict::denied("network", denial.rule.to_string(), libc::ECONNREFUSED, why)

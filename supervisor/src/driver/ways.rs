@@ -226,9 +226,7 @@ fn serve(opening: Opening) -> io::Result<Serve> {
         Way::Socks => Serve::Socks,
         Way::Forward(forward) => Serve::Tcp(match forward.target.0 {
             Target::Address(address) => Authority { host: Host::Address(address.ip()), port: address.port() },
-            Target::Name { host, port } => {
-                Authority { host: Host::parse(&host).map_err(io::Error::other)?, port }
-            }
+            Target::Name { host, port } => Authority { host: Host::parse(&host).map_err(io::Error::other)?, port },
         }),
     })
 }

@@ -8,7 +8,7 @@ use agt_rings::spec::{Access, Limits, User};
 use agt_sre::slo::DEFAULT_PERIOD;
 use agt_sre::spec::{Limit, SloSpec};
 
-use super::{AgentPlan, EnvValue, Way, HIDDEN_VALUE, joined};
+use super::{AgentPlan, EnvValue, HIDDEN_VALUE, Way, joined};
 use crate::config::diagnostic::harmless;
 use crate::config::spec::{Environment, NestedSpec, RestartPolicy, Stdio};
 use crate::config::units::{ByteSize, Cpu, Span};

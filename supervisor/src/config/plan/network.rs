@@ -97,9 +97,8 @@ impl AgentPlan {
             return Vec::new();
         }
         let forwards = self.forwards_at(ring).iter();
-        let mut openings: Vec<Opening> = forwards
-            .map(|forward| Opening { listen: forward.listen, way: Way::Forward(forward.clone()) })
-            .collect();
+        let mut openings: Vec<Opening> =
+            forwards.map(|forward| Opening { listen: forward.listen, way: Way::Forward(forward.clone()) }).collect();
         let proxies = self.proxies_at(ring);
         openings.extend(proxies.http.map(|listen| Opening { listen, way: Way::Proxy }));
         openings.extend(proxies.socks.map(|listen| Opening { listen, way: Way::Socks }));

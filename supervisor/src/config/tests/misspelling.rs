@@ -10,7 +10,7 @@ use crate::config::tree::{Entry, KeyPath, Node, Value};
 /// Keys that people choose: their names can't be misspelt.
 fn is_free(path: &KeyPath) -> bool {
     let text = path.to_string();
-    ["env.set", "env.secrets", "labels", "agents", "rings"].contains(&text.as_str())
+    ["env.set", "env.secrets", "labels", "agents", "rings", "models.providers", "models.rings"].contains(&text.as_str())
 }
 
 fn keys<'n>(node: &'n Node, path: &KeyPath, out: &mut Vec<(KeyPath, &'n Entry, Vec<String>)>) {
@@ -80,7 +80,9 @@ fn try_all<T: serde::de::DeserializeOwned + schemars::JsonSchema + std::fmt::Deb
     for (path, entry, siblings) in all {
         for wrong in misspellings(&entry.key) {
             // Another key of the same group is no misspelling.
-            if siblings.contains(&wrong) {
+            if siblings.contains(&wrong)
+                || matches!((entry.key.as_str(), wrong.as_str()), ("port", "ports") | ("ports", "port"))
+            {
                 continue;
             }
             let (line, column) = (entry.key_place.start.line, entry.key_place.start.column);
