@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 
-use crate::docs::only_its_owner_writes;
+use crate::docs::{only_its_owner_reads, only_its_owner_writes};
 use crate::metrics::{address, scrape, value};
 use crate::real_agents::{PYTHON, Packages};
 use crate::support::{Outcome, Rig, Supervisor, effort, quoted, skip, until};
@@ -82,7 +82,7 @@ fn answer(mut stream: &TcpStream, asked: &Asked) -> Option<()> {
         ("/v1/messages", _) => ("200 OK", json!({"id": "m", "type": "message", "role": "assistant", "model": model,
             "content": [{"type": "text", "text": "it works"}], "stop_reason": "end_turn",
             "usage": {"input_tokens": 1000, "output_tokens": 500}})),
-        (path, _) if path.starts_with("/v1beta/") => ("200 OK", json!({
+        (path, _) if path.ends_with(":generateContent") => ("200 OK", json!({
             "candidates": [{"content": {"role": "model", "parts": [{"text": "it works"}]}, "finishReason": "STOP"}],
             "usageMetadata": {"promptTokenCount": 1000, "candidatesTokenCount": 500, "totalTokenCount": 1500}})),
         _ if asked.body["stream"] == true => return events(stream, asked, model),
@@ -129,7 +129,11 @@ impl Bench {
         let file = rig.agent("caller", &rest);
         let key = rig.work.join("the.key");
         std::fs::write(&key, format!("{KEY}\n")).unwrap();
-        closed(&key);
+        only_its_owner_reads(&key);
+        let prices = rig.dir.path().join("prices.yaml");
+        let cheap = "{input: \"0.01\", output: \"0.01\"}";
+        std::fs::write(&prices, format!("version: 1\nkind: prices\nmodels: {{stalls: {cheap}, reflects: {cheap}}}\n")).unwrap();
+        only_its_owner_writes(&prices);
         let operator = rig.dir.path().join("operator.yaml");
         let port = provider.port;
         let route = |name: &str| {
@@ -137,7 +141,7 @@ impl Bench {
         };
         let routes: String = ["openai", "anthropic", "gemini"].map(route).concat();
         let text = format!(
-            "version: 1\nkind: operator\nmodels:\n  providers:\n{routes}agents:\n  caller:\n    file: {}\n    \
+            "version: 1\nkind: operator\nmodels:\n  prices: prices.yaml\n  providers:\n{routes}agents:\n  caller:\n    file: {}\n    \
              models: [openai, anthropic, gemini]\n{grant}",
             quoted(file.to_str().unwrap())
         );
@@ -177,11 +181,6 @@ impl Bench {
     }
 }
 
-fn closed(path: &Path) {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
-}
-
 /// A shell's words for a call of Chat Completions.
 fn curl(model: &str, more: &str) -> String {
     let body = format!(r#"{{"model":"{model}","max_tokens":500{more},"messages":[{{"role":"user","content":"hi"}}]}}"#);
@@ -193,14 +192,21 @@ fn shell(script: &str) -> String {
 }
 
 #[test]
-fn an_unchanged_openai_program_works_and_never_sees_the_key() {
-    let test = "an_unchanged_openai_program_works_and_never_sees_the_key";
+fn unchanged_programs_of_three_providers_work_and_never_see_the_key() {
+    let test = "unchanged_programs_of_three_providers_work_and_never_see_the_key";
     let program = r#"
-import os, openai
+import os, anthropic, openai
+from google import genai
+said = [{"role": "user", "content": "hi"}]
 client = openai.OpenAI()
-ask = dict(model="gpt-4o", max_tokens=500, messages=[{"role": "user", "content": "hi"}])
+ask = dict(model="gpt-4o", max_tokens=500, messages=said)
 print("plain:", client.chat.completions.create(**ask).choices[0].message.content)
 print("stream:", "".join(chunk.choices[0].delta.content or "" for chunk in client.chat.completions.create(stream=True, **ask)))
+message = anthropic.Anthropic().messages.create(model="claude-3-haiku", max_tokens=500, messages=said)
+print("anthropic:", message.content[0].text, message.usage.output_tokens)
+google = genai.Client()
+gemini = google.models.generate_content(model="gemini-2.5-flash", contents="hi")
+print("gemini:", gemini.text)
 try:
     client.chat.completions.create(**{**ask, "model": "reflects"})
 except openai.AuthenticationError as e:
@@ -216,17 +222,100 @@ for path in ["the.key", f"/proc/{os.getppid()}/environ", "/proc/1/environ"]:
     let outcome = bench.run();
     let said = format!("{}\n{}", outcome.stdout, outcome.stderr);
     assert_eq!(outcome.code, 0, "{said}");
-    assert!(outcome.stdout.contains("plain: it works\nstream: it works\n"), "{said}");
+    for line in ["plain: it works", "stream: it works", "anthropic: it works 500", "gemini: it works"] {
+        assert!(outcome.stdout.lines().any(|said| said == line), "{line}\n{said}");
+    }
     assert!(outcome.stdout.contains("reflected: ") && outcome.stdout.contains("Bearer ****"), "{said}");
     assert!(!said.contains(KEY) && !said.contains(&KEY[8..]), "the key was seen: {said}");
     let asked = bench.provider.asked();
-    assert_eq!(asked.len(), 3, "{asked:?}");
-    for one in &asked {
-        assert_eq!(one.headers["authorization"], format!("Bearer {KEY}"));
-        assert_eq!(one.path, "/v1/chat/completions");
+    let with_key = |one: &Asked, name: &str, value: &str| one.headers.get(name).is_some_and(|held| held == value);
+    let bearer = format!("Bearer {KEY}");
+    let places = [("authorization", bearer.as_str()), ("x-api-key", KEY), ("x-goog-api-key", KEY)];
+    for (one, place) in asked.iter().zip([0, 0, 1, 2, 0]) {
+        // In the header of its provider, and in no other.
+        for (index, (name, value)) in places.iter().enumerate() {
+            assert_eq!(with_key(one, name, value), index == place, "{one:?}");
+            assert_eq!(one.headers.contains_key(*name), index == place, "{one:?}");
+        }
     }
+    assert_eq!(asked.len(), 5, "{asked:?}");
     // It asks for a stream's usage where the program did not, whose library would have stumbled over the event.
     assert_eq!(asked[1].body["stream_options"]["include_usage"], true);
+}
+
+#[test]
+fn libraries_raise_their_own_errors_for_a_spent_cap_and_a_stalled_provider() {
+    let test = "libraries_raise_their_own_errors_for_a_spent_cap_and_a_stalled_provider";
+    let program = r#"
+import anthropic, openai, time
+said = [{"role": "user", "content": "hi"}]
+client = openai.OpenAI(max_retries=0)
+began = time.monotonic()
+try:
+    client.chat.completions.create(model="stalls", max_tokens=5, messages=said)
+except openai.InternalServerError as e:
+    print("stalled:", e.status_code, e.code, time.monotonic() - began < 30)
+done = 0
+try:
+    for _ in range(20):
+        # As it comes: with its own retries, of which a spent cap deserves none.
+        openai.OpenAI().chat.completions.create(model="gpt-4o", max_tokens=500, messages=said)
+        done += 1
+except openai.RateLimitError as e:
+    print("openai:", done, e.code, "spend cap" in str(e))
+try:
+    anthropic.Anthropic().messages.create(model="claude-3-haiku", max_tokens=15000, messages=said)
+except anthropic.RateLimitError as e:
+    print("anthropic:", e.status_code, "spend cap" in str(e))
+"#;
+    let cap = "    model_limits: {spend: {task: \"0.05\"}}\n";
+    let Some(bench) = Bench::python(test, program, ", idle: 2s, answer: 2s", cap, "") else { return };
+    let outcome = bench.run();
+    let said = format!("{}\n{}", outcome.stdout, outcome.stderr);
+    assert_eq!(outcome.code, 0, "{said}");
+    assert!(outcome.stdout.contains("stalled: 504 agt_upstream_timeout True"), "{said}");
+    let asked = bench.provider.asked().len();
+    assert!(outcome.stdout.contains(&format!("openai: {} insufficient_quota True", asked - 1)), "{said}");
+    assert!(outcome.stdout.contains("anthropic: 429 True"), "{said}");
+}
+
+#[test]
+fn node_reaches_a_model_by_fetch() {
+    let script = r#"
+const ask = {model: "gpt-4o", max_tokens: 5, stream: true, messages: [{role: "user", content: "hi"}]};
+const key = process.env.OPENAI_API_KEY;
+const answer = await fetch(process.env.OPENAI_BASE_URL + "/chat/completions", {
+  method: "POST", headers: {"content-type": "application/json", authorization: `Bearer ${key}`}, body: JSON.stringify(ask)});
+let text = "";
+for await (const piece of answer.body) text += Buffer.from(piece).toString();
+console.log(answer.status, text.includes("works"), text.includes("prompt_tokens"), text.trimEnd().endsWith("[DONE]"), key);
+"#;
+    let bench = Bench::new("[node, agent.mjs]", "", "", "");
+    std::fs::write(bench.rig.work.join("agent.mjs"), script).unwrap();
+    let outcome = bench.run();
+    let said = format!("{}\n{}", outcome.stdout, outcome.stderr);
+    assert!(outcome.stdout.contains("200 true false true agt-held-by-the-supervisor"), "{said}");
+}
+
+#[test]
+fn a_day_does_not_begin_anew_with_another_supervisor() {
+    let cap = "    model_limits: {spend: {day: \"0.025\"}}\n";
+    let bench = Bench::new(&shell(&format!("{0}; {0}", curl("gpt-4o", ""))), "", cap, "");
+    assert_eq!(bench.run().stdout.matches("it works").count(), 2);
+    let second = bench.run();
+    assert!(second.stdout.contains("insufficient_quota") && !second.stdout.contains("it works"), "{}", second.stdout);
+    assert!(second.stderr.contains("per day"), "{}", second.stderr);
+    assert_eq!(bench.provider.asked().len(), 2);
+}
+
+#[test]
+fn a_key_that_others_can_read_is_used_for_nobody() {
+    let bench = Bench::new(&shell(&curl("gpt-4o", "")), "", "", "");
+    only_its_owner_writes(&bench.rig.work.join("the.key"));
+    let outcome = bench.run();
+    assert_ne!(outcome.code, 0);
+    assert!(outcome.stderr.contains("can be read by others") && outcome.stderr.contains("chmod 600"), "{}", outcome.stderr);
+    assert!(bench.provider.asked().is_empty());
 }
 
 #[test]
@@ -268,4 +357,25 @@ fn ten_times_the_cap_can_be_tried_and_not_spent() {
     assert_eq!(answers.matches("insufficient_quota").count(), 2 * (67 - asked), "{answers}");
     assert!(outcome.stderr.contains("limit: caller: a model call was refused"), "{}", outcome.stderr);
     assert_eq!(outcome.stderr.matches("limit: caller").count(), 1, "told once: {}", outcome.stderr);
+}
+
+#[test]
+fn a_limit_that_is_lowered_holds_for_the_running_agent_at_once() {
+    let script = format!(
+        "{0} > first; touch one; until [ -e go ]; do sleep 0.1; done; {0} > second; touch done; sleep 1000",
+        curl("gpt-4o", "")
+    );
+    let bench = Bench::new(&shell(&script), "", "    model_limits: {spend: {task: \"5\"}}\n", "");
+    let work = &bench.rig.work;
+    let _supervisor = Supervisor { child: Some(bench.rig.command(bench.args()).spawn().unwrap()) };
+    until("the first call is over", || work.join("one").exists());
+    let text = std::fs::read_to_string(&bench.operator).unwrap();
+    std::fs::write(&bench.operator, text.replace("task: \"5\"", "task: \"0.001\"")).unwrap();
+    let reload = bench.rig.output(["reload", "caller", "--yes"]);
+    assert!(reload.code == 0 && reload.stdout.contains("runs on with"), "{} {}", reload.stdout, reload.stderr);
+    std::fs::write(work.join("go"), "").unwrap();
+    until("the second call is over", || work.join("done").exists());
+    let said = |name: &str| std::fs::read_to_string(work.join(name)).unwrap();
+    assert!(said("first").contains("it works"), "{}", said("first"));
+    assert!(said("second").contains("insufficient_quota"), "{}", said("second"));
 }

@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod misspelling;
+mod models;
 mod operator;
 mod plans;
 mod programs;
