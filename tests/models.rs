@@ -78,17 +78,28 @@ fn answer(mut stream: &TcpStream, asked: &Asked) -> Option<()> {
         return None;
     }
     let (status, body) = match (asked.path.as_str(), model) {
-        (_, "reflects") => ("401 Unauthorized", json!({"error": {"message": format!("bad key {:?}", asked.headers), "type": "x"}})),
-        ("/v1/messages", _) => ("200 OK", json!({"id": "m", "type": "message", "role": "assistant", "model": model,
+        (_, "reflects") => {
+            ("401 Unauthorized", json!({"error": {"message": format!("bad key {:?}", asked.headers), "type": "x"}}))
+        }
+        ("/v1/messages", _) => (
+            "200 OK",
+            json!({"id": "m", "type": "message", "role": "assistant", "model": model,
             "content": [{"type": "text", "text": "it works"}], "stop_reason": "end_turn",
-            "usage": {"input_tokens": 1000, "output_tokens": 500}})),
-        (path, _) if path.ends_with(":generateContent") => ("200 OK", json!({
+            "usage": {"input_tokens": 1000, "output_tokens": 500}}),
+        ),
+        (path, _) if path.ends_with(":generateContent") => (
+            "200 OK",
+            json!({
             "candidates": [{"content": {"role": "model", "parts": [{"text": "it works"}]}, "finishReason": "STOP"}],
-            "usageMetadata": {"promptTokenCount": 1000, "candidatesTokenCount": 500, "totalTokenCount": 1500}})),
+            "usageMetadata": {"promptTokenCount": 1000, "candidatesTokenCount": 500, "totalTokenCount": 1500}}),
+        ),
         _ if asked.body["stream"] == true => return events(stream, asked, model),
-        _ => ("200 OK", json!({"id": "c", "object": "chat.completion", "created": 1, "model": model,
+        _ => (
+            "200 OK",
+            json!({"id": "c", "object": "chat.completion", "created": 1, "model": model,
             "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "it works"}}],
-            "usage": {"prompt_tokens": 1000, "completion_tokens": 500, "total_tokens": 1500}})),
+            "usage": {"prompt_tokens": 1000, "completion_tokens": 500, "total_tokens": 1500}}),
+        ),
     };
     let body = body.to_string();
     let head = format!("HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n", body.len());
@@ -132,7 +143,8 @@ impl Bench {
         only_its_owner_reads(&key);
         let prices = rig.dir.path().join("prices.yaml");
         let cheap = "{input: \"0.01\", output: \"0.01\"}";
-        std::fs::write(&prices, format!("version: 1\nkind: prices\nmodels: {{stalls: {cheap}, reflects: {cheap}}}\n")).unwrap();
+        std::fs::write(&prices, format!("version: 1\nkind: prices\nmodels: {{stalls: {cheap}, reflects: {cheap}}}\n"))
+            .unwrap();
         only_its_owner_writes(&prices);
         let operator = rig.dir.path().join("operator.yaml");
         let port = provider.port;
@@ -184,7 +196,9 @@ impl Bench {
 /// A shell's words for a call of Chat Completions.
 fn curl(model: &str, more: &str) -> String {
     let body = format!(r#"{{"model":"{model}","max_tokens":500{more},"messages":[{{"role":"user","content":"hi"}}]}}"#);
-    format!("curl -sS \"$OPENAI_BASE_URL/chat/completions\" -H \"Authorization: Bearer $OPENAI_API_KEY\" -H 'Content-Type: application/json' -d '{body}'")
+    format!(
+        "curl -sS \"$OPENAI_BASE_URL/chat/completions\" -H \"Authorization: Bearer $OPENAI_API_KEY\" -H 'Content-Type: application/json' -d '{body}'"
+    )
 }
 
 fn shell(script: &str) -> String {
@@ -298,6 +312,28 @@ console.log(answer.status, text.includes("works"), text.includes("prompt_tokens"
 }
 
 #[test]
+fn what_is_no_call_of_a_route_is_refused_told_and_recorded() {
+    let script = "curl -sS -X DELETE \"$OPENAI_BASE_URL/models/gpt-4o\"; curl -sS \"$OPENAI_BASE_URL/models\" -H 'Authorization: Bearer sk-of-mine'; \
+                  curl -sS \"${OPENAI_BASE_URL%/v1}/../anthropic/v1/models\" --path-as-is";
+    let bench = Bench::new(&shell(script), "", "", "");
+    let outcome = bench.run();
+    let said = format!("{}\n{}", outcome.stdout, outcome.stderr);
+    assert!(outcome.stdout.contains("agt_not_allowed") && outcome.stdout.contains("invalid_api_key"), "{said}");
+    assert!(
+        outcome.stderr.contains("denied: caller: a model call was refused: openai: DELETE /v1/models/gpt-4o"),
+        "{said}"
+    );
+    assert!(bench.provider.asked().is_empty(), "{:?}", bench.provider.asked());
+    let audit = bench.rig.output(["audit", "show", "--json"]);
+    assert!(
+        audit.stdout.contains("model.refused") && !audit.stdout.contains("sk-of-mine"),
+        "{} {}",
+        audit.stdout,
+        audit.stderr
+    );
+}
+
+#[test]
 fn a_day_does_not_begin_anew_with_another_supervisor() {
     let cap = "    model_limits: {spend: {day: \"0.025\"}}\n";
     let bench = Bench::new(&shell(&format!("{0}; {0}", curl("gpt-4o", ""))), "", cap, "");
@@ -314,14 +350,23 @@ fn a_key_that_others_can_read_is_used_for_nobody() {
     only_its_owner_writes(&bench.rig.work.join("the.key"));
     let outcome = bench.run();
     assert_ne!(outcome.code, 0);
-    assert!(outcome.stderr.contains("can be read by others") && outcome.stderr.contains("chmod 600"), "{}", outcome.stderr);
+    assert!(
+        outcome.stderr.contains("can be read by others") && outcome.stderr.contains("chmod 600"),
+        "{}",
+        outcome.stderr
+    );
     assert!(bench.provider.asked().is_empty());
 }
 
 #[test]
 fn calls_are_counted_in_tokens_and_money_and_an_unknown_model_is_flagged() {
     let stream = r#","stream":true"#;
-    let script = format!("{}; {}; {}; touch done; sleep 1000", curl("gpt-4o", ""), curl("gpt-4o", stream), curl("nobody-knows", ""));
+    let script = format!(
+        "{}; {}; {}; touch done; sleep 1000",
+        curl("gpt-4o", ""),
+        curl("gpt-4o", stream),
+        curl("nobody-knows", "")
+    );
     let bench = Bench::new(&shell(&script), "", "", "");
     let (supervisor, text) = bench.metrics();
     let one = "agent=\"caller\",gen_ai_operation_name=\"chat\",gen_ai_provider_name=\"openai\",gen_ai_request_model=\"gpt-4o\"";

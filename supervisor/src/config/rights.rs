@@ -97,7 +97,8 @@ pub fn load_operator(path: &Path, around: &Surroundings) -> Result<Operator, Con
     }
     let Loaded { value, document } = partial.loaded;
     let path = settled(path);
-    let prices = value.models.prices.as_ref().map(|file| load_prices(&path.with_file_name(file), around)).transpose()?;
+    let prices =
+        value.models.prices.as_ref().map(|file| load_prices(&path.with_file_name(file), around)).transpose()?;
     Ok(Operator { spec: value, path, document, commanders, prices: prices.unwrap_or_default() })
 }
 

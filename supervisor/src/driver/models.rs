@@ -19,12 +19,14 @@ use super::Supervisor;
 use super::audience::Line;
 use super::launching::in_full;
 use super::records::wall_ms;
+use super::streams::escaped;
 use crate::audit::record::{Action, Actor, Outcome, Record};
 use crate::config::AgentPlan;
 use crate::store::{Commit, Store};
 use crate::telemetry::Telemetry;
 
 const MET: Action = Action::new("limit.met");
+const REFUSED: Action = Action::new("model.refused");
 const UNPRICED: Action = Action::new("model.unpriced");
 /// The kind of state in which an agent's spending lies in the store.
 const SPENT: &str = "models.spent";
@@ -34,6 +36,8 @@ const SPAN_MS: i64 = 60_000;
 const KEPT_MS: i64 = 24 * 3600 * 1000;
 /// Sums that are kept.
 const SPANS_MAX: usize = 1500;
+/// The longest text of a refusal that is told, in characters.
+const SAID_MAX: usize = 300;
 /// Kinds of news that wait to be told; more are counted by the metrics alone.
 const NEWS_MAX: usize = 32;
 /// The shortest time between two lines of one kind.
@@ -87,7 +91,9 @@ impl Spent {
             Some((began, sum)) if now_ms < *began + SPAN_MS => *sum = sum.saturating_add(cost.nanos()),
             _ => self.sums.push_back((now_ms, cost.nanos())),
         }
-        while self.sums.len() > SPANS_MAX || self.sums.front().is_some_and(|(began, _)| began + SPAN_MS + KEPT_MS < now_ms) {
+        while self.sums.len() > SPANS_MAX
+            || self.sums.front().is_some_and(|(began, _)| began + SPAN_MS + KEPT_MS < now_ms)
+        {
             self.sums.pop_front();
         }
     }
@@ -104,8 +110,10 @@ impl Spent {
 /// Something that is worth a line.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum News {
-    /// A limit was met: its word, what it says, whose it is.
-    Limit { word: &'static str, subject: String },
+    /// A limit was met: its word, and what it says.
+    Limit { word: &'static str, says: String },
+    /// A call was refused for what it was.
+    Refused { word: &'static str, says: String },
     /// A model that the price table does not know was charged the worst price.
     Unpriced { model: String },
 }
@@ -163,17 +171,25 @@ impl Witness for Ledger {
         }
     }
 
-    fn refused(&self, _: &str, trouble: Trouble, _: &str) {
+    fn refused(&self, route: &str, trouble: Trouble, message: &str) {
         // A limit says which one it is by `limited`.
-        if !matches!(trouble, Trouble::RateLimited | Trouble::SpendCap) {
-            self.telemetry.model_refused(&self.agent, trouble.word());
+        if matches!(trouble, Trouble::RateLimited | Trouble::SpendCap) {
+            return;
         }
+        let word = trouble.word();
+        self.telemetry.model_refused(&self.agent, word);
+        if !matches!(trouble, Trouble::Key | Trouble::NotAllowed) {
+            return;
+        }
+        // What is refused is the agent's own text.
+        let message: String = message.chars().take(SAID_MAX).collect();
+        Self::note(&mut self.book(), News::Refused { word, says: escaped(&format!("{route}: {message}")) });
     }
 
     fn limited(&self, _: &str, refused: &Refused) {
         let word = refused.refusal.word();
         self.telemetry.model_refused(&self.agent, word);
-        Self::note(&mut self.book(), News::Limit { word, subject: refused.to_string() });
+        Self::note(&mut self.book(), News::Limit { word, says: refused.to_string() });
     }
 }
 
@@ -199,7 +215,8 @@ impl Accounts {
         let routes = Routes::new(&plan.models.routes, Arc::new(plan.models.table()?))?;
         let ledger = self.ledger(plan.name(), telemetry);
         ledger.limits.set(&plan.models.limits);
-        let own = self.rings[usize::from(ring.number())].get_or_insert_with(|| Shared::new(format!("all of {ring}"), plan.models.ring(ring)));
+        let own = self.rings[usize::from(ring.number())]
+            .get_or_insert_with(|| Shared::new(format!("all of {ring}"), plan.models.ring(ring)));
         own.set(plan.models.ring(ring));
         let account = Arc::new(Account::new(vec![Arc::clone(&ledger.limits), Arc::clone(own)]));
         Ok(Some(Models { routes, account, witness: ledger }))
@@ -256,9 +273,10 @@ impl Supervisor {
         book.told.retain(|_, told| now.duration_since(*told) < TELL_EVERY);
         let mut fresh = Vec::new();
         for (news, times) in news {
-            // Of a limit the numbers in its text change with each call: its word is what it is told once by.
+            // The text changes with each call: its word is what it is told once by.
             let kind = match &news {
-                News::Limit { word, .. } => News::Limit { word, subject: String::new() },
+                News::Limit { word, .. } => News::Limit { word, says: String::new() },
+                News::Refused { word, .. } => News::Refused { word, says: String::new() },
                 News::Unpriced { .. } => news.clone(),
             };
             if book.told.len() < NEWS_MAX && !book.told.contains_key(&kind) {
@@ -269,15 +287,25 @@ impl Supervisor {
         drop(book);
         for (news, times) in fresh {
             let name = ledger.agent.as_str();
-            let record = |action| Record::new(wall_ms(), Actor::Supervisor, action, Outcome::Noted).agent(name);
+            let record = |action, outcome| Record::new(wall_ms(), Actor::Supervisor, action, outcome).agent(name);
             let times = i64::try_from(times).unwrap_or(i64::MAX);
             match news {
-                News::Limit { word, subject } => {
-                    self.note(record(MET).detail("limit", word).detail("times", times).detail("says", subject.as_str()));
-                    self.say(name, Line::Course, format!("limit: {name}: a model call was refused: {subject}"));
+                News::Limit { word, says } => {
+                    self.note(
+                        record(MET, Outcome::Noted)
+                            .detail("limit", word)
+                            .detail("times", times)
+                            .detail("says", says.as_str()),
+                    );
+                    self.say(name, Line::Course, format!("limit: {name}: a model call was refused: {says}"));
+                }
+                News::Refused { word, says } => {
+                    let record = record(REFUSED, Outcome::Denied).detail("reason", word);
+                    self.note(record.detail("times", times).detail("says", says.as_str()));
+                    self.say(name, Line::Course, format!("denied: {name}: a model call was refused: {says}"));
                 }
                 News::Unpriced { model } => {
-                    self.note(record(UNPRICED).detail("model", model.as_str()).detail("times", times));
+                    self.note(record(UNPRICED, Outcome::Noted).detail("model", model.as_str()).detail("times", times));
                     let text = format!(
                         "warning: {name}: the price table does not know the model {model:?}, so it is charged its worst price\n\
                          help: put its price into the file that `models: {{prices: FILE}}` names in the operator's file"

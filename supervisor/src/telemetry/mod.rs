@@ -49,9 +49,8 @@ const SECONDS: [f64; 12] = [0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0
 const CALL_SECONDS: [f64; 15] =
     [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92, 327.68];
 /// Buckets of tokens: OpenTelemetry's, up to what the largest context holds.
-const TOKENS: [f64; 12] = [
-    1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16_384.0, 65_536.0, 262_144.0, 1_048_576.0, 4_194_304.0,
-];
+const TOKENS: [f64; 12] =
+    [1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16_384.0, 65_536.0, 262_144.0, 1_048_576.0, 4_194_304.0];
 
 static METADATA: Metadata<'static> = Metadata::new("agt_supervise", Level::INFO, None);
 

@@ -145,7 +145,16 @@ pub(super) const OPERATIONS: [&str; 6] =
 pub(super) const BASES: [&str; 3] = ["reported", "estimated", "nothing"];
 /// As [`outcome`] has them.
 pub(super) const OUTCOMES: [&str; 11] = [
-    "complete", "hung-up", "invalid", "own-key", "not-allowed", "too-large", "rate-limited", "spend-cap", "busy", "upstream",
+    "complete",
+    "hung-up",
+    "invalid",
+    "own-key",
+    "not-allowed",
+    "too-large",
+    "rate-limited",
+    "spend-cap",
+    "busy",
+    "upstream",
     "stalled",
 ];
 /// Why a call is refused: by a limit's word, or by what is wrong with it.

@@ -27,7 +27,8 @@ pub(super) fn resolve(context: &mut Context<'_>) -> ModelPlan {
                     context.needs_operator(&path, message, Right::Models(name.clone()));
                 }
                 false => {
-                    let message = format!("the model route `{name}` needs an operator's line, which says where its key is");
+                    let message =
+                        format!("the model route `{name}` needs an operator's line, which says where its key is");
                     context.needs_operator(&path, message, Right::Provider(name.clone()));
                 }
             }
@@ -42,7 +43,9 @@ pub(super) fn resolve(context: &mut Context<'_>) -> ModelPlan {
         return ModelPlan::default();
     }
     match context.ceiling {
-        Ring::R0 => context.notes.push("model routes are inside a ring's network: it has them in R1 and R2 only".to_owned()),
+        Ring::R0 => {
+            context.notes.push("model routes are inside a ring's network: it has them in R1 and R2 only".to_owned())
+        }
         Ring::R3 => {
             let problem = Problem::config("R3 has no network, so no model routes").label("not in R3");
             context.problem(&KeyPath::of("models"), problem.help("`ring: 2`, or leave this line out"));

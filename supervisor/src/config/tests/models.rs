@@ -17,20 +17,27 @@ fn world(provider: &str, grant: &str) -> World {
 
 #[test]
 fn a_granted_route_is_in_the_plan_under_the_tighter_limits_and_its_key_is_nowhere() {
-    let world = world("{key: {file: ../homes/alice/project/the.key}}", "    model_limits: {concurrent: 4, spend: {task: \"5\", day: \"9\"}}\n");
+    let world = world(
+        "{key: {file: ../homes/alice/project/the.key}}",
+        "    model_limits: {concurrent: 4, spend: {task: \"5\", day: \"9\"}}\n",
+    );
     let plan = world
         .agent("ring: 2\nmodels: [openai]\nmodel_limits: {concurrent: 8, requests_per_minute: 7, spend: {task: \"1.50\"}}\n")
         .unwrap();
     let limits = &plan.models.limits;
     assert_eq!((limits.concurrent, limits.requests_per_minute, limits.tokens_per_minute), (Some(4), Some(7), None));
     let page = plan.page(None);
-    assert!(page.contains("openai to https://api.openai.com, key from ") && page.contains("$1.50 a task, $9.00 a day"), "{page}");
+    assert!(
+        page.contains("openai to https://api.openai.com, key from ") && page.contains("$1.50 a task, $9.00 a day"),
+        "{page}"
+    );
     assert!(plan.hide.contains(&world.project.join("the.key")), "{:?}", plan.hide);
     let shown = format!("{page}{plan:?}{}{}", plan.to_json(), String::from_utf8(plan.to_wire()).unwrap());
     assert!(!shown.contains(KEY), "{shown}");
     let hash = plan.hash();
     world.write("homes/alice/project/the.key", "sk-another-0123456789");
-    let lines = "ring: 2\nmodels: [openai]\nmodel_limits: {concurrent: 8, requests_per_minute: 7, spend: {task: \"1.50\"}}\n";
+    let lines =
+        "ring: 2\nmodels: [openai]\nmodel_limits: {concurrent: 8, requests_per_minute: 7, spend: {task: \"1.50\"}}\n";
     assert_eq!(world.agent(lines).unwrap().hash(), hash, "a rotated key is no new plan");
     assert_eq!(AgentPlan::from_wire(&plan.to_wire()).unwrap(), plan);
 }
