@@ -93,6 +93,11 @@ pub fn only_its_owner_writes(operator: &Path) {
     fs::set_permissions(operator, fs::Permissions::from_mode(0o644)).unwrap();
 }
 
+pub fn only_its_owner_reads(key: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(key, fs::Permissions::from_mode(0o600)).unwrap();
+}
+
 /// A port that was free a moment ago.
 pub fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
@@ -282,6 +287,9 @@ fn every_examples_file_passes_the_check() {
         let operator = copy.join("operator.yaml");
         if operator.exists() {
             only_its_owner_writes(&operator);
+            if copy.join("prices.yaml").exists() {
+                only_its_owner_writes(&copy.join("prices.yaml"));
+            }
             args.extend(["--operator".to_owned(), operator.display().to_string()]);
         }
         let outcome = rig.output(&args);
@@ -354,7 +362,7 @@ fn a_misspelt_key_anywhere_in_an_example_starts_nothing() {
 }
 
 /// Groups whose keys people choose: there a misspelling is another name.
-const FREE: [&str; 5] = ["steps", "inputs", "env", "agents", "rings"];
+const FREE: [&str; 6] = ["steps", "inputs", "env", "agents", "rings", "providers"];
 
 /// Whether the key that begins a line is one that people choose: by the nearest line above that is indented less.
 fn is_free(text: &str, number: usize, from: usize) -> bool {

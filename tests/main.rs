@@ -22,6 +22,7 @@ mod lifecycle;
 mod limits;
 mod messages;
 mod metrics;
+mod models;
 mod names;
 mod nested;
 mod network;

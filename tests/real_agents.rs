@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::docs::{copy_tree, free_port, only_its_owner_writes};
+use crate::docs::{copy_tree, free_port, only_its_owner_reads, only_its_owner_writes};
 use crate::examples::example;
 use crate::support::{Outcome, Rig, skip};
 
@@ -200,6 +200,8 @@ fn model(folder: &Path) -> Guard {
 fn run_python_agent(rig: &Rig, folder: &Path) -> Outcome {
     let (agent, operator) = (folder.join("agent.yaml"), folder.join("operator.yaml"));
     only_its_owner_writes(&operator);
+    only_its_owner_writes(&folder.join("prices.yaml"));
+    only_its_owner_reads(&folder.join("model.key"));
     rig.output(["run".as_ref(), agent.as_os_str(), "--operator".as_ref(), operator.as_os_str()])
 }
 
@@ -221,12 +223,12 @@ fn a_python_agent_in_r2_does_its_task_with_a_model_outside() {
 }
 
 #[test]
-fn the_destination_needs_the_operators_line() {
+fn the_model_needs_the_operators_line() {
     let rig = Rig::new();
-    let test = "the_destination_needs_the_operators_line";
+    let test = "the_model_needs_the_operators_line";
     let Some(folder) = prepared(&rig, test, "02-python-agent", PYTHON, free_port()) else { return };
     let outcome = rig.output(["run".as_ref(), folder.join("agent.yaml").as_os_str()]);
     assert_eq!(outcome.code, 77, "{}", outcome.stderr);
-    assert!(outcome.stderr.contains("network"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("models: [openai]"), "{}", outcome.stderr);
     assert!(!rig.state.exists(), "nothing was started");
 }

@@ -27,6 +27,7 @@ def write_text(path: str, text: str) -> str:
     return f"wrote {path}"
 
 
-model = OpenAIServerModel(model_id="stand-in", api_base="http://127.0.0.1:8099/v1", api_key="none")
+# Where the model is and what it is paid with stands in OPENAI_BASE_URL and OPENAI_API_KEY, as anywhere.
+model = OpenAIServerModel(model_id="stand-in")
 agent = ToolCallingAgent(tools=[read_text, write_text], model=model, max_steps=5, verbosity_level=1)
 print("answer:", agent.run("Read notes.txt and write a summary of it to summary.txt."))

@@ -8,6 +8,7 @@ import re
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 MAX_REQUEST = 1 << 20
+KEY = "sk-stand-in-0123456789"
 
 
 def text_of(message):
@@ -33,6 +34,9 @@ class Model(BaseHTTPRequestHandler):
         if self.path != "/v1/chat/completions" or length > MAX_REQUEST:
             self.send_error(404)
             return
+        if self.headers.get("Authorization") != f"Bearer {KEY}":
+            self.send_error(401)
+            return
         request = json.loads(self.rfile.read(length))
         name, arguments = next_call(request["messages"])
         call = {"id": f"call-{name}", "type": "function", "function": {"name": name, "arguments": json.dumps(arguments)}}
@@ -48,7 +52,7 @@ class Model(BaseHTTPRequestHandler):
                     "message": {"role": "assistant", "content": None, "tool_calls": [call]},
                 }
             ],
-            "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
+            "usage": {"prompt_tokens": 1000, "completion_tokens": 100, "total_tokens": 1100},
         }
         body = json.dumps(answer).encode()
         self.send_response(200)

@@ -130,10 +130,7 @@ async fn requests<S: Near>(stream: S, session: &Arc<Session>) -> Over<S> {
     let clock = &session.clock;
     let answering = Arc::clone(session);
     // On the heap while there is a request: it is large, and most connections rest most of the time.
-    let service = service_fn(move |request| {
-        let session = Arc::clone(&answering);
-        Box::pin(async move { session.answer(request).await })
-    });
+    let service = service_fn(move |request| Box::pin(Arc::clone(&answering).answer(request)));
     let connection = parser().serve_connection(Wire::new(stream, Arc::clone(clock)), service).without_shutdown();
     let mut connection = pin!(connection);
     let mut timer = pin!(clock.timer());

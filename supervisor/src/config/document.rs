@@ -25,10 +25,12 @@ pub enum Kind {
     Chaos,
     /// The operator's file.
     Operator,
+    /// Prices of models.
+    Prices,
 }
 
 impl Kind {
-    const ALL: [Kind; 4] = [Kind::Agent, Kind::Saga, Kind::Chaos, Kind::Operator];
+    const ALL: [Kind; 5] = [Kind::Agent, Kind::Saga, Kind::Chaos, Kind::Operator, Kind::Prices];
 
     /// The word after `kind:`.
     #[must_use]
@@ -38,6 +40,7 @@ impl Kind {
             Kind::Saga => "saga",
             Kind::Chaos => "chaos",
             Kind::Operator => "operator",
+            Kind::Prices => "prices",
         }
     }
 
@@ -48,6 +51,7 @@ impl Kind {
             Kind::Saga => "a first line `version: 1`, then `kind: saga`, `name:` and `steps:`",
             Kind::Chaos => "a first line `version: 1`, then `kind: chaos`, `name:`, `agent:` and `template:`",
             Kind::Operator => "a first line `version: 1`, then `kind: operator` and `agents:`",
+            Kind::Prices => "a first line `version: 1`, then `kind: prices` and `models:`",
         }
     }
 
@@ -57,6 +61,7 @@ impl Kind {
             Kind::Saga => "agt-supervise saga run FILE",
             Kind::Chaos => "agt-supervise chaos run FILE",
             Kind::Operator => "agt-supervise run --operator FILE ...",
+            Kind::Prices => "`models: {prices: FILE}` in the operator's file",
         }
     }
 }

@@ -8,6 +8,7 @@ use std::fmt;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+use agt_gateway::route::{RouteSpec, upstream_of};
 use serde::{Deserialize, Serialize};
 
 use super::units::{ByteSize, Cpu};
@@ -24,6 +25,10 @@ pub enum Right {
     Writable(PathBuf),
     /// Reach this destination: an entry of `network`, as it would stand there.
     Network(String),
+    /// Use this model route.
+    Models(String),
+    /// The same, which the operator's file does not even declare yet.
+    Provider(String),
     /// Be given the content of this file.
     Secret(PathBuf),
     /// Be given this variable of the supervisor's environment.
@@ -74,6 +79,7 @@ impl Right {
             Right::Write(_) => "write",
             Right::Writable(_) => "writable",
             Right::Network(_) => "network",
+            Right::Models(_) | Right::Provider(_) => "models",
             Right::Secret(_) => "secrets",
             Right::Env(_) => "env",
             Right::User(_) => "user",
@@ -90,7 +96,7 @@ impl Right {
         match self {
             Right::Read(path) | Right::Write(path) | Right::Writable(path) | Right::Secret(path) => scalar_path(path),
             Right::Network(entry) => entry.clone(),
-            Right::Env(name) | Right::User(name) => scalar(name),
+            Right::Env(name) | Right::User(name) | Right::Models(name) | Right::Provider(name) => scalar(name),
             Right::NestedSandbox => "on".to_owned(),
             Right::Memory(size) => size.to_string(),
             Right::Cpu(cpu) => scalar(&cpu.to_string()),
@@ -134,6 +140,14 @@ pub fn yaml_block<'a>(grants: impl Iterator<Item = &'a Grant>) -> Option<String>
     if !first.operator_file.exists() {
         out.push_str("    version: 1\n    kind: operator\n");
     }
+    let providers = grants.iter().filter_map(|grant| match &grant.right {
+        Right::Provider(name) => Some(provider(name)),
+        _ => None,
+    });
+    let providers: Vec<String> = providers.collect();
+    if !providers.is_empty() {
+        let _ = writeln!(out, "    models: {{providers: {{{}}}}}", providers.join(", "));
+    }
     out.push_str("    agents:\n");
     let mut agents: BTreeMap<&str, Vec<&Grant>> = BTreeMap::new();
     for grant in &grants {
@@ -162,6 +176,16 @@ pub fn yaml_block<'a>(grants: impl Iterator<Item = &'a Grant>) -> Option<String>
     }
     out.truncate(out.trim_end().len());
     Some(out)
+}
+
+/// A model route as its declaration would begin: with a place for its key and, where its name does not say it, its upstream.
+#[must_use]
+pub fn provider(name: &str) -> String {
+    let more = match upstream_of(name, &RouteSpec::default()) {
+        Some(_) => "",
+        None => "speaks: openai, upstream: \"https://api.example.com/v1\", ",
+    };
+    format!("{}: {{{more}key: {{file: /path/to/{}.key}}}}", scalar(name), name.escape_default())
 }
 
 fn scalar_path(path: &Path) -> String {

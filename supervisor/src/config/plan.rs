@@ -6,6 +6,7 @@
 
 mod diff;
 mod display;
+mod models;
 mod network;
 mod secret;
 mod standing;
@@ -35,6 +36,7 @@ use super::units::Span;
 
 pub use super::resolve::look::Opened;
 pub use diff::{Change, diff};
+pub use models::ModelPlan;
 pub use network::{NetworkPlan, Opening, Openness, Way};
 pub use secret::{EnvValue, SecretText, UnreadableSecret};
 pub(super) use standing::is_stranger;
@@ -134,6 +136,9 @@ pub struct AgentPlan {
     /// What it may reach.
     #[serde(default, skip_serializing_if = "NetworkPlan::is_nothing")]
     pub network: NetworkPlan,
+    /// The model routes that it may use.
+    #[serde(default, skip_serializing_if = "ModelPlan::is_nothing")]
+    pub models: ModelPlan,
     /// Limits at each ring, R0 first: a demoted agent has those of its new ring.
     pub ring_limits: [Limits; 4],
     /// The most that an operator may set each limit to while it runs, without saying that it is more than the ring and the
@@ -307,7 +312,7 @@ impl AgentPlan {
     pub fn launch_spec(&self, ring: Ring) -> Result<Spec, UnreadableSecret> {
         let ring = ring.least_privileged(self.ceiling);
         let mut env = self.environment()?;
-        env.extend(self.proxy_variables(ring).into_iter().map(|(name, value)| (name.into(), value.into())));
+        env.extend(self.way_variables(ring).into_iter().map(|(name, value)| (name.into(), value.into())));
         Ok(Spec {
             name: self.identity.name.clone(),
             ring,

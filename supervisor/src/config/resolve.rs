@@ -10,6 +10,7 @@ mod env;
 mod files;
 mod installation;
 pub(super) mod look;
+pub(super) mod models;
 pub(super) mod network;
 mod packages;
 mod program;
@@ -181,6 +182,7 @@ impl Context<'_> {
         let env = env::resolve(self);
         let workdir = workdir::resolve(self);
         let (forwards, network) = network::resolve(self);
+        let models = models::resolve(self);
         let user = self.user();
         let nested_sandbox = self.nested_sandbox();
         let rules::RingRows { limits: ring_limits, most: ring_limits_most, open_files: ring_open_files } =
@@ -234,9 +236,10 @@ impl Context<'_> {
             denied: seen.denied,
             opened,
             keep: self.rights.keep,
-            hide: self.zones.hidden(),
+            hide: self.zones.hidden().into_iter().chain(models::key_files(&self.rights.providers)).collect(),
             forwards,
             network,
+            models,
             ring_limits,
             ring_limits_most,
             ring_open_files,

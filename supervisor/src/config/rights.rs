@@ -3,20 +3,24 @@
 //! Without an operator's file everything here is empty, and that is the ceiling. Rights only ever come from this file;
 //! a wrong or unsafe file is an error, never "no file".
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use agt_gateway::limit::spec::LimitSpec;
 use agt_gateway::policy::shortfalls;
 use agt_gateway::policy::spec::{CeilingSpec, EntrySpec, RangeSpec};
+use agt_gateway::price::Table;
+use agt_gateway::price::spec::TableSpec;
+use agt_gateway::route::RouteSpec;
 use agt_rings::Ring;
 use agt_rings::capability;
 use agt_rings::spec::Limits;
 
 use super::diagnostic::{Class, ConfigError, Problem, Report};
-use super::document::{Document, Kind, Loaded, parse_partial};
-use super::resolve::network;
+use super::document::{Document, Kind, Loaded, parse_partial, parse_typed};
+use super::resolve::{models, network};
 use super::source;
 use super::spec::{AgentGrant, ChaosSpec, Environment, Keep, LimitsSpec, NestedSpec, OperatorSpec, Operators, Switch};
 use super::surroundings::{RingDefaults, Surroundings};
@@ -37,6 +41,8 @@ pub struct Operator {
     pub document: Document,
     /// Who may command the supervisor, by number.
     pub commanders: Commanders,
+    /// What models cost, from the file that it names.
+    pub prices: TableSpec,
 }
 
 /// Who may command the supervisor besides root and its own user.
@@ -90,7 +96,25 @@ pub fn load_operator(path: &Path, around: &Surroundings) -> Result<Operator, Con
         return Err(partial.error_with(problems));
     }
     let Loaded { value, document } = partial.loaded;
-    Ok(Operator { spec: value, path: settled(path), document, commanders })
+    let path = settled(path);
+    let prices =
+        value.models.prices.as_ref().map(|file| load_prices(&path.with_file_name(file), around)).transpose()?;
+    Ok(Operator { spec: value, path, document, commanders, prices: prices.unwrap_or_default() })
+}
+
+/// Reads a price table. Who could change it could make a model free, so it is held to the same as the file that names it.
+fn load_prices(path: &Path, around: &Surroundings) -> Result<TableSpec, ConfigError> {
+    let file = source::open(path)?;
+    trusted(&file, path, around)?;
+    let text = source::read_from(&file, path)?;
+    let Loaded { value, document } = parse_typed::<TableSpec>(&text, path, Kind::Prices)?;
+    match Table::new(&value) {
+        Ok(_) => Ok(value),
+        Err(bad) => {
+            let problem = Problem::config(bad.to_string()).label("no price table");
+            Err(document.error(vec![document.locate(problem, &KeyPath::of("models"))]))
+        }
+    }
 }
 
 fn trusted(file: &File, path: &Path, around: &Surroundings) -> Result<(), ConfigError> {
@@ -126,6 +150,7 @@ fn consistency(spec: &OperatorSpec, document: &Document) -> Vec<Problem> {
         let problem = Problem::config("no agent runs with less than 1MiB of memory for all").label("impossible value");
         problems.push(document.locate(problem, &KeyPath::of("total.memory")));
     }
+    problems.extend(models::consistency(spec, document));
     for (name, grant) in &spec.agents {
         let agent = KeyPath::of("agents").key(name);
         for (index, capability) in grant.capabilities.iter().enumerate() {
@@ -180,6 +205,12 @@ pub(super) struct Rights {
     pub(super) known: bool,
     pub(super) network: Vec<EntrySpec>,
     pub(super) addresses: Vec<RangeSpec>,
+    /// All model routes that the operator declares, with the names of those that this agent may use.
+    pub(super) providers: BTreeMap<String, RouteSpec>,
+    pub(super) models: Vec<String>,
+    pub(super) model_limits: LimitSpec,
+    pub(super) model_rings: [LimitSpec; 4],
+    pub(super) prices: TableSpec,
     pub(super) secrets: Vec<PathBuf>,
     pub(super) env: Vec<String>,
     pub(super) user: Option<String>,
@@ -209,8 +240,14 @@ impl Rights {
                 overlay(&mut rights.rings[usize::from(ring.number())], limits);
             }
         }
-        let Some(grant) = spec.agents.get(name) else { return rights };
         let folder = operator.path.parent().unwrap_or(Path::new("/"));
+        rights.providers = models::providers(&spec.models, folder);
+        rights.prices.clone_from(&operator.prices);
+        for ring in Ring::ALL {
+            let limits = spec.models.rings.get(&ring.number().to_string()).cloned();
+            rights.model_rings[usize::from(ring.number())] = limits.unwrap_or_default();
+        }
+        let Some(grant) = spec.agents.get(name) else { return rights };
         let granted_file = settled(&folder.join(&grant.file));
         if granted_file != file {
             rights.other_file = Some(granted_file);
@@ -231,6 +268,8 @@ impl Rights {
         self.known = true;
         self.network.clone_from(&grant.network);
         self.addresses.clone_from(&grant.addresses);
+        self.models.clone_from(&grant.models);
+        self.model_limits = grant.model_limits.clone();
         self.env.clone_from(&grant.env);
         self.user.clone_from(&grant.user);
         self.nested_sandbox = grant.nested_sandbox;

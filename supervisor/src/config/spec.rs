@@ -10,12 +10,13 @@ mod texts;
 
 use std::collections::BTreeMap;
 
+use agt_gateway::limit::spec::LimitSpec;
 use agt_gateway::policy::spec::EntrySpec;
 use agt_rings::Ring;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 
-pub use operator::{AgentGrant, Environment, Keep, OperatorSpec, Operators, RingLimits, Switch};
+pub use operator::{AgentGrant, Environment, Keep, ModelsSpec, OperatorSpec, Operators, RingLimits, Switch};
 pub use parts::{
     Backoff, ChaosSpec, EnforcementSpec, EnvSpec, FilesSpec, HealthSpec, LimitsSpec, LogSpec, NestedSpec,
     RestartPolicy, RestartSpec, SecretSpec, Stdio, TimeoutsSpec,
@@ -68,6 +69,12 @@ pub struct AgentSpec {
     /// Destinations that it may reach; each needs a line in the operator's file.
     #[serde(default)]
     pub network: Vec<EntrySpec>,
+    /// Model routes that it uses, by the names that the operator's file gives them (`openai`); each needs a line there.
+    #[serde(default)]
+    pub models: Vec<String>,
+    /// The most that it may use of them: what its task should cost. The operator's own limits hold besides.
+    #[serde(default)]
+    pub model_limits: LimitSpec,
     /// Resource limits; the defaults are those of the ring.
     #[serde(default)]
     pub limits: LimitsSpec,
@@ -117,6 +124,8 @@ impl AgentSpec {
             nested_sandbox: NestedSpec::default(),
             files: FilesSpec::default(),
             network: Vec::new(),
+            models: Vec::new(),
+            model_limits: LimitSpec::default(),
             limits: LimitsSpec::default(),
             restart: RestartSpec::default(),
             health: None,

@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod misspelling;
+mod models;
 mod operator;
 mod plans;
 mod programs;
@@ -62,6 +63,8 @@ impl World {
         ] {
             fs::create_dir_all(path).unwrap();
         }
+        let prices = "version: 1\nkind: prices\nmodels: {our-model: {input: \"1\", output: \"2\"}}\n";
+        fs::write(root.join("etc/prices.yaml"), prices).unwrap();
         let account =
             |name: &str, uid, home: &Path| Account { name: name.to_owned(), uid, gid: uid, home: home.to_path_buf() };
         let uid = nix::unistd::getuid().as_raw();

@@ -54,6 +54,8 @@ pub(super) struct Agent {
     pub(super) served: JoinSet<()>,
     /// Its place in the gateway, in a life that has a way out; taken with it.
     pub(super) way_out: Option<agt_gateway::live::Agent>,
+    /// The model routes of a launch that is on its way.
+    pub(super) models: Option<agt_gateway::live::Models>,
     timers: HashMap<Timer, AbortHandle>,
     pub(super) done: Option<oneshot::Sender<Result<Conclusion, Refusal>>>,
     /// Whose it is, until `done` is told.
@@ -121,6 +123,7 @@ impl Agent {
             pumps: JoinSet::new(),
             served: JoinSet::new(),
             way_out: None,
+            models: None,
             timers: HashMap::new(),
             done: Some(done),
             again: Again::No,

@@ -206,6 +206,7 @@ impl Supervisor {
         }
         self.look_at_limits();
         self.keep_denials();
+        self.keep_models();
         self.ticks = self.ticks.wrapping_add(1);
         if self.ticks.is_multiple_of(STORE_EVERY) {
             self.governor.note_all();

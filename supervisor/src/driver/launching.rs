@@ -57,6 +57,10 @@ impl Supervisor {
             Ok(spec) => Spec { limits, ..spec },
             Err(e) => return failed(in_full(&e), exit::UNAVAILABLE),
         };
+        agent.models = match self.accounts.models(&agent.definition.plan, agent.ring, &self.telemetry) {
+            Ok(models) => models,
+            Err(e) => return failed(in_full(&e), exit::UNAVAILABLE),
+        };
         let asked = Asked { plan: agent.definition.plan.clone(), spec };
         let control = self.open_control(name);
         let (ground, events) = (Arc::clone(&self.ground), self.events.clone());

@@ -26,6 +26,7 @@ pub mod loaded;
 pub mod logfile;
 mod made;
 mod marked;
+mod models;
 pub mod noticing;
 pub mod observing;
 pub(crate) mod outlet;
@@ -108,6 +109,8 @@ pub struct Supervisor {
     /// The kill switch's way past this loop.
     reach: reach::Reach,
     ways: ways::Ways,
+    /// What the agents have spent on models.
+    accounts: models::Accounts,
     /// How often the limits over all agents were met.
     meter: Meter,
     alarms: Option<Alarms>,
@@ -164,6 +167,7 @@ impl Supervisor {
             holds,
             reach: reach::Reach::default(),
             ways: ways::Ways::default(),
+            accounts: models::Accounts::default(),
             meter: Meter::default(),
             alarms,
         };
@@ -341,6 +345,7 @@ impl Supervisor {
         agent.launches = self.agents.get(&name).map_or(0, |known| known.launches);
         agent.denied = Denied::recall(&self.store, agent.definition.told_as()).await;
         self.agents.insert(name.clone(), agent);
+        self.begin_task(&name).await;
         self.step(&name, lifecycle::Event::Launch).await;
     }
 

@@ -214,7 +214,9 @@ impl Supervisor {
         agent.definition = definition;
         if process == Process::Left {
             ways::renew(agent);
+            self.renew_models(&name);
         }
+        let Some(agent) = self.agents.get_mut(&name) else { return };
         let runs = matches!(agent.life.state(), State::Running { .. } | State::Starting);
         if runs && process == Process::Restarted {
             agent.start_again();

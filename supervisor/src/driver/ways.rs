@@ -186,6 +186,7 @@ impl Ways {
         plan: &AgentPlan,
         ring: Ring,
         listeners: Vec<TcpListener>,
+        models: Option<live::Models>,
         events: &mpsc::UnboundedSender<Event>,
     ) -> io::Result<Option<live::Agent>> {
         if listeners.is_empty() {
@@ -193,6 +194,8 @@ impl Ways {
         }
         let policy = plan.network.policy_at(ring, FIRST).map_err(io::Error::other)?;
         let agent = self.running(events)?.register(Label::from(plan.name()), policy);
+        // Before anybody is served: a first call must find its route.
+        agent.set_models(models);
         for (listener, opening) in listeners.into_iter().zip(plan.openings_at(ring)) {
             agent.listen(listener, serve(opening)?)?;
         }
@@ -266,6 +269,7 @@ impl Supervisor {
         let _ = tokio::time::timeout(END_WITHIN, way.close()).await;
         let gathered = self.ways.last().await;
         self.passed(gathered).await;
+        self.keep_models();
     }
 
     /// Counts, records, tells and weighs what passed the gateway.
@@ -305,7 +309,8 @@ impl Supervisor {
     /// Serves the listeners of a launch; without them it has no way out, which is said and is all.
     pub(super) fn open_way_out(&mut self, name: &str, listeners: Vec<TcpListener>) {
         let Some(agent) = self.agents.get_mut(name) else { return };
-        match self.ways.open(&agent.definition.plan, agent.ring, listeners, &self.events) {
+        let models = agent.models.take();
+        match self.ways.open(&agent.definition.plan, agent.ring, listeners, models, &self.events) {
             Ok(way) => agent.way_out = way,
             Err(e) => eprintln!("error: {name}: it has no way out: {}", in_full(&e)),
         }

@@ -14,6 +14,7 @@
 
 pub mod endpoint;
 mod life;
+mod model;
 pub mod names;
 mod process;
 pub mod sample;
@@ -44,6 +45,13 @@ const SOURCES_MAX: usize = 16;
 /// Buckets of launches and kills, in seconds: both take a few milliseconds when all is well, and are bounded at ten seconds.
 const SECONDS: [f64; 12] = [0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
 
+/// Buckets of model calls, in seconds: those that OpenTelemetry advises, and what a long answer takes.
+const CALL_SECONDS: [f64; 15] =
+    [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92, 327.68];
+/// Buckets of tokens: OpenTelemetry's, up to what the largest context holds.
+const TOKENS: [f64; 12] =
+    [1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16_384.0, 65_536.0, 262_144.0, 1_048_576.0, 4_194_304.0];
+
 static METADATA: Metadata<'static> = Metadata::new("agt_supervise", Level::INFO, None);
 
 /// A part of the program that knows numbers of its own: asked at each scrape, from several threads, and expected to answer from
@@ -67,6 +75,7 @@ struct Inner {
     kill_seconds: Histogram,
     kills_unverified: Counter,
     lives: Mutex<BTreeMap<String, Life>>,
+    models: model::Models,
     sources: Mutex<Vec<Arc<dyn Source>>>,
 }
 
@@ -89,7 +98,7 @@ impl Telemetry {
         let mut builder = PrometheusBuilder::new();
         for metric in names::ALL.iter().filter(|metric| metric.kind == Kind::Histogram) {
             let matcher = Matcher::Full(metric.name.to_owned());
-            builder = builder.set_buckets_for_metric(matcher, &SECONDS).expect("there are buckets");
+            builder = builder.set_buckets_for_metric(matcher, buckets(metric)).expect("there are buckets");
         }
         let recorder = builder.build_recorder();
         let handle = recorder.handle();
@@ -97,8 +106,8 @@ impl Telemetry {
         let launch_seconds = state::RINGS.map(|ring| histogram(&recorder, &names::LAUNCH_SECONDS, &[("ring", ring)]));
         let kill_seconds = histogram(&recorder, &names::KILL_SECONDS, &[]);
         let kills_unverified = counter(&recorder, &names::KILLS_UNVERIFIED, &[]);
-        let (lives, sources) = (Mutex::default(), Mutex::default());
-        let inner = Inner { recorder, handle, launch_seconds, kill_seconds, kills_unverified, lives, sources };
+        let (lives, models, sources) = (Mutex::default(), model::Models::default(), Mutex::default());
+        let inner = Inner { recorder, handle, launch_seconds, kill_seconds, kills_unverified, lives, models, sources };
         Telemetry { inner: Arc::new(inner) }
     }
 
@@ -249,6 +258,14 @@ pub(crate) fn pressure(pressures: &Pressures) -> impl Iterator<Item = (&'static 
             some.into_iter().chain(full)
         },
     )
+}
+
+fn buckets(metric: &Metric) -> &'static [f64] {
+    match metric.name {
+        name if name == names::MODEL_TOKENS.name => &TOKENS,
+        name if name.starts_with("gen_ai_") => &CALL_SECONDS,
+        _ => &SECONDS,
+    }
 }
 
 fn describe(recorder: &PrometheusRecorder, metric: &Metric) {

@@ -3,10 +3,11 @@
 //! Names follow Prometheus practice: prefix `agt_`, base units, `_total` for counters, `_ratio` for 0 to 1 (burn rates are ratios
 //! too, and may be above 1), a state as one series per state with 0 or 1. Labels have closed sets of values: names of agents and
 //! SLOs that were loaded, and words of this program. Ids (sagas, sessions, traces, pids) never label anything: each would be a
-//! series for ever. `process_*` are the names that every Prometheus client library gives to the same facts.
+//! series for ever. `process_*` are the names that every Prometheus client library gives to the same facts, `gen_ai_*` those of OpenTelemetry.
 
 use agt_gateway::policy::Reason;
 
+use super::model::{BASES, OPERATIONS, OUTCOMES, PROVIDERS, REFUSALS};
 use super::state::{AGENT_STATES, BREAKER_STATES, CAUSES, EXTENTS, HEALTH_STATES, LIMITS, RINGS, SLO_STATUSES};
 
 /// What a metric does over time.
@@ -37,7 +38,7 @@ impl Kind {
 pub struct Label {
     /// Its name.
     pub name: &'static str,
-    /// Its values; empty: names that were loaded (agents, SLOs) or our version.
+    /// Its values; empty: names that were loaded (agents, SLOs, models of the price table) or our version.
     pub values: &'static [&'static str],
 }
 
@@ -103,6 +104,14 @@ const LIMIT: Label = Label { name: "limit", values: &LIMITS };
 const RESOURCE: Label = Label { name: "resource", values: &["cpu", "memory", "io"] };
 const STALL: Label = Label { name: "kind", values: &["some", "full"] };
 const DIRECTION: Label = Label { name: "direction", values: &["read", "write"] };
+const OPERATION: Label = Label { name: "gen_ai_operation_name", values: &OPERATIONS };
+const PROVIDER: Label = Label { name: "gen_ai_provider_name", values: &PROVIDERS };
+const MODEL: Label = Label { name: "gen_ai_request_model", values: &[] };
+const TOKEN: Label = Label { name: "gen_ai_token_type", values: &["input", "output"] };
+const BASIS: Label = Label { name: "basis", values: &BASES };
+const CALL_ENDED: Label = Label { name: "outcome", values: &OUTCOMES };
+const MODEL_REASON: Label = Label { name: "reason", values: &REFUSALS };
+const PRICE: Label = Label { name: "price", values: &["listed", "unknown"] };
 const VERSION: Label = Label { name: "version", values: &[] };
 
 macro_rules! metrics {
@@ -170,6 +179,18 @@ metrics! {
     NETWORK_DENIALS = Counter "agt_network_denials_total" [AGENT, REASON] "Destinations that the gateway refused, by reason.";
     NETWORK_WAITED = Counter "agt_network_waited_total" [AGENT] "Connections that waited for room among those that may be open at once.";
     NETWORK_UNCOUNTED = Counter "agt_network_uncounted_total" [] "Refusals of too many kinds at once to be told apart.";
+    MODEL_CALLS = Counter "agt_model_calls_total" [AGENT, PROVIDER, BASIS, CALL_ENDED]
+        "Model calls that left, by whether their usage was reported or had to be estimated, and by how they ended.";
+    MODEL_TOKENS = Histogram "gen_ai_client_token_usage" [AGENT, OPERATION, PROVIDER, MODEL, TOKEN]
+        "Tokens of a model call; input holds what came from or went to a cache, output hidden reasoning.";
+    MODEL_DURATION = Histogram "gen_ai_client_operation_duration_seconds" [AGENT, OPERATION, PROVIDER, MODEL]
+        "From when a model call left to its end.";
+    MODEL_FIRST = Histogram "gen_ai_client_operation_time_to_first_chunk_seconds" [AGENT, OPERATION, PROVIDER, MODEL]
+        "From when a model call left to the first byte of its answer.";
+    MODEL_COST = Counter "agt_model_cost_usd_total" [AGENT, PROVIDER, MODEL, PRICE]
+        "What model calls cost in US dollars; a model that the price table does not know is charged its worst price.";
+    MODEL_REFUSALS = Counter "agt_model_refusals_total" [AGENT, MODEL_REASON]
+        "Model calls that were refused before they left: by a limit, or for what they were.";
     LAUNCH_SECONDS = Histogram "agt_launch_seconds" [RING]
         "From the decision to launch to the program's execution, the durable audit record included.";
     KILL_SECONDS = Histogram "agt_kill_seconds" [] "From the trigger of a kill until nothing was left of the tree.";
@@ -210,9 +231,12 @@ mod tests {
         for metric in ALL {
             let name = metric.name;
             assert!(seen.insert(name), "{name} stands twice");
-            assert!(name.starts_with("agt_") || name.starts_with("process_"), "{name}");
+            let foreign = ["process_", "gen_ai_client_"].iter().any(|prefix| name.starts_with(prefix));
+            assert!(name.starts_with("agt_") || foreign, "{name}");
             assert_eq!(name.ends_with("_total"), metric.kind == Kind::Counter, "{name}");
-            assert!(metric.kind != Kind::Histogram || name.ends_with("_seconds"), "{name}");
+            // OpenTelemetry's name for it; a token is its own unit.
+            let is_tokens = name == "gen_ai_client_token_usage";
+            assert!(metric.kind != Kind::Histogram || name.ends_with("_seconds") || is_tokens, "{name}");
             for wrong in ["milli", "micro", "_ms", "percent", "_kb", "_minutes"] {
                 assert!(!name.contains(wrong), "{name} is not in base units");
             }

@@ -79,6 +79,7 @@ impl Scraper {
             add_governed(&mut sample, &self.telemetry, &observed.governed);
         }
         self.add_store(&mut sample).await;
+        self.telemetry.inner.models.sample(&mut sample);
         for source in self.telemetry.sources() {
             source.sample(&mut sample);
         }

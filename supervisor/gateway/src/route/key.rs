@@ -4,6 +4,7 @@ use super::redact::Needles;
 use super::spec::{KeySpec, Provider};
 use hyper::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use std::fmt;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -16,13 +17,21 @@ const KEY_BYTES_MAX: usize = 4096;
 #[derive(Debug, thiserror::Error)]
 pub enum BadKey {
     /// The file can't be read.
-    #[error("the key file {path} can't be read")]
+    #[error("the key file {} can't be read", .path.display())]
     File {
         /// The file.
         path: PathBuf,
         /// Why.
         #[source]
         source: std::io::Error,
+    },
+    /// Others may read the file.
+    #[error("the key file {path} can be read by others (mode {mode:04o}): `chmod 600 {path}` closes it", path = .path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
     },
     /// The variable is not set, or not text.
     #[error("the variable {0} is not set in the supervisor's environment")]
@@ -63,7 +72,15 @@ impl Key {
             KeySpec::File(path) => {
                 let failed = |source| BadKey::File { path: path.clone(), source };
                 let mut text = String::new();
+                // Asked before it is opened: opening a pipe would wait for a writer.
+                if !std::fs::metadata(path).map_err(failed)?.is_file() {
+                    return Err(failed(std::io::Error::other("it is not a regular file")));
+                }
                 let file = std::fs::File::open(path).map_err(failed)?;
+                let mode = file.metadata().map_err(failed)?.mode() & 0o7777;
+                if mode & 0o077 != 0 {
+                    return Err(BadKey::Open { path: path.clone(), mode });
+                }
                 std::io::Read::read_to_string(&mut std::io::Read::take(file, KEY_BYTES_MAX as u64 * 2), &mut text)
                     .map_err(failed)?;
                 Self::new(&text, &path.display().to_string())
@@ -104,12 +121,17 @@ impl Key {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn a_key_comes_from_a_file_and_shows_itself_nowhere() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("key");
         std::fs::write(&path, "sk-secret-0123\n").unwrap();
+        let only_for = |mode| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        only_for(0o640);
+        assert!(matches!(Key::read(&KeySpec::File(path.clone())), Err(BadKey::Open { mode: 0o640, .. })));
+        only_for(0o600);
         let key = Key::read(&KeySpec::File(path)).unwrap();
         let (_, value) = key.header(Provider::OpenAi);
         assert_eq!(value.to_str().unwrap(), "Bearer sk-secret-0123");

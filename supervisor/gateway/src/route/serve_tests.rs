@@ -87,6 +87,8 @@ impl Rig {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("key");
         std::fs::write(&file, KEY).unwrap();
+        let owner_only = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(&file, owner_only).unwrap();
         let mut specs = BTreeMap::new();
         for name in ["openai", "anthropic", "gemini"] {
             let mut spec = RouteSpec {
@@ -676,8 +678,8 @@ fn routes_that_make_no_sense_are_refused_when_they_are_made() {
         ("openai", json!({"upstream": "https://user:pw@x"})),
         ("openai", json!({"upstream": "https://x/a/../b"})),
         ("openai", json!({"upstream": "https://x?key=1"})),
-        ("openai", json!({"upstream": "http://far.example", "key": {"variable": "PATH"}})),
-        ("openai", json!({"key": {"variable": "AGT_NO_SUCH_VARIABLE"}})),
+        ("openai", json!({"upstream": "http://far.example", "key": {"env": "PATH"}})),
+        ("openai", json!({"key": {"env": "AGT_NO_SUCH_VARIABLE"}})),
         ("openai", json!({"key": {"file": "/nonexistent/agt-key"}})),
         ("openai", json!({"allow": ["GET /v1/../x"]})),
         ("openai", json!({"headers": ["authorization"]})),
@@ -696,7 +698,7 @@ fn an_agents_variables_point_at_its_routes_and_hold_no_key() {
     let local = json!({"upstream": "http://127.0.0.1:1", "speaks": "openai"});
     specs.insert("my-vllm".to_owned(), serde_json::from_value(local).unwrap());
     let routes = Routes::new(&specs, Arc::new(Table::built_in())).unwrap();
-    let variables: BTreeMap<String, String> = environment(&routes, "http://127.0.0.1:8080").into_iter().collect();
+    let variables: BTreeMap<String, String> = environment(&specs, "http://127.0.0.1:8080").into_iter().collect();
     assert_eq!(variables["OPENAI_BASE_URL"], "http://127.0.0.1:8080/openai/v1");
     assert_eq!(variables["ANTHROPIC_BASE_URL"], "http://127.0.0.1:8080/anthropic");
     assert_eq!(variables["GOOGLE_GEMINI_BASE_URL"], "http://127.0.0.1:8080/gemini");

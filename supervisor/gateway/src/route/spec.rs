@@ -1,12 +1,12 @@
 //! Model routes as the operator's file declares them.
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::time::Duration;
 
 /// Whose language a route speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Provider {
     /// OpenAI's, which many others speak.
@@ -29,8 +29,8 @@ impl Provider {
 }
 
 /// Where the key of a route comes from. Read by the supervisor, in its own world.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(try_from = "KeyFields")]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "KeyFields", into = "KeyFields")]
 pub enum KeySpec {
     /// A file; white space around the key does not count.
     File(PathBuf),
@@ -39,25 +39,29 @@ pub enum KeySpec {
 }
 
 /// A key as it is written: `key: {file: /etc/agt/openai.key}`. Not an enum, which YAML would want to be tagged.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 struct KeyFields {
     /// The file that holds it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "PathBuf")]
     file: Option<PathBuf>,
     /// The variable of the supervisor's own environment that holds it.
-    variable: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    env: Option<String>,
 }
 
 /// A key that is said to be in two places, or in none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a key comes from one place: say `file` or `variable`")]
+#[error("a key comes from one place: say `file` or `env`")]
 pub struct BadKeySpec;
 
 impl TryFrom<KeyFields> for KeySpec {
     type Error = BadKeySpec;
 
     fn try_from(fields: KeyFields) -> Result<Self, BadKeySpec> {
-        match (fields.file, fields.variable) {
+        match (fields.file, fields.env) {
             (Some(file), None) => Ok(Self::File(file)),
             (None, Some(variable)) => Ok(Self::Variable(variable)),
             _ => Err(BadKeySpec),
@@ -65,9 +69,18 @@ impl TryFrom<KeyFields> for KeySpec {
     }
 }
 
+impl From<KeySpec> for KeyFields {
+    fn from(spec: KeySpec) -> Self {
+        match spec {
+            KeySpec::File(file) => Self { file: Some(file), env: None },
+            KeySpec::Variable(name) => Self { file: None, env: Some(name) },
+        }
+    }
+}
+
 /// Whether a call may make the provider fetch or run something by itself: its web search, URLs that it loads, its code
 /// interpreter, remote tools. To an agent whose network is closed that would be a way out that no allow-list sees.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Reach {
     /// Refused.
@@ -78,7 +91,7 @@ pub enum Reach {
 }
 
 /// Whether the gateway asks for the usage of a stream where the client did not.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum AskUsage {
     /// It asks, and takes the extra event out again.
@@ -89,15 +102,18 @@ pub enum AskUsage {
 }
 
 /// One model route. Its name is the first part of its path; `openai`, `anthropic` and `gemini` need nothing but a key.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RouteSpec {
     /// Base URL of the upstream as its clients have it, `https://api.example.com/v1` or `http://10.0.0.5:8000`. Left out: the
     /// provider's own.
+    #[schemars(with = "String")]
     pub upstream: Option<String>,
     /// Whose language it speaks. Left out: that of its name.
+    #[schemars(with = "Provider")]
     pub speaks: Option<Provider>,
     /// Its key. Left out: none is sent.
+    #[schemars(with = "KeySpec")]
     pub key: Option<KeySpec>,
     /// Further calls that are allowed, as `GET /v1/files`; `*` stands for one part of a path. They count as calls, but tokens and
     /// money of them are not metered.
@@ -153,16 +169,18 @@ mod tests {
             "ask_usage": "off", "idle": "90s", "total": "1h", "allow": ["GET /v1/files"]}"#;
         let spec: RouteSpec = serde_json::from_str(text).unwrap();
         assert_eq!(spec.key, Some(KeySpec::File("/etc/agt/key".into())));
+        let again: RouteSpec = serde_json::from_str(&serde_json::to_string(&spec).unwrap()).unwrap();
+        assert_eq!(again, spec);
         assert_eq!((spec.idle, spec.answer), (Duration::from_secs(90), Duration::from_secs(300)));
         for bad in [
             r#"{"key": {}}"#,
-            r#"{"key": {"file": "a", "variable": "B"}}"#,
+            r#"{"key": {"file": "a", "env": "B"}}"#,
             r#"{"key": {"text": "sk-1"}}"#,
             r#"{"key": "sk-1"}"#,
         ] {
             assert!(serde_json::from_str::<RouteSpec>(bad).is_err(), "{bad}");
         }
         let schema = serde_json::to_string(&schemars::schema_for!(RouteSpec)).unwrap();
-        assert!(schema.contains("\"variable\"") && !schema.contains("\"Variable\""), "{schema}");
+        assert!(schema.contains("\"env\"") && !schema.contains("\"Variable\""), "{schema}");
     }
 }

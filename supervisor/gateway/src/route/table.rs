@@ -121,7 +121,7 @@ impl Route {
         let bad_url = || BadRoute::Upstream { route: own(), url: url.chars().take(200).collect() };
         let base = Base::parse(url).ok_or_else(bad_url)?;
         let authority = HeaderValue::from_str(&base.authority()).map_err(|_| bad_url())?;
-        if key.is_some() && !url.starts_with("https:") && !is_own(base.host()) {
+        if spec.key.is_some() && !url.starts_with("https:") && !is_own(base.host()) {
             return Err(BadRoute::KeyInClear(own()));
         }
         if spec.idle.is_zero() || spec.answer.is_zero() || spec.total.is_zero() || spec.answer_bytes == 0 {
@@ -250,14 +250,28 @@ pub struct Context {
     pub witness: Arc<dyn Witness>,
 }
 
+/// Checks routes without asking for their keys: what is wrong with them is wrong before anything runs.
+///
+/// # Errors
+/// All of [`Routes::new`] but a key that can't be had.
+pub fn check(name: &str, spec: &RouteSpec) -> Result<(), BadRoute> {
+    Route::new(name, spec, None).map(drop)
+}
+
+/// Where a route leads, if it says so or its name does.
+#[must_use]
+pub fn upstream<'a>(name: &str, spec: &'a RouteSpec) -> Option<&'a str> {
+    spec.upstream.as_deref().or(known(name).map(|(_, url)| url))
+}
+
 /// Variables that point an agent's libraries at its routes; `origin` is where the agent reaches the gateway, as
 /// `http://127.0.0.1:8080`.
-pub fn environment(routes: &Routes, origin: &str) -> Vec<(String, String)> {
+pub fn environment(specs: &BTreeMap<String, RouteSpec>, origin: &str) -> Vec<(String, String)> {
     let mut variables = Vec::new();
     let mut set = |name: &str, value: String| variables.push((name.to_owned(), value));
-    for route in routes.iter() {
-        let (base, key) = (format!("{origin}/{}", route.name), PLACEHOLDER_KEY.to_owned());
-        match &*route.name {
+    for (name, spec) in specs {
+        let (base, key) = (format!("{origin}/{name}"), PLACEHOLDER_KEY.to_owned());
+        match name.as_str() {
             "openai" => {
                 set("OPENAI_BASE_URL", format!("{base}/v1"));
                 // The name before version 1 of its library.
@@ -274,7 +288,7 @@ pub fn environment(routes: &Routes, origin: &str) -> Vec<(String, String)> {
             }
             name => {
                 let name = name.to_ascii_uppercase().replace('-', "_");
-                let suffix = if route.provider == Provider::OpenAi { "/v1" } else { "" };
+                let suffix = if spec.speaks == Some(Provider::OpenAi) { "/v1" } else { "" };
                 set(&format!("{name}_BASE_URL"), format!("{base}{suffix}"));
                 set(&format!("{name}_API_KEY"), key);
             }

@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use agt_gateway::policy::spec::{CeilingSpec, EntrySpec};
 use agt_gateway::policy::{BadPolicy, Policy, Reach};
-use agt_gateway::proxy;
+use agt_gateway::{proxy, route};
 use agt_rings::Ring;
 use serde::{Deserialize, Serialize};
 
@@ -99,33 +99,52 @@ impl AgentPlan {
         let forwards = self.forwards_at(ring).iter();
         let mut openings: Vec<Opening> =
             forwards.map(|forward| Opening { listen: forward.listen, way: Way::Forward(forward.clone()) }).collect();
-        if let Some([proxy, socks]) = self.proxies_at(ring) {
-            openings.push(Opening { listen: proxy, way: Way::Proxy });
-            openings.push(Opening { listen: socks, way: Way::Socks });
-        }
+        let proxies = self.proxies_at(ring);
+        openings.extend(proxies.http.map(|listen| Opening { listen, way: Way::Proxy }));
+        openings.extend(proxies.socks.map(|listen| Opening { listen, way: Way::Socks }));
         openings
     }
 
-    /// Where the HTTP proxy and SOCKS5 listen inside, in a ring that has them.
-    fn proxies_at(&self, ring: Ring) -> Option<[SocketAddr; 2]> {
-        let open = self.network.reach_at(ring) == Reach::Open;
-        if matches!(ring, Ring::R0 | Ring::R3) || !(open || !self.network.entries.is_empty()) {
-            return None;
+    /// Where the HTTP proxy and SOCKS5 listen inside. Model routes are served by the proxy's listener, so that is there for them
+    /// alone, too: without a destination it lets nothing else out.
+    fn proxies_at(&self, ring: Ring) -> Proxies {
+        if matches!(ring, Ring::R0 | Ring::R3) {
+            return Proxies::default();
         }
+        let reaches = self.reaches_at(ring);
         let is_free = |port: &u16| self.forwards.iter().all(|forward| forward.listen.port() != *port);
         let at = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         // Forwards are bounded in number, so two ports that none of them has are near.
-        let mut free = (PROXY_PORT..).filter(is_free);
-        Some([at(free.next()?), at(free.next()?)])
+        let mut free = (PROXY_PORT..).filter(is_free).map(at);
+        Proxies {
+            http: free.next().filter(|_| reaches || !self.models.is_nothing()),
+            socks: free.next().filter(|_| reaches),
+        }
     }
 
-    /// The variables by which programs find the proxy in a ring. What the plan itself says of a variable, in capitals or not, is
-    /// left as it is.
-    pub(super) fn proxy_variables(&self, ring: Ring) -> Vec<(String, String)> {
-        let Some([http, socks]) = self.proxies_at(ring) else { return Vec::new() };
-        let said = |name: &str| self.env.keys().any(|known| known.eq_ignore_ascii_case(name));
-        proxy::environment(http, Some(socks)).into_iter().filter(|(name, _)| !said(name)).collect()
+    /// Whether there is a destination beside forwards and model routes.
+    fn reaches_at(&self, ring: Ring) -> bool {
+        self.network.reach_at(ring) == Reach::Open || !self.network.entries.is_empty()
     }
+
+    /// The variables by which programs find the proxy and the model routes in a ring. What the plan itself says of a variable, in
+    /// capitals or not, is left as it is.
+    #[must_use]
+    pub fn way_variables(&self, ring: Ring) -> Vec<(String, String)> {
+        let proxies = self.proxies_at(ring);
+        let Some(http) = proxies.http else { return Vec::new() };
+        let said = |name: &str| self.env.keys().any(|known| known.eq_ignore_ascii_case(name));
+        let ways = self.reaches_at(ring).then(|| proxy::environment(http, proxies.socks)).into_iter().flatten();
+        let models = route::environment(&self.models.routes, &format!("http://{http}"));
+        ways.chain(models).filter(|(name, _)| !said(name)).collect()
+    }
+}
+
+/// Where the proxies listen inside.
+#[derive(Debug, Default)]
+struct Proxies {
+    http: Option<SocketAddr>,
+    socks: Option<SocketAddr>,
 }
 
 impl AgentPlan {

@@ -5,7 +5,9 @@
 
 use std::collections::BTreeMap;
 
+use agt_gateway::limit::spec::LimitSpec;
 use agt_gateway::policy::spec::{EntrySpec, RangeSpec};
+use agt_gateway::route::RouteSpec;
 use agt_rings::Ring;
 use agt_rings::spec::Limits;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -43,10 +45,27 @@ pub struct OperatorSpec {
     /// Limits of all agents together. Read when the supervisor starts, which is refused where the host can't keep one.
     #[serde(default)]
     pub total: TotalSpec,
+    /// Model routes: to whom they lead, what they cost.
+    #[serde(default)]
+    pub models: ModelsSpec,
     /// What single agents may have, by name.
     #[serde(default)]
     #[schemars(schema_with = "agents_schema")]
     pub agents: BTreeMap<String, AgentGrant>,
+}
+
+/// Model routes of this host. An agent gets those that its entry names.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ModelsSpec {
+    /// Routes by name: `openai`, `anthropic` and `gemini` need nothing but a key, others say their upstream and what it speaks.
+    pub providers: BTreeMap<String, RouteSpec>,
+    /// A file with prices of models, over the built-in ones; relative to this file's folder.
+    #[schemars(with = "String")]
+    pub prices: Option<String>,
+    /// What the agents of a ring may use together, by its number.
+    #[schemars(schema_with = "model_rings_schema")]
+    pub rings: BTreeMap<String, LimitSpec>,
 }
 
 /// Who may command the supervisor.
@@ -171,6 +190,12 @@ pub struct AgentGrant {
     /// Addresses that aren't public (loopback, private ranges) and that it may reach all the same.
     #[serde(default)]
     pub addresses: Vec<RangeSpec>,
+    /// Model routes that it may use, by the names that they have under `models.providers`.
+    #[serde(default)]
+    pub models: Vec<String>,
+    /// The most that it may use of them; its own file can only say less.
+    #[serde(default)]
+    pub model_limits: LimitSpec,
     /// Files whose content it may be given.
     #[serde(default)]
     pub secrets: Vec<String>,
@@ -202,6 +227,15 @@ pub struct AgentGrant {
 
 fn rings_schema(generator: &mut SchemaGenerator) -> Schema {
     let limits = generator.subschema_for::<RingLimits>();
+    json_schema!({
+        "type": "object",
+        "additionalProperties": limits,
+        "propertyNames": {"enum": ["0", "1", "2", "3"]}
+    })
+}
+
+fn model_rings_schema(generator: &mut SchemaGenerator) -> Schema {
+    let limits = generator.subschema_for::<LimitSpec>();
     json_schema!({
         "type": "object",
         "additionalProperties": limits,

@@ -10,7 +10,7 @@ use crate::config::tree::{Entry, KeyPath, Node, Value};
 /// Keys that people choose: their names can't be misspelt.
 fn is_free(path: &KeyPath) -> bool {
     let text = path.to_string();
-    ["env.set", "env.secrets", "labels", "agents", "rings"].contains(&text.as_str())
+    ["env.set", "env.secrets", "labels", "agents", "rings", "models.providers", "models.rings"].contains(&text.as_str())
 }
 
 fn keys<'n>(node: &'n Node, path: &KeyPath, out: &mut Vec<(KeyPath, &'n Entry, Vec<String>)>) {

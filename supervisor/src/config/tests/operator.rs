@@ -35,6 +35,8 @@ fn requests(world: &World) -> Vec<String> {
         "env: {pass: [OPENAI_API_KEY]}".to_owned(),
         "env: {set: {KEY: 'Bearer ${OPENAI_API_KEY}'}}".to_owned(),
         "network: [{tcp: 127.0.0.1:8099}]".to_owned(),
+        "models: [openai]".to_owned(),
+        "models: [my-vllm, anthropic]".to_owned(),
         "user: root".to_owned(),
         "user: bob".to_owned(),
         "nested_sandbox: on".to_owned(),
@@ -306,7 +308,7 @@ proptest! {
 
     /// What a smaller grant lets through, a larger one lets through as well, and never with less refused.
     #[test]
-    fn more_restrictions_never_widen(first in 0..512_u32, second in 0..512_u32, picks in proptest::collection::vec(0..22_usize, 1..4)) {
+    fn more_restrictions_never_widen(first in 0..512_u32, second in 0..512_u32, picks in proptest::collection::vec(0..25_usize, 1..4)) {
         let world = World::new();
         let requests = requests(&world);
         let mut groups: std::collections::BTreeMap<&str, &String> = std::collections::BTreeMap::new();

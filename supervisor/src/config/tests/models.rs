@@ -1,0 +1,83 @@
+//! Model routes: declared and granted by the operator, asked for by the agent, their keys in no plan.
+
+use super::*;
+
+const KEY: &str = "sk-in-a-file-0123456789";
+
+fn world(provider: &str, grant: &str) -> World {
+    let world = World::new();
+    world.write("homes/alice/project/the.key", KEY);
+    world.operator(&format!(
+        "version: 1\nkind: operator\nmodels:\n  providers:\n    openai: {provider}\n  prices: prices.yaml\nagents:\n  a:\n    file: {}/agent.yaml\n    \
+         models: [openai]\n{grant}",
+        world.project.display()
+    ));
+    world
+}
+
+#[test]
+fn a_granted_route_is_in_the_plan_under_the_tighter_limits_and_its_key_is_nowhere() {
+    let world = world(
+        "{key: {file: ../homes/alice/project/the.key}}",
+        "    model_limits: {concurrent: 4, spend: {task: \"5\", day: \"9\"}}\n",
+    );
+    let plan = world
+        .agent("ring: 2\nmodels: [openai]\nmodel_limits: {concurrent: 8, requests_per_minute: 7, spend: {task: \"1.50\"}}\n")
+        .unwrap();
+    let limits = &plan.models.limits;
+    assert_eq!((limits.concurrent, limits.requests_per_minute, limits.tokens_per_minute), (Some(4), Some(7), None));
+    let page = plan.page(None);
+    assert!(
+        page.contains("openai to https://api.openai.com, key from ") && page.contains("$1.50 a task, $9.00 a day"),
+        "{page}"
+    );
+    assert!(plan.hide.contains(&world.project.join("the.key")), "{:?}", plan.hide);
+    let shown = format!("{page}{plan:?}{}{}", plan.to_json(), String::from_utf8(plan.to_wire()).unwrap());
+    assert!(!shown.contains(KEY), "{shown}");
+    let hash = plan.hash();
+    world.write("homes/alice/project/the.key", "sk-another-0123456789");
+    let lines =
+        "ring: 2\nmodels: [openai]\nmodel_limits: {concurrent: 8, requests_per_minute: 7, spend: {task: \"1.50\"}}\n";
+    assert_eq!(world.agent(lines).unwrap().hash(), hash, "a rotated key is no new plan");
+    assert_eq!(AgentPlan::from_wire(&plan.to_wire()).unwrap(), plan);
+}
+
+#[test]
+fn variables_point_at_routes_unless_the_file_sets_them_itself() {
+    let world = world("{key: {env: OPENAI_API_KEY}}", "");
+    let plan = world.agent("ring: 2\nmodels: [openai]\n").unwrap();
+    let variables: BTreeMap<String, String> = plan.way_variables(Ring::R2).into_iter().collect();
+    assert_eq!(variables["OPENAI_BASE_URL"], "http://127.0.0.1:20789/openai/v1");
+    assert_eq!(variables["OPENAI_API_KEY"], "agt-held-by-the-supervisor");
+    assert!(!variables.contains_key("HTTPS_PROXY"), "it reaches nothing else: {variables:?}");
+    assert_eq!(plan.openings_at(Ring::R2).len(), 1);
+    assert!(plan.openings_at(Ring::R3).is_empty() && plan.way_variables(Ring::R3).is_empty());
+    let own = world.agent("ring: 2\nmodels: [openai]\nenv: {set: {OPENAI_BASE_URL: http://127.0.0.1:1/}}\n").unwrap();
+    assert!(own.way_variables(Ring::R2).iter().all(|(name, _)| name != "OPENAI_BASE_URL"));
+}
+
+#[test]
+fn an_operators_mistake_about_models_is_one_with_its_place() {
+    let asks = "ring: 2\nmodels: [openai]\n";
+    for (provider, says) in [
+        ("{upstream: \"ftp://x\"}", "is no base URL"),
+        ("{upstream: \"http://far.example\", key: {env: K}}", "a key is sent over https, or to this machine"),
+        ("{allow: [\"GET v1\"]}", "is no call"),
+        ("{key: {file: a, env: B}}", "a key comes from one place"),
+        ("{key: sk-1}", "key"),
+        ("{upstraem: x}", "did you mean `upstream`"),
+    ] {
+        let text = message(world(provider, "").agent(asks), 64);
+        assert!(text.contains(says) && text.contains("operator.yaml:5:"), "{provider}: {text}");
+    }
+    let world = world("{}", "");
+    world.write("etc/prices.yaml", "version: 1\nkind: prices\nmodels: {m: {input: free, output: \"1\"}}\n");
+    let text = message(world.agent(asks), 64);
+    assert!(text.contains("prices.yaml:3:"), "{text}");
+}
+
+#[test]
+fn models_in_r3_are_a_mistake_that_says_which_ring_has_them() {
+    let text = message(world("{}", "").agent("ring: 3\nmodels: [openai]\n"), 64);
+    assert!(text.contains("R3 has no network") && text.contains("ring: 2"), "{text}");
+}
