@@ -33,6 +33,7 @@ use crate::hook::Hooks;
 use crate::intercept::{Authority, NoAuthority, Pem};
 use crate::limit::Account;
 use crate::policy::{OwnAddresses, Policy};
+use crate::proxy::secure;
 use crate::resolve::Resolver;
 use crate::route::{Client, Dial, Routes, Witness};
 use happening::Teller;
@@ -124,6 +125,7 @@ impl Gateway {
         let (teller, happenings) = Happenings::new(settings.happenings);
         let room = Arc::new(Semaphore::new(settings.connections));
         let own = RwLock::new(Arc::new(own));
+        let tls = secure::apart(&tls);
         let (authority, flows) = (Mutex::new(None), AtomicU64::new(1));
         let inner = Inner { settings, hooks, resolver, tls, authority, own, teller, room, flows, workers };
         Ok((Self { inner: Arc::new(inner), _threads: threads }, happenings))

@@ -21,7 +21,7 @@ mod opening;
 mod plain;
 mod refusal;
 mod rewrite;
-mod secure;
+pub(crate) mod secure;
 #[cfg(any(test, feature = "fuzz"))]
 pub(crate) mod trial;
 mod tunnel;

@@ -17,7 +17,7 @@ use crate::clients;
 use crate::corpus::{Case, FRAMING, Must, PATHS, REST};
 use crate::malformed::one_reading;
 use crate::rig::{Client, Destination, Plan, Rig, listener, policy, request};
-use crate::secured::{Flaw, Seen, World, believing, handed, inside};
+use crate::secured::{Flaw, Handshakes, Seen, World, believing, handed, inside};
 use crate::tunnels::{hello, open};
 
 /// GET and PUT of what is below `/ok`, and nothing below `/ok/not`.
@@ -39,6 +39,7 @@ fn all_opened(port: u16) -> serde_json::Value {
 struct Scene {
     rig: Rig,
     port: u16,
+    handshakes: Handshakes,
 }
 
 impl Scene {
@@ -55,7 +56,7 @@ impl Scene {
         let world = World::new();
         let port = world.front(destination.at, flaw);
         let rig = plan(Plan::new(entries(port)).tls(world.trust())).start();
-        Self { rig, port }
+        Self { rig, port, handshakes: world.1 }
     }
 
     fn to(&self) -> String {
@@ -243,18 +244,30 @@ fn a_destination_without_tls_or_without_an_answer_gives_a_clear_error() {
     });
     let world = World::new();
     let rig = Plan::new(all_opened(destination.port())).tls(world.trust()).start();
-    let scene = Scene { rig, port: destination.port() };
+    let scene = Scene { rig, port: destination.port(), handshakes: Arc::default() };
     let answer = scene.client().say(scene.get("/")).answer().unwrap();
     assert_eq!((answer.status, answer.json()["error"]["type"].as_str()), (502, Some("destination_unreachable")));
     assert!(answer.json()["error"]["message"].as_str().unwrap().contains("TLS: "), "{:?}", answer.json());
     assert!(destination.requests().iter().all(|seen| !seen.contains("GET")));
     // One that accepts and says nothing.
     let (silent, at) = listener();
-    let mut scene = Scene { rig: Plan::new(all_opened(at.port())).tls(world.trust()).quick().start(), port: at.port() };
+    let rig = Plan::new(all_opened(at.port())).tls(world.trust()).quick().start();
+    let mut scene = Scene { rig, port: at.port(), handshakes: world.1 };
     let answer = scene.client().say(scene.get("/")).answer().unwrap();
     assert_eq!(answer.status, 504);
     assert_eq!(scene.ended(Kind::Https).outcome, Outcome::TimedOut(Wait::Connect));
     drop(silent);
+}
+
+#[test]
+fn each_connection_outside_is_verified_anew_and_speaks_http_1_1() {
+    let destination = Destination::http();
+    let scene = Scene::new(&destination, Flaw::None, all_opened);
+    for _ in 0..3 {
+        assert_eq!(scene.client().say(scene.get("/")).answer().unwrap().status, 200);
+    }
+    let anew = (Some(b"http/1.1".to_vec()), rustls::HandshakeKind::Full);
+    assert_eq!(*scene.handshakes.lock().unwrap(), [anew.clone(), anew.clone(), anew]);
 }
 
 /// The same ClientHello with one more extension: an encrypted one.

@@ -1,10 +1,11 @@
 //! TLS around what the other tests have in the clear: in front of a destination, and behind a client.
 
 use std::net::{SocketAddr, TcpStream};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
+use rustls::HandshakeKind;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName};
 use tokio::io::{AsyncWriteExt, copy_bidirectional};
 use tokio::runtime::Runtime;
@@ -36,7 +37,10 @@ pub(crate) fn believing(roots: &[CertificateDer<'static>], alpn: &[&[u8]]) -> Ar
 }
 
 /// The authority of the tests' destinations.
-pub(crate) struct World(CertifiedIssuer<'static, KeyPair>);
+pub(crate) struct World(CertifiedIssuer<'static, KeyPair>, pub(crate) Handshakes);
+
+/// What the gateway chose to speak with destinations, and whether it came with a session of before.
+pub(crate) type Handshakes = Arc<Mutex<Vec<(Option<Vec<u8>>, HandshakeKind)>>>;
 
 /// What is wrong with a destination's certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,12 +56,12 @@ impl World {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(DnType::CommonName, "the world");
-        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap(), Arc::default())
     }
 
     /// What the gateway believes.
     pub(crate) fn trust(&self) -> Arc<rustls::ClientConfig> {
-        believing(&[self.0.der().clone()], &[b"http/1.1"])
+        believing(&[self.0.der().clone()], &[b"h2", b"http/1.1"])
     }
 
     fn serve(&self, flaw: Flaw) -> Arc<rustls::ServerConfig> {
@@ -78,7 +82,9 @@ impl World {
             .unwrap()
             .with_no_client_auth()
             .with_single_cert(vec![certificate.der().clone()], key);
-        Arc::new(config.unwrap())
+        let mut config = config.unwrap();
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Arc::new(config)
     }
 
     /// A port that speaks TLS and passes what is inside on to `plain`.
@@ -86,12 +92,16 @@ impl World {
         let acceptor = TlsAcceptor::from(self.serve(flaw));
         let (listener, at) = listener();
         listener.set_nonblocking(true).unwrap();
+        let handshakes = Arc::clone(&self.1);
         runtime().spawn(async move {
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();
             while let Ok((near, _)) = listener.accept().await {
-                let acceptor = acceptor.clone();
+                let (acceptor, handshakes) = (acceptor.clone(), Arc::clone(&handshakes));
                 tokio::spawn(async move {
                     let Ok(mut near) = acceptor.accept(near).await else { return };
+                    let session = near.get_ref().1;
+                    let seen = (session.alpn_protocol().map(<[u8]>::to_vec), session.handshake_kind().unwrap());
+                    handshakes.lock().unwrap().push(seen);
                     let mut far = tokio::net::TcpStream::connect(plain).await.unwrap();
                     let _ = copy_bidirectional(&mut near, &mut far).await;
                     let _ = near.shutdown().await;

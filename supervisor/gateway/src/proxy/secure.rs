@@ -6,6 +6,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::client::Resumption;
 use rustls::pki_types::ServerName;
 use rustls::{CertificateError, ClientConfig};
 use tokio::time::timeout;
@@ -32,6 +33,15 @@ pub(super) enum Unsecured {
     Failed(String),
     /// It said nothing for too long.
     TimedOut,
+}
+
+/// What opened tunnels believe: as the model routes, but each connection is verified anew. A resumed session isn't, and a ticket that
+/// one agent's connection was given would make the next agent known as the same at the destination.
+pub(crate) fn apart(tls: &ClientConfig) -> Arc<ClientConfig> {
+    let mut tls = tls.clone();
+    tls.resumption = Resumption::disabled();
+    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Arc::new(tls)
 }
 
 /// Makes TLS with `to` over a connection, verified by `tls`, and takes it into use.
