@@ -371,6 +371,8 @@ pub(crate) const PATHS: &[Case] = &[
         Pass("GET /a?f=../b HTTP/1.1", ""),
     ),
     ("a query and no path", "GET http://{up}?a=1 HTTP/1.1\r\nHost: {up}\r\n\r\n", Pass("GET /?a=1 HTTP/1.1", "")),
+    ("no path", "GET http://{up} HTTP/1.1\r\nHost: {up}\r\n\r\n", Pass("GET / HTTP/1.1", "")),
+    ("a fragment and no path", "GET http://{up}#x HTTP/1.1\r\nHost: {up}\r\n\r\n", Pass("GET / HTTP/1.1", "")),
 ];
 
 /// Methods, versions, and fields that are for one hop.

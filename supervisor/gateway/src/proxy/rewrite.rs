@@ -39,7 +39,8 @@ pub(super) fn request(head: &mut request::Parts, authority: HeaderValue, length:
         head.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
     head.headers.insert(header::HOST, authority);
-    let path = head.uri.path_and_query().cloned();
+    // Of a target that has a fragment and no path an empty path is left, which says `/` and is written as nothing.
+    let path = head.uri.path_and_query().filter(|path| path.as_str() != "/").cloned();
     head.uri = path.map_or_else(|| Uri::from_static("/"), Uri::from);
     head.version = hyper::Version::HTTP_11;
     // hyper put there what belongs to this side's connection, such as its upgrade.

@@ -131,6 +131,8 @@ const TAIL: usize = 4;
 #[derive(Debug, Default)]
 pub struct EventCutter {
     waiting: BytesMut,
+    /// Before this there is no end: a long event that comes in small pieces is looked through once, not once a piece.
+    looked: usize,
 }
 
 impl EventCutter {
@@ -141,15 +143,22 @@ impl EventCutter {
 
     /// The next whole event; one that is too long to wait for comes in parts.
     pub fn next_event(&mut self) -> Option<Bytes> {
-        match event_end(&self.waiting, 0) {
-            Some(end) => Some(self.waiting.split_to(end).freeze()),
+        match event_end(&self.waiting, self.looked) {
+            Some(end) => {
+                self.looked = 0;
+                Some(self.waiting.split_to(end).freeze())
+            }
             None if self.waiting.len() > EVENT_BYTES_MAX => Some(self.rest()),
-            None => None,
+            None => {
+                self.looked = self.waiting.len().saturating_sub(TAIL);
+                None
+            }
         }
     }
 
     /// The stream is over: what came after its last event.
     pub fn rest(&mut self) -> Bytes {
+        self.looked = 0;
         self.waiting.split().freeze()
     }
 }
@@ -168,6 +177,8 @@ pub enum Kept {
 #[derive(Debug, Default)]
 pub struct EventFilter {
     partial: BytesMut,
+    /// Before this there is no end in `partial`.
+    looked: usize,
     /// The event at hand is longer than is held: it passes.
     passing: bool,
 }
@@ -178,11 +189,18 @@ impl EventFilter {
         let mut bytes = bytes;
         if !self.partial.is_empty() {
             self.partial.extend_from_slice(&bytes);
+            let is_short = self.partial.len() <= EVENT_BYTES_MAX && !self.passing;
+            if is_short && event_end(&self.partial, self.looked).is_none() {
+                // A long event in small pieces is neither copied nor looked through once a piece.
+                self.looked = self.partial.len().saturating_sub(TAIL);
+                return Bytes::new();
+            }
             bytes = self.partial.split().freeze();
         }
+        let looked = std::mem::take(&mut self.looked);
         let (mut from, mut start) = (0, 0);
         let mut passed: Option<BytesMut> = None;
-        while let Some(end) = event_end(&bytes, from) {
+        while let Some(end) = event_end(&bytes, from.max(looked)) {
             let judged = if std::mem::take(&mut self.passing) { Kept::Yes } else { judge(&bytes[from..end]) };
             if judged == Kept::No {
                 passed.get_or_insert_default().extend_from_slice(&bytes[start..from]);
@@ -200,6 +218,9 @@ impl EventFilter {
             from
         };
         self.partial.extend_from_slice(&bytes[until..]);
+        if !self.passing {
+            self.looked = self.partial.len().saturating_sub(TAIL);
+        }
         match passed {
             None => bytes.slice(start..until),
             Some(mut passed) => {
@@ -211,6 +232,7 @@ impl EventFilter {
 
     /// Nothing more comes: what still waited.
     pub fn finish(&mut self) -> Bytes {
+        self.looked = 0;
         self.partial.split().freeze()
     }
 }
