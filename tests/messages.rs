@@ -31,9 +31,9 @@ fn a_misspelling_in_an_agents_file_hides_no_other_mistake() {
     let remedy = "slos:\n  - {name: Not A Name, sli: safety, objective: 99%, remedies: [{on: page, action: demot}]}\n";
     told(&check, &format!("{head}{remedy}"), &["`demote`", "is not a name"]);
     // Rights and paths beside a misspelt key, where what they rest on is sound.
-    let rights = "files: {read: [/srv/nowhere/at/all]}\nlimits: {memroy: 1GiB}\nnetwork: [{tcp: '10.1.2.3:80'}]\n";
+    let rights = "files: {read: [/srv/nowhere/at/all]}\nlimits: {memroy: 1GiB}\nnetwork: [{tcp: '127.0.0.1:8'}, {tcp: '127.0.0.1:8'}]\n";
     let (_, stderr) = said(&check, &format!("{head}ring: 2\n{rights}"));
-    for part in ["memroy", "loopback", "nowhere"] {
+    for part in ["memroy", "twice", "nowhere"] {
         assert!(stderr.contains(part), "{part}: {stderr}");
     }
     // And no more than that: a program that is not there is no news while the command itself is wrong.

@@ -75,8 +75,10 @@ fn never_writable_names_system_files_calls_and_destinations_each_have_their_own_
     assert_eq!((of(&["--call", "bpf"]).1.as_str(), of(&["--call", "clone3"]).0.as_str()), ("-", "ENOSYS"));
     let (_, agent_yaml, operator, _) = of(&["--connect", "127.0.0.1:8099"]);
     assert!(agent_yaml.contains("8099") && operator.contains("network: [{tcp:"), "{agent_yaml} {operator}");
-    let (_, agent_yaml, _, answer) = of(&["--connect", "example.org:443"]);
-    assert!(agent_yaml == "-" && answer["allow"]["text"].as_str().unwrap().contains("loopback"), "{answer}");
+    let (_, agent_yaml, operator, _) = of(&["--connect", "example.org:443"]);
+    assert_eq!(agent_yaml, "network: [{host: example.org}]");
+    assert!(operator.contains(&agent_yaml), "{operator}");
+    assert_eq!(of(&["--connect", "example.org:22"]).1, "network: [{tcp: \"example.org:22\"}]");
     assert!(!rig.state.exists(), "a question starts nothing and leaves nothing");
 }
 

@@ -2,10 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use agt_gateway::policy::spec::{Destination, EntrySpec};
+use agt_gateway::policy::HostPattern;
+use agt_gateway::policy::spec::{Destination, EntrySpec, Port};
 use agt_rings::spec::Access;
 
-use super::spec::{AgentSpec, HostPort};
+use super::grant::flow;
+use super::spec::{AgentSpec, HostPort, Target};
 
 /// One line more.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,7 +25,7 @@ impl Wish {
         match self {
             Wish::File(path, Access::Read) => format!("files: {{read: [{}]}}", quoted(path)),
             Wish::File(path, Access::Write) => format!("files: {{write: [{}]}}", quoted(path)),
-            Wish::Network(to) => format!("network: [{{tcp: \"{to}\"}}]"),
+            Wish::Network(to) => format!("network: [{}]", flow(&entry(to))),
         }
     }
 
@@ -32,14 +34,25 @@ impl Wish {
         match self {
             Wish::File(path, Access::Read) => spec.files.read.push(text(path)),
             Wish::File(path, Access::Write) => spec.files.write.push(text(path)),
-            Wish::Network(to) => {
-                // Whatever is a destination to us is one to the gateway, whose reading is the wider.
-                let tcp = Destination::try_from(to.to_string()).ok();
-                spec.network.push(EntrySpec { tcp, ..EntrySpec::default() });
-            }
+            Wish::Network(to) => spec.network.push(entry(to)),
         }
     }
 }
+
+/// The narrowest entry for a destination: by what its port is for a name is one of the web, where the gateway looks at what it carries;
+/// anything else is one for whatever protocol. Whatever is a destination to us is one to the gateway, whose reading is the wider.
+fn entry(to: &HostPort) -> EntrySpec {
+    if let Target::Name { host, port: port @ (80 | 443) } = &to.0
+        && let Ok(host) = HostPattern::try_from(host.clone())
+    {
+        let port = (*port != DEFAULT_PORT).then(|| Port::try_from(*port).expect("80 is a port"));
+        return EntrySpec { host: Some(host), port, ..EntrySpec::default() };
+    }
+    EntrySpec { tcp: Destination::try_from(to.to_string()).ok(), ..EntrySpec::default() }
+}
+
+/// What an entry for a host means without a port.
+const DEFAULT_PORT: u16 = 443;
 
 /// A path in which nothing is replaced.
 fn literal(path: &Path) -> String {

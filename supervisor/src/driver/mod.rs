@@ -417,15 +417,13 @@ impl Supervisor {
 
     async fn launched(&mut self, whose: &Whose, result: Result<Launched, NotLaunched>) {
         let now = self.now();
-        let Some(agent) = self.agents.get_mut(&whose.agent).filter(|agent| agent.launches == whose.life) else {
-            return;
-        };
+        let Some(agent) = self.agents.get_mut(&whose.agent).filter(|a| a.launches == whose.life) else { return };
         match result {
             Ok(mut launched) => {
                 health::begin(agent, launched.running.take_checker(), now, &self.events);
                 let listeners = launched.running.take_listeners();
-                let notices = launched.running.take_notices();
-                let ear = noticing::of_agent(whose, agent, notices, launched.plan.names.as_ref(), &self.events);
+                let (notices, names) = (launched.running.take_notices(), launched.plan.names.as_ref());
+                let ear = noticing::of_agent(whose, agent, notices, names, &self.events);
                 let running = Arc::new(launched.running);
                 self.reach.enter(&whose.agent, &running, launched.group.as_ref());
                 agent.running = Some(Arc::clone(&running));
