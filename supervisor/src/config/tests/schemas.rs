@@ -30,6 +30,10 @@ fn every_example_names_its_schema_in_its_first_line() {
         let files = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
         for file in files.filter(|file| file.extension().is_some_and(|extension| extension == "yaml")) {
             let kind = file.file_stem().unwrap().to_string_lossy().into_owned();
+            // A table of prices is data: there is no schema for editors.
+            if kind == "prices" {
+                continue;
+            }
             let text = fs::read_to_string(&file).unwrap();
             let line = format!("# yaml-language-server: $schema=../{kind}.schema.json\n");
             assert!(text.starts_with(&line), "{}", file.display());
