@@ -1,10 +1,15 @@
 //! The two ends of a life: launching it and clearing away after it.
 
+use std::ffi::OsString;
+use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use agt_gateway::intercept::Bundle;
+use agt_gateway::proxy;
 use agt_rings::cgroup::{Group, Join};
 use agt_rings::launch::{Exit, LaunchError, Running};
 use agt_rings::spec::Spec;
@@ -61,7 +66,14 @@ impl Supervisor {
             Ok(models) => models,
             Err(e) => return failed(in_full(&e), exit::UNAVAILABLE),
         };
-        let asked = Asked { plan: agent.definition.plan.clone(), spec };
+        let roots = match agent.definition.plan.network.opens_tls_at(agent.ring) {
+            true => match self.ways.roots(&self.events) {
+                Ok(roots) => Some(roots),
+                Err(e) => return failed(format!("TLS can't be opened for it: {}", in_full(&e)), exit::UNAVAILABLE),
+            },
+            false => None,
+        };
+        let asked = Asked { plan: agent.definition.plan.clone(), spec, roots };
         let control = self.open_control(name);
         let (ground, events) = (Arc::clone(&self.ground), self.events.clone());
         // How it went comes back as an event.
@@ -78,6 +90,8 @@ impl Supervisor {
 pub(crate) struct Asked {
     pub(crate) plan: AgentPlan,
     pub(crate) spec: Spec,
+    /// Where the gateway opens TLS: whom programs must believe.
+    pub(crate) roots: Option<Arc<Bundle>>,
 }
 
 /// Looks at what stands in its trees by now, compiles, makes the group and launches; what a failed launch left is ended and
@@ -110,8 +124,18 @@ pub(crate) fn perform(
         let nobody = || not("nobody can listen to its system calls on this host".to_owned(), exit::UNAVAILABLE);
         plan = plan.learning().ok_or_else(nobody)?;
     }
-    if let Some(shown) = control.and_then(|folder| plan.show_control(folder)) {
+    let shown = control.and_then(|folder| Some((folder, plan.show_control(folder)?)));
+    if let Some((_, shown)) = &shown {
         plan.env.push((governing::SOCKET_VARIABLE.into(), shown.join(socket::NAME).into()));
+    }
+    if let Some(roots) = &asked.roots {
+        let Some((folder, shown)) = &shown else {
+            let text =
+                "TLS can't be opened for it (`intercept: on`): there is no place to show it the gateway's certificate";
+            return Err(not(text.to_owned(), exit::UNAVAILABLE));
+        };
+        give_roots(roots, folder, shown, &mut plan.env)
+            .map_err(|e| not(format!("the gateway's certificate can't be shown to it: {e}"), exit::UNAVAILABLE))?;
     }
     let group = ground.group(&format!("{}-{}", whose.agent, whose.life), &spec.limits).map_err(|e| {
         let help = "help: `agt-supervise doctor` shows what the control groups here keep";
@@ -137,6 +161,22 @@ pub(crate) fn perform(
             Err(not(text, exit_code(&e)))
         }
     }
+}
+
+/// What the file of roots is called beside the control socket.
+const ROOTS: &str = "roots.pem";
+
+/// Shows the agent whom to believe, and has its programs told by the variables that they read, but for those that are set already.
+fn give_roots(roots: &Bundle, folder: &Path, shown: &Path, env: &mut Vec<(OsString, OsString)>) -> io::Result<()> {
+    let file = folder.join(ROOTS);
+    fs::write(&file, roots.as_str())?;
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644))?;
+    for (name, value) in proxy::trust_environment(&shown.join(ROOTS)) {
+        if !env.iter().any(|(known, _)| known.eq_ignore_ascii_case(&name)) {
+            env.push((name.into(), value.into()));
+        }
+    }
+    Ok(())
 }
 
 /// How somebody says that less will do: where their other choices stand.

@@ -12,6 +12,7 @@ use std::time::Duration;
 use agt_gateway::flow::{Ended, Flow, Label};
 use agt_gateway::hook::Hooks;
 use agt_gateway::host::{Authority, Host};
+use agt_gateway::intercept::{Bundle, bundle};
 use agt_gateway::live::{self, Gateway, Happening, Happenings, Outside, Serve, Settings};
 use agt_gateway::policy::{Ask, Denial, OwnAddresses, Policy};
 use agt_gateway::resolve::{Bounds, Resolver};
@@ -43,6 +44,8 @@ pub(super) struct Ways {
     running: Option<Running>,
     /// Ports that the supervisor itself listens on.
     ports: Vec<u16>,
+    /// For agents whose TLS is opened, once there is one.
+    roots: Option<Arc<Bundle>>,
 }
 
 #[derive(Debug)]
@@ -200,6 +203,20 @@ impl Ways {
             agent.listen(listener, serve(opening)?)?;
         }
         Ok(Some(agent))
+    }
+
+    /// What programs have to believe where the gateway opens TLS: the host's roots, and the gateway's own.
+    ///
+    /// # Errors
+    /// When the gateway can't be started, or its authority not be made.
+    pub(super) fn roots(&mut self, events: &mpsc::UnboundedSender<Event>) -> io::Result<Arc<Bundle>> {
+        if let Some(roots) = &self.roots {
+            return Ok(Arc::clone(roots));
+        }
+        let authority = self.running(events)?.authority().map_err(io::Error::other)?;
+        let made = Arc::new(bundle(&authority, &[]));
+        self.roots = Some(Arc::clone(&made));
+        Ok(made)
     }
 
     /// What has happened until now.

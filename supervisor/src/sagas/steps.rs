@@ -147,7 +147,7 @@ impl ProcessSteps {
         // No agent's name has a dot: a step's cgroup never meets an agent's.
         let group_name = format!("{}.{}", spec.name, run.id.step);
         let whose = Whose { agent: group_name, life: self.launches.fetch_add(1, Ordering::SeqCst) };
-        let (streams, asked) = (wired.streams, Asked { plan: agent.clone(), spec });
+        let (streams, asked) = (wired.streams, Asked { plan: agent.clone(), spec, roots: None });
         let launched = beside("agt-launch", move || perform(&ground, asked, &whose, &streams, None)).await;
         let Launched { mut running, group, plan } = match launched {
             Ok(Ok(launched)) => launched,

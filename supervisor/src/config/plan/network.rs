@@ -5,7 +5,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use agt_gateway::policy::spec::{CeilingSpec, EntrySpec};
+use agt_gateway::policy::spec::{CeilingSpec, EntrySpec, InterceptSpec};
 use agt_gateway::policy::{BadPolicy, Policy, Reach};
 use agt_gateway::{proxy, route};
 use agt_rings::Ring;
@@ -54,6 +54,13 @@ impl NetworkPlan {
             (Ring::R1, Openness::PublicInR1) => Reach::Open,
             _ => Reach::Listed,
         }
+    }
+
+    /// Whether there is a host whose TLS the gateway opens: programs have to believe its certificate.
+    #[must_use]
+    pub fn opens_tls_at(&self, ring: Ring) -> bool {
+        let on = |entry: &EntrySpec| entry.intercept == Some(InterceptSpec::On);
+        matches!(ring, Ring::R1 | Ring::R2) && self.entries.iter().chain(&self.ceiling.network).any(on)
     }
 
     /// The policy in a ring.
