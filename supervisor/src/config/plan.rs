@@ -174,9 +174,8 @@ pub struct AgentPlan {
     pub vouch: Switch,
     /// What the operator says this host is for.
     pub environment: Environment,
-    /// Requests of an R0 agent that no line of the operator's file covers: the attestation is that line. While this is
-    /// not empty, the plan may only be started in R0 with a valid attestation of its hash; else these are the refusals
-    /// (exit 77).
+    /// Requests of an R0 agent that no line of the operator's file covers: the attestation is that line. Without a valid one of the
+    /// plan's hash, or elsewhere than in R0, these are the refusals (exit 77).
     pub needs_attestation: Vec<Refusal>,
     /// What was narrowed or left open, in sentences for the person who starts it.
     pub notes: Vec<String>,
@@ -223,8 +222,7 @@ impl AgentPlan {
     /// SHA-256 of the plan (values of secrets left out: a rotated key is no new plan).
     #[must_use]
     pub fn hash(&self) -> PlanHash {
-        let bytes =
-            serde_json::to_vec(self).expect("a plan has only texts, numbers and lists: it can be written as JSON");
+        let bytes = serde_json::to_vec(self).expect("a plan has only texts, numbers and lists");
         let mut hasher = Sha256::new();
         hasher.update(b"agt-plan-v1\n");
         hasher.update(bytes);

@@ -62,7 +62,7 @@ impl Supervisor {
             Ok(spec) => Spec { limits, ..spec },
             Err(e) => return failed(in_full(&e), exit::UNAVAILABLE),
         };
-        agent.models = match self.accounts.models(&agent.definition.plan, agent.ring, &self.telemetry) {
+        agent.models = match self.ways.accounts.models(&agent.definition.plan, agent.ring, &self.telemetry) {
             Ok(models) => models,
             Err(e) => return failed(in_full(&e), exit::UNAVAILABLE),
         };

@@ -26,7 +26,6 @@ pub mod loaded;
 pub mod logfile;
 mod made;
 mod marked;
-mod models;
 pub mod noticing;
 pub mod observing;
 pub(crate) mod outlet;
@@ -109,8 +108,6 @@ pub struct Supervisor {
     /// The kill switch's way past this loop.
     reach: reach::Reach,
     ways: ways::Ways,
-    /// What the agents have spent on models.
-    accounts: models::Accounts,
     /// How often the limits over all agents were met.
     meter: Meter,
     alarms: Option<Alarms>,
@@ -167,7 +164,6 @@ impl Supervisor {
             holds,
             reach: reach::Reach::default(),
             ways: ways::Ways::default(),
-            accounts: models::Accounts::default(),
             meter: Meter::default(),
             alarms,
         };

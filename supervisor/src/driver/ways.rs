@@ -3,6 +3,8 @@
 //! What happens is gathered for a moment before the loop is told: an agent that asks a thousand times a second costs it a handful of
 //! sums. The gatherer waits for the first and only then for the moment, so nothing wakes up while nothing passes.
 
+mod models;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, TcpListener};
@@ -42,6 +44,8 @@ const END_WITHIN: Duration = Duration::from_millis(250);
 #[derive(Debug, Default)]
 pub(super) struct Ways {
     running: Option<Running>,
+    /// What the agents have spent on models.
+    pub(super) accounts: models::Accounts,
     /// Ports that the supervisor itself listens on.
     ports: Vec<u16>,
     /// For agents whose TLS is opened, once there is one.

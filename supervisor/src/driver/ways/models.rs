@@ -15,13 +15,13 @@ use agt_gateway::route::{BadRoute, Call, Routes, Trouble, Witness};
 use agt_rings::Ring;
 use serde::{Deserialize, Serialize};
 
-use super::Supervisor;
-use super::audience::Line;
-use super::launching::in_full;
-use super::records::wall_ms;
-use super::streams::escaped;
 use crate::audit::record::{Action, Actor, Outcome, Record};
 use crate::config::AgentPlan;
+use crate::driver::Supervisor;
+use crate::driver::audience::Line;
+use crate::driver::launching::in_full;
+use crate::driver::records::wall_ms;
+use crate::driver::streams::escaped;
 use crate::store::{Commit, Store};
 use crate::telemetry::Telemetry;
 
@@ -45,7 +45,7 @@ const TELL_EVERY: Duration = Duration::from_secs(60);
 
 /// Routes that can't be made.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum BadModels {
+pub(in crate::driver) enum BadModels {
     #[error(transparent)]
     Route(#[from] BadRoute),
     #[error("the price table")]
@@ -54,7 +54,7 @@ pub(super) enum BadModels {
 
 /// All accounts.
 #[derive(Debug, Default)]
-pub(super) struct Accounts {
+pub(in crate::driver) struct Accounts {
     agents: BTreeMap<String, Arc<Ledger>>,
     rings: [Option<Arc<Shared>>; 4],
 }
@@ -203,7 +203,7 @@ impl Accounts {
     ///
     /// # Errors
     /// A key that can't be had, above all.
-    pub(super) fn models(
+    pub(in crate::driver) fn models(
         &mut self,
         plan: &AgentPlan,
         ring: Ring,
@@ -225,13 +225,13 @@ impl Accounts {
 
 impl Supervisor {
     /// Somebody starts an agent: what it spends from here on is this task's.
-    pub(super) async fn begin_task(&mut self, name: &str) {
+    pub(in crate::driver) async fn begin_task(&mut self, name: &str) {
         let Some(agent) = self.agents.get(name) else { return };
         if agent.definition.plan.models.is_nothing() {
             return;
         }
-        let is_new = !self.accounts.agents.contains_key(name);
-        let ledger = self.accounts.ledger(name, &self.telemetry);
+        let is_new = !self.ways.accounts.agents.contains_key(name);
+        let ledger = self.ways.accounts.ledger(name, &self.telemetry);
         ledger.limits.begin_task();
         if !is_new {
             return;
@@ -250,8 +250,8 @@ impl Supervisor {
     }
 
     /// Tells what is new of the agents' model calls, and stores what they spent.
-    pub(super) fn keep_models(&mut self) {
-        let ledgers: Vec<Arc<Ledger>> = self.accounts.agents.values().cloned().collect();
+    pub(in crate::driver) fn keep_models(&mut self) {
+        let ledgers: Vec<Arc<Ledger>> = self.ways.accounts.agents.values().cloned().collect();
         let mut called = false;
         for ledger in ledgers {
             called |= std::mem::take(&mut ledger.book().called);
@@ -317,13 +317,14 @@ impl Supervisor {
     }
 
     /// A changed plan's routes are in force at once.
-    pub(super) fn renew_models(&mut self, name: &str) {
+    pub(in crate::driver) fn renew_models(&mut self, name: &str) {
         let Some(agent) = self.agents.get(name) else { return };
         let Some(way) = &agent.way_out else { return };
-        let models = self.accounts.models(&agent.definition.plan, agent.ring, &self.telemetry).unwrap_or_else(|e| {
-            eprintln!("error: {name}: its model routes can't be made, so it has none: {}", in_full(&e));
-            None
-        });
+        let models =
+            self.ways.accounts.models(&agent.definition.plan, agent.ring, &self.telemetry).unwrap_or_else(|e| {
+                eprintln!("error: {name}: its model routes can't be made, so it has none: {}", in_full(&e));
+                None
+            });
         way.set_models(models);
     }
 }
