@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::net::{TcpListener, UdpSocket};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use crate::docs::only_its_owner_writes;
@@ -198,4 +198,58 @@ fn in_r1_public_destinations_are_open_for_whom_the_operator_knows_and_others_are
     only_its_owner_writes(&empty);
     let unknown = run(&["--operator".as_ref(), empty.as_os_str()]);
     assert_eq!(unknown.stdout, "000 000 000 ", "{}", unknown.stderr);
+}
+
+/// Answers over TLS as whom a certificate of `ca.pem` names; 0 is any port, which is said in `port`.
+const TLS_SERVER: &str = "import http.server, os, ssl, sys\n\
+    class H(http.server.BaseHTTPRequestHandler):\n\
+    \tdef do_GET(self):\n\t\tself.send_response(200); self.send_header('Content-Length', '8'); self.end_headers(); self.wfile.write(b'it works')\n\
+    \tdef log_message(self, *a): pass\n\
+    s = http.server.ThreadingHTTPServer(('127.0.0.1', 0), H)\n\
+    c = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)\nc.load_cert_chain('server.pem')\n\
+    s.socket = c.wrap_socket(s.socket, server_side=True)\n\
+    open('port.new', 'w').write(str(s.server_port)); os.rename('port.new', 'port')\ns.serve_forever()\n";
+
+fn authority_and_server(dir: &Path) {
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let server = CertificateParams::new(vec!["localhost".to_owned()]).unwrap().signed_by(&key, &authority).unwrap();
+    std::fs::write(dir.join("ca.pem"), authority.pem()).unwrap();
+    std::fs::write(dir.join("server.pem"), format!("{}{}", key.serialize_pem(), server.pem())).unwrap();
+}
+
+#[test]
+fn where_tls_is_opened_programs_believe_the_gateway_and_paths_are_decided() {
+    let rig = Rig::new();
+    let outside = rig.dir.path();
+    authority_and_server(outside);
+    let mut server = std::process::Command::new("python3");
+    let child = server.args(["-c", TLS_SERVER]).current_dir(outside).spawn().unwrap();
+    let _server = Supervisor { child: Some(child) };
+    until("the server listens", || outside.join("port").exists());
+    let port = std::fs::read_to_string(outside.join("port")).unwrap();
+    let get = |path: &str| format!("curl -sS --noproxy '' https://localhost:{port}{path}; echo; ");
+    let python = format!(
+        "python3 -c \"import os, urllib.request as u; os.environ.pop('no_proxy'); os.environ.pop('NO_PROXY'); \
+         print(u.urlopen('https://localhost:{port}/open/b').read().decode())\""
+    );
+    let script = format!("{}{}{python}; ls -l $SSL_CERT_FILE | cut -c1-10", get("/open/a"), get("/closed"));
+    let entries = format!("[{{host: localhost, port: {port}, paths: [/open/**], intercept: on}}]");
+    let [file, operator] = files(&rig, &entries, &entries, &script);
+    let text = std::fs::read_to_string(&operator).unwrap();
+    let range = format!("addresses: [{{cidr: 127.0.0.1/32, ports: [{port}]}}]}}\n");
+    std::fs::write(&operator, format!("{}, {range}", text.trim_end().strip_suffix('}').unwrap())).unwrap();
+    let mut command = rig.command(["run".as_ref(), file.as_os_str(), "--operator".as_ref(), operator.as_os_str()]);
+    let outcome = Outcome::from(command.env("SSL_CERT_FILE", outside.join("ca.pem")).output().unwrap());
+    let said: Vec<&str> = outcome.stdout.lines().filter(|line| !line.is_empty()).collect();
+    assert!(said.len() == 4, "{} {}", outcome.stdout, outcome.stderr);
+    assert_eq!((said[0], said[2], said[3]), ("it works", "it works", "-rw-r--r--"), "{}", outcome.stderr);
+    assert!(
+        said[1].contains("denied") && said[1].contains("/closed") && said[1].contains("rule network[0]"),
+        "{}",
+        said[1]
+    );
 }
