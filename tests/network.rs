@@ -253,3 +253,21 @@ fn where_tls_is_opened_programs_believe_the_gateway_and_paths_are_decided() {
         said[1]
     );
 }
+
+#[test]
+fn a_host_without_root_certificates_says_so_and_has_its_other_ways() {
+    let (rig, port) = (Rig::new(), server());
+    let script = format!("curl -sS --noproxy '*' http://127.0.0.1:{port}/");
+    let entries = format!("[{{tcp: \"127.0.0.1:{port}\"}}]");
+    let [file, operator] = files(&rig, &entries, &entries, &script);
+    let nothing = rig.dir.path().join("no.pem");
+    std::fs::write(&nothing, "").unwrap();
+    let mut command = rig.command(["run".as_ref(), file.as_os_str(), "--operator".as_ref(), operator.as_os_str()]);
+    let outcome = Outcome::from(command.env("SSL_CERT_FILE", &nothing).output().unwrap());
+    assert!(outcome.stdout.contains("it works"), "{} {}", outcome.stdout, outcome.stderr);
+    assert!(
+        outcome.stderr.contains("no root certificate") && outcome.stderr.contains("ca-certificates"),
+        "{}",
+        outcome.stderr
+    );
+}

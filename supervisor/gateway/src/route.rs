@@ -24,7 +24,7 @@ mod upstream;
 
 pub use body::{Body, BodyError, Eventwise, full};
 pub use call::{Basis, Call, Outcome, Witness};
-pub use dial::{BadTrust, Dial, Dialling, SystemDial, trust};
+pub use dial::{BadTrust, Dial, Dialling, SystemDial, trust, trust_nobody};
 pub use endpoint::Endpoint;
 pub use key::{BadKey, Key};
 pub use problem::{Problem, Trouble};

@@ -18,6 +18,7 @@ use agt_gateway::intercept::{Bundle, bundle};
 use agt_gateway::live::{self, Gateway, Happening, Happenings, Outside, Serve, Settings};
 use agt_gateway::policy::{Ask, Denial, OwnAddresses, Policy};
 use agt_gateway::resolve::{Bounds, Resolver};
+use agt_gateway::route::BadTrust;
 use agt_gateway::{policy, route};
 use agt_rings::Ring;
 use tokio::sync::{mpsc, oneshot};
@@ -173,7 +174,16 @@ impl Ways {
             none => {
                 let resolver = Resolver::system(Bounds::default());
                 let dial = Arc::new(resolver.clone());
-                let tls = route::trust(&[]).map_err(io::Error::other)?;
+                let tls = match route::trust(&[]) {
+                    Err(nobody @ BadTrust::NoRoots) => {
+                        eprintln!(
+                            "warning: {nobody}: model routes by TLS and hosts with `intercept: on` are refused\nhelp: install ca-certificates"
+                        );
+                        route::trust_nobody()
+                    }
+                    trust => trust,
+                };
+                let tls = tls.map_err(io::Error::other)?;
                 let outside = Outside { resolver, own, dial, tls };
                 let (gateway, happenings) = Gateway::start(Settings::default(), Hooks::default(), outside)?;
                 let (last, asked) = mpsc::channel(1);

@@ -85,6 +85,18 @@ pub fn trust(extra: &[CertificateDer<'static>]) -> Result<Arc<rustls::ClientConf
     if roots.is_empty() {
         return Err(BadTrust::NoRoots);
     }
+    believing(roots)
+}
+
+/// TLS to upstreams that are believed by nobody: each is refused. For a host without root certificates, whose agents have other ways.
+///
+/// # Errors
+/// As [`trust`], but for what it says of roots.
+pub fn trust_nobody() -> Result<Arc<rustls::ClientConfig>, BadTrust> {
+    believing(rustls::RootCertStore::empty())
+}
+
+fn believing(roots: rustls::RootCertStore) -> Result<Arc<rustls::ClientConfig>, BadTrust> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
