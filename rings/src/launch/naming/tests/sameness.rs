@@ -200,19 +200,3 @@ threads = [threading.Thread(target=work, args=(\"n%d\" % n,)) for n in range(6)]
 fn a_fifo_that_waits_for_its_other_end_holds_up_nobody_else() {
     same_by_shell("mkfifo p; echo through > p & mkdir meanwhile; echo more > meanwhile/f; cat p; wait");
 }
-
-#[test]
-fn a_program_that_was_just_written_can_be_executed_at_once() {
-    same_by_shell(
-        "python3 -c '
-import os, subprocess
-text = open(\"/bin/true\", \"rb\").read()
-for i in range(100):
-    fd = os.open(\"t\", os.O_CREAT | os.O_WRONLY, 0o755)
-    os.write(fd, text); os.close(fd)
-    pid = os.posix_spawn(\"t\", [\"t\"], {})
-    assert os.waitpid(pid, 0)[1] == 0
-    os.unlink(\"t\")
-'",
-    );
-}
