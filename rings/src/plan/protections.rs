@@ -2,14 +2,14 @@
 
 use std::path::PathBuf;
 
-use super::{Ids, Landlock, Root, groups, nested};
+use super::{Ids, Landlock, Root, groups, nested, network};
 use crate::builtin::Definition;
 use crate::capability::Capabilities;
 use crate::host::{Host, Privilege, Support, Tree};
 use crate::report::{Enforced, Gap, MissingController, Protection};
 use crate::ring::Ring;
 use crate::seccomp::Nested;
-use crate::spec::{Access, FileRule, Spec, User};
+use crate::spec::{Access, FileRule, ModelAccess, Spec, User};
 
 /// What the judgement looks at.
 pub(super) struct Facts<'a> {
@@ -30,6 +30,7 @@ pub(super) fn judge(definition: &Definition, facts: &Facts<'_>) -> (Vec<Enforced
     let mut enforced = Vec::new();
     let mut gaps = Vec::new();
     for &protection in definition.protections {
+        let protection = promised(protection, facts);
         let known: Vec<&Gap> = facts.spec.gaps.iter().filter(|gap| concerns(gap, protection, facts.spec)).collect();
         gaps.extend(known.iter().copied().cloned());
         match judge_one(protection, facts) {
@@ -41,6 +42,14 @@ pub(super) fn judge(definition: &Definition, facts: &Facts<'_>) -> (Vec<Enforced
         }
     }
     (enforced, gaps)
+}
+
+/// With model access R3 has no network but what the supervisor serves: that is what is promised then, and not more.
+fn promised(protection: Protection, facts: &Facts<'_>) -> Protection {
+    match (protection, network::models(facts.spec, facts.host)) {
+        (Protection::NoNetwork, ModelAccess::Granted) => Protection::NetworkIsolation,
+        _ => protection,
+    }
 }
 
 /// The first of a spec's trees of which nothing is known: neither whose it is nor whether it can be mapped.
@@ -89,8 +98,7 @@ fn judge_one(protection: Protection, facts: &Facts<'_>) -> Judgement {
         Protection::IpcIsolation => {
             namespaced(facts, "IPC namespace", "nothing else separates System V IPC and message queues")
         }
-        Protection::NetworkIsolation => network(facts, "network namespace"),
-        Protection::NoNetwork => network(facts, "network namespace"),
+        Protection::NetworkIsolation | Protection::NoNetwork => own_network(facts, "network namespace"),
         Protection::SingleProgram | Protection::Syscalls => syscalls(facts),
         Protection::Privileges => privileges(facts),
         Protection::CleanStart => Ok(vec!["clean environment".into(), "close_range".into()]),
@@ -281,10 +289,18 @@ fn without_roots_group(tree: &Tree) -> &'static str {
     }
 }
 
-fn network(facts: &Facts<'_>, mechanism: &str) -> Judgement {
+fn own_network(facts: &Facts<'_>, mechanism: &str) -> Judgement {
     let mut by = Vec::new();
     if facts.host.namespaces.is_yes() {
         by.push(mechanism.to_owned());
+    }
+    if network::models(facts.spec, facts.host) == ModelAccess::Granted {
+        if facts.filters {
+            by.push("seccomp: sockets that only call".to_owned());
+        }
+        let (tcp, abi) = facts.landlock.map(|landlock| (&landlock.tcp, landlock.abi)).unzip();
+        by.push(network::in_words(&facts.spec.listen, tcp, abi));
+        return Ok(by);
     }
     if facts.filters && (facts.spec.ring == Ring::R3 || !facts.host.namespaces.is_yes()) {
         // Without a namespace the filter refuses every socket but AF_UNIX pairs: stricter than the ring, never looser.

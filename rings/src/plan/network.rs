@@ -1,0 +1,56 @@
+//! What a ring has of the network: in R3 nothing, or the listeners for its calls to models.
+//!
+//! Model access is the one thing that R3 can have beside its control socket, and it is no network: TCP over IPv4 that only calls,
+//! in a namespace where nothing stands but the listeners that the supervisor serves. Without a namespace of its own the same calls
+//! would reach the host's services, so there is no access then, whatever was granted.
+
+use serde::{Deserialize, Serialize};
+
+use crate::host::Host;
+use crate::ring::Ring;
+use crate::spec::{Listen, ModelAccess, Spec};
+
+/// First Landlock ABI with rules on TCP.
+const TCP_ABI: u32 = 4;
+
+/// What Landlock lets be done by TCP.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Tcp {
+    /// Whatever the namespace and the filter let through: no rules.
+    Unruled,
+    /// Connecting to these ports, and giving a socket none. Without a port TCP is refused altogether.
+    Calls(Vec<u16>),
+}
+
+/// Whether R3 really gets its listeners.
+pub(super) fn models(spec: &Spec, host: &Host) -> ModelAccess {
+    let has = spec.ring == Ring::R3 && host.namespaces.is_yes() && !spec.listen.is_empty();
+    if has { spec.models } else { ModelAccess::None }
+}
+
+/// The listeners in the ring's own network. R0 has the host's.
+pub(super) fn listen(spec: &Spec, host: &Host) -> Vec<Listen> {
+    match (spec.ring, models(spec, host)) {
+        (Ring::R1 | Ring::R2, _) | (Ring::R3, ModelAccess::Granted) => spec.listen.clone(),
+        (Ring::R0, _) | (Ring::R3, ModelAccess::None) => Vec::new(),
+    }
+}
+
+/// Landlock's rules on TCP.
+pub(super) fn tcp(spec: &Spec, host: &Host, abi: u32) -> Tcp {
+    if spec.ring != Ring::R3 || abi < TCP_ABI {
+        return Tcp::Unruled;
+    }
+    Tcp::Calls(listen(spec, host).iter().map(|listen| listen.address.port()).collect())
+}
+
+/// What holds R3 to its calls, in words: by the namespace alone where the kernel has no rules on TCP.
+pub(super) fn in_words(listen: &[Listen], tcp: Option<&Tcp>, abi: Option<u32>) -> String {
+    let ports: Vec<String> = listen.iter().map(|listen| listen.address.port().to_string()).collect();
+    let ports = ports.join(", ");
+    match (tcp, abi) {
+        (Some(Tcp::Calls(_)), Some(abi)) => format!("Landlock ABI {abi}: model calls to port {ports} alone"),
+        _ => format!("model calls to port {ports}: nothing else listens in that namespace"),
+    }
+}
