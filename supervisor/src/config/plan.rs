@@ -23,7 +23,7 @@ use agt_rings::capability::Capabilities;
 use agt_rings::names::Pattern;
 use agt_rings::report::Gap;
 use agt_rings::seccomp::Nested;
-use agt_rings::spec::{Access, Check, Enforcement, FileRule, Limits, Listen, Spec, Terminal, User};
+use agt_rings::spec::{Access, Check, Enforcement, FileRule, Limits, Listen, ModelAccess, Spec, Terminal, User};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -328,6 +328,7 @@ impl AgentPlan {
             names: None,
             hide: self.hide.clone(),
             listen: self.openings_at(ring).iter().map(|opening| Listen { address: opening.listen }).collect(),
+            models: if self.models.has_routes_at(Ring::R3) { ModelAccess::Granted } else { ModelAccess::None },
             limits: self.limits_at(ring),
             user: self.user,
             own_id: 0,
