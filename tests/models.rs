@@ -259,6 +259,8 @@ fn reached_three_providers(bench: &Bench) {
     let outcome = bench.run();
     let said = format!("{}\n{}", outcome.stdout, outcome.stderr);
     assert_eq!(outcome.code, 0, "{said}");
+    // Some libraries ask a program what machine this is: in R3 there is no second one. Their sockets meet no wall.
+    assert!(!outcome.stderr.contains("sock"), "{said}");
     for line in ["plain: it works", "stream: it works", "anthropic: it works 500", "gemini: it works"] {
         assert!(outcome.stdout.lines().any(|said| said == line), "{line}\n{said}");
     }
@@ -332,6 +334,7 @@ console.log(answer.status, text.includes("works"), text.includes("prompt_tokens"
         std::fs::write(bench.rig.work.join("agent.mjs"), script).unwrap();
         let outcome = bench.run();
         let said = format!("R{ring}: {}\n{}", outcome.stdout, outcome.stderr);
+        assert!(!outcome.stderr.contains("denied: "), "{said}");
         assert!(outcome.stdout.contains("200 true false true agt-held-by-the-supervisor"), "{said}");
     }
 }
@@ -578,7 +581,8 @@ attempt("another route", lambda: say("GET /anthropic/v1/models HTTP/1.1\r\nHost:
     for (name, status) in [("connect", "403"), ("absolute", "403"), ("socks", "400"), ("another route", "404")] {
         assert_eq!(line(&outcome.stdout, name), status, "{name}\n{said}");
     }
-    assert!(outcome.stderr.contains("R3 calls models and reaches nothing else"), "{said}");
+    let why = bench.rig.output(["why", "caller"]).stdout;
+    assert!(why.contains("R3 calls models and reaches nothing else"), "{why}");
     assert!(!said.contains(KEY), "{said}");
     let asked = bench.provider.asked();
     assert!(asked.len() == 5 && asked.iter().all(|one| one.path == "/v1/chat/completions"), "{asked:?}");
@@ -590,7 +594,7 @@ fn without_the_operators_line_r3_has_no_model_and_nothing_else() {
     let bench = tries(3, "try_all()\n", "", "");
     let refused = bench.run();
     assert_eq!(refused.code, 77, "{}", refused.stderr);
-    assert!(refused.stderr.contains("models_in_r3: [openai, anthropic, gemini]"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("models_in_r3: [anthropic, gemini, openai]"), "{}", refused.stderr);
     // In R3 for its trust, or by a demotion, it has none, with whatever it is granted above.
     let bench = tries(2, "try_all()\n", "", "");
     assert!(bench.run().stdout.contains("OPENAI_BASE_URL"));
