@@ -146,7 +146,8 @@ impl Bench {
     /// The same in another ring.
     fn at(ring: u8, command: &str, routes: &str, grant: &str, agent: &str) -> Bench {
         let (rig, provider) = (Rig::new(), Provider::start());
-        let rest = format!("ring: {ring}\n{}models: [openai, anthropic, gemini]\n{agent}command: {command}\n", effort());
+        let rest =
+            format!("ring: {ring}\n{}models: [openai, anthropic, gemini]\n{agent}command: {command}\n", effort());
         let file = rig.agent("caller", &rest);
         let key = rig.work.join("the.key");
         std::fs::write(&key, format!("{KEY}\n")).unwrap();
@@ -515,7 +516,16 @@ const REFUSED: [(&str, &[&str], &[&str]); 15] = [
     ("the provider itself", &["EACCES", "ECONNREFUSED"], &["EPERM"]),
     ("another address", &["ECONNREFUSED"], &["EPERM"]),
     ("the world", &["ENETUNREACH"], &["EPERM"]),
-    ("a name", &["EACCES", "ECONNREFUSED", "[Errno -2] Name or service not known", "[Errno -3] Temporary failure in name resolution"], &["EPERM"]),
+    (
+        "a name",
+        &[
+            "EACCES",
+            "ECONNREFUSED",
+            "[Errno -2] Name or service not known",
+            "[Errno -3] Temporary failure in name resolution",
+        ],
+        &["EPERM"],
+    ),
     ("tcp v6", &["EPERM"], &["EPERM"]),
     ("udp", &["EPERM"], &["EPERM"]),
     ("raw", &["EPERM"], &["EPERM"]),
@@ -562,7 +572,9 @@ attempt("another route", lambda: say("GET /anthropic/v1/models HTTP/1.1\r\nHost:
     let bench = tries(3, "", "    models_in_r3: [openai]\n", "");
     let file = bench.rig.work.join("agent.py");
     // Its own file asks for the one that it is given.
-    let yaml = std::fs::read_to_string(&bench.file).unwrap().replace("models: [openai, anthropic, gemini]", "models: [openai]");
+    let yaml = std::fs::read_to_string(&bench.file)
+        .unwrap()
+        .replace("models: [openai, anthropic, gemini]", "models: [openai]");
     std::fs::write(&bench.file, yaml).unwrap();
     let rest = rest.replace("{port}", &bench.provider.port.to_string());
     std::fs::write(&file, std::fs::read_to_string(&file).unwrap() + &rest).unwrap();
@@ -632,7 +644,9 @@ time.sleep(1000)
 "#;
     let slo = "slos: [{name: answers, sli: correctness, objective: 90%, period: 1h, minimum_events: 3, remedies: [{on: exhausted, \
                action: demote}]}]\n";
-    for (grant, model, routes) in [("    models_in_r3: [openai]\n", "it works", "3 model routes -> 1"), ("", "no route", "3 model routes -> 0")] {
+    for (grant, model, routes) in
+        [("    models_in_r3: [openai]\n", "it works", "3 model routes -> 1"), ("", "no route", "3 model routes -> 0")]
+    {
         let bench = tries(2, "", grant, slo);
         let file = bench.rig.work.join("agent.py");
         let rest = rest.replace("{port}", &bench.provider.port.to_string());

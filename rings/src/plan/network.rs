@@ -29,6 +29,12 @@ pub(super) fn models(spec: &Spec, host: &Host) -> ModelAccess {
     if has { spec.models } else { ModelAccess::None }
 }
 
+/// Whether R3 was granted its listeners and there is no network of its own to have them in.
+pub(super) fn lacks_a_place(spec: &Spec, host: &Host) -> bool {
+    let granted = spec.models == ModelAccess::Granted && !spec.listen.is_empty();
+    spec.ring == Ring::R3 && granted && !host.namespaces.is_yes()
+}
+
 /// The listeners in the ring's own network. R0 has the host's.
 pub(super) fn listen(spec: &Spec, host: &Host) -> Vec<Listen> {
     match (spec.ring, models(spec, host)) {

@@ -305,6 +305,9 @@ fn own_network(facts: &Facts<'_>, mechanism: &str) -> Judgement {
     if facts.filters && (facts.spec.ring == Ring::R3 || !facts.host.namespaces.is_yes()) {
         // Without a namespace the filter refuses every socket but AF_UNIX pairs: stricter than the ring, never looser.
         by.push("seccomp: no sockets".to_owned());
+        if network::lacks_a_place(facts.spec, facts.host) {
+            by.push("no model either: that takes a network namespace".to_owned());
+        }
     }
     if by.is_empty() {
         return Err((

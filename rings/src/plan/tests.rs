@@ -297,7 +297,10 @@ fn model_access_opens_r3s_listeners_and_calls_to_them_and_changes_no_other_ring(
     assert!(words.contains("network namespace") && words.contains("nothing else listens in that namespace"), "{words}");
     // Where the network would be the host's, a grant opens nothing.
     let shared = full_host(Support::No { reason: "test".to_owned() });
-    assert_eq!(plan(&without, Ring::R3, &shared), plan(&granted, Ring::R3, &shared));
+    let (closed, open) = (plan(&without, Ring::R3, &shared), plan(&granted, Ring::R3, &shared));
+    assert_eq!((&closed.listen, &closed.filters, &closed.landlock), (&open.listen, &open.filters, &open.landlock));
+    let words = "seccomp: no sockets, no model either: that takes a network namespace";
+    assert_eq!(says(&open, Protection::NoNetwork).as_deref(), Some(words));
 }
 
 #[test]

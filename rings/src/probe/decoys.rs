@@ -12,10 +12,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 
+use super::answering::Answering;
 use super::attack::inherit::Planted;
 use super::attack::stand::VICTIM;
 use super::attack::{self, MARK, egress, ipc, services};
-use super::answering::Answering;
 use super::scene::{Interface, Victim};
 use super::{ATTACK_NAME, Error};
 use crate::plan::Ids;

@@ -69,7 +69,8 @@ pub fn describe(ring: Ring, options: &Options) -> Description {
         if calls.is_empty() {
             continue;
         }
-        let refusal = if group.is_closed_by(options.sockets) { Some(Refusal::NotPermitted) } else { group.refused.in_ring(ring) };
+        let refusal =
+            if group.is_closed_by(options.sockets) { Some(Refusal::NotPermitted) } else { group.refused.in_ring(ring) };
         let errno = refusal.map(|refusal| match refusal {
             Refusal::NotPermitted => "EPERM",
             Refusal::NoSuchCall => "ENOSYS",

@@ -27,9 +27,12 @@ const WITHIN: Duration = Duration::from_secs(5);
 const DISCARD: u16 = 9;
 
 pub(super) const ATTACKS: &[Attack] = &[
-    reaching("model-other-port", "connect to another port of 127.0.0.1, where a service of the host listens", SERVICES, |s| {
-        connected((Ipv4Addr::LOCALHOST.into(), s.tcp))
-    })
+    reaching(
+        "model-other-port",
+        "connect to another port of 127.0.0.1, where a service of the host listens",
+        SERVICES,
+        |s| connected((Ipv4Addr::LOCALHOST.into(), s.tcp)),
+    )
     .by(&[Network, Landlock]),
     reaching("model-any-address", "the same by 0.0.0.0", SERVICES, |s| {
         connected((Ipv4Addr::UNSPECIFIED.into(), s.tcp))
@@ -43,9 +46,12 @@ pub(super) const ATTACKS: &[Attack] = &[
     .past(&[Errno::ECONNREFUSED])
     .by(&[Network, Landlock]),
     // Landlock knows ports only: here the namespace is alone.
-    reaching("model-port-at-own-address", "connect to the host by its own address, at the port of the model's route", OUT, |s| {
-        connected((own_address(s)?, s.model))
-    })
+    reaching(
+        "model-port-at-own-address",
+        "connect to the host by its own address, at the port of the model's route",
+        OUT,
+        |s| connected((own_address(s)?, s.model)),
+    )
     .past(&[Errno::ECONNREFUSED])
     .by(&[Network]),
     reaching("model-unix-path", "connect to a pathname unix socket outside", SERVICES, |s| {

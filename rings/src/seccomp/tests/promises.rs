@@ -405,7 +405,9 @@ fn sockets_that_only_call_are_tcp_over_ipv4_and_answer_nobody() {
     let socket = |family: u64, kind: u64, protocol: u64| ask("socket", [family, kind, protocol, 0, 0, 0]);
     // As Python, Node and Go make them, and AF_UNIX for the control socket.
     assert_eq!([socket(2, 0o2_000_001, 6), socket(2, 0o2_004_001, 0), socket(1, 0o2_000_001, 0)], [OK; 3]);
-    for (family, kind, protocol) in [(10, 1, 6), (2, 2, 17), (2, 2, 0), (2, 3, 1), (2, 1, 262), (2, 5, 132), (16, 3, 0), (40, 1, 0)] {
+    for (family, kind, protocol) in
+        [(10, 1, 6), (2, 2, 17), (2, 2, 0), (2, 3, 1), (2, 1, 262), (2, 5, 132), (16, 3, 0), (40, 1, 0)]
+    {
         assert_eq!(socket(family, kind, protocol), EPERM, "{family} {kind} {protocol}");
     }
     for call in ["bind", "listen", "accept", "accept4"] {

@@ -60,7 +60,11 @@ impl ModelPlan {
     #[must_use]
     pub fn in_r3_in_words(&self) -> Option<String> {
         let kept: Vec<String> = self.routes_at(Ring::R3).into_keys().collect();
-        let words = if kept.is_empty() { "none, without `models_in_r3` in the operator's file".to_owned() } else { kept.join(", ") };
+        let words = if kept.is_empty() {
+            "none, without `models_in_r3` in the operator's file".to_owned()
+        } else {
+            kept.join(", ")
+        };
         (!self.is_nothing()).then_some(words)
     }
 

@@ -84,7 +84,8 @@ fn models_in_r3_need_a_line_of_their_own_and_are_all_that_it_has() {
     // Both lines at once where neither is there.
     let nothing = message(World::new().agent(asks), 77);
     assert!(nothing.contains("models: [openai]") && nothing.contains("models_in_r3: [openai]"), "{nothing}");
-    let text = message(world("{key: {env: K}}", "    models_in_r3: [anthropic]\n").agent("ring: 2\nmodels: [openai]\n"), 64);
+    let text =
+        message(world("{key: {env: K}}", "    models_in_r3: [anthropic]\n").agent("ring: 2\nmodels: [openai]\n"), 64);
     assert!(text.contains("`models` of this agent has no `anthropic`"), "{text}");
 
     let granted = world("{key: {env: K}}", "    models_in_r3: [openai]\n    network: [{host: a.example}]\n");
