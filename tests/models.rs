@@ -261,7 +261,8 @@ fn reached_three_providers(bench: &Bench) {
     let said = format!("{}\n{}", outcome.stdout, outcome.stderr);
     assert_eq!(outcome.code, 0, "{said}");
     // Some libraries ask a program what machine this is: in R3 there is no second one. Their sockets meet no wall.
-    assert!(!outcome.stderr.contains("sock"), "{said}");
+    let refused = |line: &str| line.starts_with("denied: ") && line.contains("sock");
+    assert!(!outcome.stderr.lines().any(refused), "{said}");
     for line in ["plain: it works", "stream: it works", "anthropic: it works 500", "gemini: it works"] {
         assert!(outcome.stdout.lines().any(|said| said == line), "{line}\n{said}");
     }

@@ -6,7 +6,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::protections::{Facts, Judgement, namespace_help, why_no_namespaces};
 use crate::host::Host;
+use crate::report::Protection;
 use crate::ring::Ring;
 use crate::spec::{Listen, ModelAccess, Spec};
 
@@ -59,4 +61,48 @@ pub(super) fn in_words(listen: &[Listen], tcp: Option<&Tcp>, abi: Option<u32>) -
         (Some(Tcp::Calls(_)), Some(abi)) => format!("Landlock ABI {abi}: model calls to port {ports} alone"),
         _ => format!("model calls to port {ports}: nothing else listens in that namespace"),
     }
+}
+
+/// With model access R3 has no network but what the supervisor serves: that is what is promised then, and not more.
+pub(super) fn promised(protection: Protection, facts: &Facts<'_>) -> Protection {
+    match (protection, models(facts.spec, facts.host)) {
+        (Protection::NoNetwork, ModelAccess::Granted) => Protection::NetworkIsolation,
+        _ => protection,
+    }
+}
+
+/// Whether it has no network but what the supervisor serves, or none at all, and by what.
+pub(super) fn judged(facts: &Facts<'_>) -> Judgement {
+    let mut by = Vec::new();
+    if facts.host.namespaces.is_yes() {
+        by.push("network namespace".to_owned());
+    }
+    if models(facts.spec, facts.host) == ModelAccess::Granted {
+        if facts.filters {
+            by.push("seccomp: sockets that only call".to_owned());
+        }
+        let (tcp, abi) = facts.landlock.map(|landlock| (&landlock.tcp, landlock.abi)).unzip();
+        by.push(in_words(&facts.spec.listen, tcp, abi));
+        return Ok(by);
+    }
+    if facts.filters && (facts.spec.ring == Ring::R3 || !facts.host.namespaces.is_yes()) {
+        // Without a namespace the filter refuses every socket but AF_UNIX pairs: stricter than the ring, never looser.
+        by.push("seccomp: no sockets".to_owned());
+        if lacks_a_place(facts.spec, facts.host) {
+            by.push("no model either: that takes a network namespace".to_owned());
+        }
+    }
+    if by.is_empty() {
+        return Err((
+            format!("needs a network namespace ({}) or seccomp", why_no_namespaces(facts)),
+            namespace_help(facts),
+        ));
+    }
+    if !facts.host.namespaces.is_yes() && facts.spec.ring != Ring::R3 {
+        return Err((
+            format!("needs a network namespace ({}); seccomp refuses every socket instead", why_no_namespaces(facts)),
+            namespace_help(facts),
+        ));
+    }
+    Ok(by)
 }

@@ -9,7 +9,7 @@ use crate::host::{Host, Privilege, Support, Tree};
 use crate::report::{Enforced, Gap, MissingController, Protection};
 use crate::ring::Ring;
 use crate::seccomp::Nested;
-use crate::spec::{Access, FileRule, ModelAccess, Spec, User};
+use crate::spec::{Access, FileRule, Spec, User};
 
 /// What the judgement looks at.
 pub(super) struct Facts<'a> {
@@ -30,7 +30,7 @@ pub(super) fn judge(definition: &Definition, facts: &Facts<'_>) -> (Vec<Enforced
     let mut enforced = Vec::new();
     let mut gaps = Vec::new();
     for &protection in definition.protections {
-        let protection = promised(protection, facts);
+        let protection = network::promised(protection, facts);
         let known: Vec<&Gap> = facts.spec.gaps.iter().filter(|gap| concerns(gap, protection, facts.spec)).collect();
         gaps.extend(known.iter().copied().cloned());
         match judge_one(protection, facts) {
@@ -42,14 +42,6 @@ pub(super) fn judge(definition: &Definition, facts: &Facts<'_>) -> (Vec<Enforced
         }
     }
     (enforced, gaps)
-}
-
-/// With model access R3 has no network but what the supervisor serves: that is what is promised then, and not more.
-fn promised(protection: Protection, facts: &Facts<'_>) -> Protection {
-    match (protection, network::models(facts.spec, facts.host)) {
-        (Protection::NoNetwork, ModelAccess::Granted) => Protection::NetworkIsolation,
-        _ => protection,
-    }
 }
 
 /// The first of a spec's trees of which nothing is known: neither whose it is nor whether it can be mapped.
@@ -98,7 +90,7 @@ fn judge_one(protection: Protection, facts: &Facts<'_>) -> Judgement {
         Protection::IpcIsolation => {
             namespaced(facts, "IPC namespace", "nothing else separates System V IPC and message queues")
         }
-        Protection::NetworkIsolation | Protection::NoNetwork => own_network(facts, "network namespace"),
+        Protection::NetworkIsolation | Protection::NoNetwork => network::judged(facts),
         Protection::SingleProgram | Protection::Syscalls => syscalls(facts),
         Protection::Privileges => privileges(facts),
         Protection::CleanStart => Ok(vec!["clean environment".into(), "close_range".into()]),
@@ -115,7 +107,7 @@ fn judge_one(protection: Protection, facts: &Facts<'_>) -> Judgement {
     }
 }
 
-fn namespace_help(facts: &Facts<'_>) -> String {
+pub(super) fn namespace_help(facts: &Facts<'_>) -> String {
     let why = why_no_namespaces(facts);
     if why.contains("seccomp filter") {
         return "let this container make namespaces: docs/containers.md has the lines for Docker (--security-opt \
@@ -135,7 +127,7 @@ fn namespace_help(facts: &Facts<'_>) -> String {
     }
 }
 
-fn why_no_namespaces(facts: &Facts<'_>) -> String {
+pub(super) fn why_no_namespaces(facts: &Facts<'_>) -> String {
     facts.host.namespaces.reason().unwrap_or("no namespaces").to_owned()
 }
 
@@ -287,41 +279,6 @@ fn without_roots_group(tree: &Tree) -> &'static str {
     } else {
         ""
     }
-}
-
-fn own_network(facts: &Facts<'_>, mechanism: &str) -> Judgement {
-    let mut by = Vec::new();
-    if facts.host.namespaces.is_yes() {
-        by.push(mechanism.to_owned());
-    }
-    if network::models(facts.spec, facts.host) == ModelAccess::Granted {
-        if facts.filters {
-            by.push("seccomp: sockets that only call".to_owned());
-        }
-        let (tcp, abi) = facts.landlock.map(|landlock| (&landlock.tcp, landlock.abi)).unzip();
-        by.push(network::in_words(&facts.spec.listen, tcp, abi));
-        return Ok(by);
-    }
-    if facts.filters && (facts.spec.ring == Ring::R3 || !facts.host.namespaces.is_yes()) {
-        // Without a namespace the filter refuses every socket but AF_UNIX pairs: stricter than the ring, never looser.
-        by.push("seccomp: no sockets".to_owned());
-        if network::lacks_a_place(facts.spec, facts.host) {
-            by.push("no model either: that takes a network namespace".to_owned());
-        }
-    }
-    if by.is_empty() {
-        return Err((
-            format!("needs a network namespace ({}) or seccomp", why_no_namespaces(facts)),
-            namespace_help(facts),
-        ));
-    }
-    if !facts.host.namespaces.is_yes() && facts.spec.ring != Ring::R3 {
-        return Err((
-            format!("needs a network namespace ({}); seccomp refuses every socket instead", why_no_namespaces(facts)),
-            namespace_help(facts),
-        ));
-    }
-    Ok(by)
 }
 
 fn syscalls(facts: &Facts<'_>) -> Judgement {

@@ -23,7 +23,7 @@ use agt_rings::capability::Capabilities;
 use agt_rings::names::Pattern;
 use agt_rings::report::Gap;
 use agt_rings::seccomp::Nested;
-use agt_rings::spec::{Access, Check, Enforcement, FileRule, Limits, Listen, ModelAccess, Spec, Terminal, User};
+use agt_rings::spec::{Access, Check, Enforcement, FileRule, Limits, Listen, Spec, Terminal, User};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -328,14 +328,11 @@ impl AgentPlan {
             names: None,
             hide: self.hide.clone(),
             listen: self.openings_at(ring).iter().map(|opening| Listen { address: opening.listen }).collect(),
-            models: if self.models.has_routes_at(Ring::R3) { ModelAccess::Granted } else { ModelAccess::None },
+            models: self.models.access(),
             limits: self.limits_at(ring),
             user: self.user,
             own_id: 0,
-            nested: match self.nested_sandbox {
-                NestedSpec::Off => Nested::Refused,
-                NestedSpec::On => Nested::Allowed,
-            },
+            nested: if is_off(&self.nested_sandbox) { Nested::Refused } else { Nested::Allowed },
             // Every name was checked when the operator's file was read.
             capabilities: Capabilities::named(self.capabilities.iter().map(String::as_str)).unwrap_or_default(),
             open_files: self.open_files_at(ring),

@@ -9,6 +9,7 @@ use agt_gateway::price::spec::TableSpec;
 use agt_gateway::price::{BadTable, Table};
 use agt_gateway::route::{KeySpec, RouteSpec, upstream_of};
 use agt_rings::Ring;
+use agt_rings::spec::ModelAccess;
 use serde::{Deserialize, Serialize};
 
 /// What an agent may ask of models.
@@ -54,6 +55,12 @@ impl ModelPlan {
     #[must_use]
     pub fn has_routes_at(&self, ring: Ring) -> bool {
         !self.routes_at(ring).is_empty()
+    }
+
+    /// What a launch in R3 is given.
+    #[must_use]
+    pub fn access(&self) -> ModelAccess {
+        if self.has_routes_at(Ring::R3) { ModelAccess::Granted } else { ModelAccess::None }
     }
 
     /// What is left of its routes in R3, for one line; nothing to be said where there is no route at all.
