@@ -39,6 +39,11 @@ impl Answering {
         Ok(Answering { listener, thread: Some(thread) })
     }
 
+    /// At a port of the host's own loopback.
+    pub(super) fn outside() -> std::io::Result<Answering> {
+        Answering::start(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?)
+    }
+
     /// Its port.
     pub(super) fn port(&self) -> u16 {
         self.listener.local_addr().map_or(0, |address| address.port())

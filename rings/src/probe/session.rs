@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use super::answering;
+use super::answering::{self, Answering};
 use super::attack::{self, Attack, Got, Need, Squeeze, stand};
 use super::controls::{self, Control};
 use super::decoys::{self, Directory, Standing, Target};
@@ -53,6 +53,8 @@ pub(super) struct Session {
     pub(super) launcher: Launcher,
     pub(super) base: Option<Base>,
     standing: Standing,
+    /// What answers at the port of a model's route, outside.
+    model: Answering,
     pub(super) program: PathBuf,
     pub(super) count: AtomicUsize,
     controls: Mutex<HashMap<(&'static str, Option<u32>), Control>>,
@@ -69,11 +71,14 @@ impl Session {
         let (base, controllers, _) = control_groups()?;
         // After the base: the launcher is born in the group that we moved to.
         let launcher = Launcher::start_by(options.by, controllers)?;
+        // The first thread: what is planted in the environment is planted before there is one.
+        let model = Answering::outside().map_err(Error::decoy("answer at a port"))?;
         let protocols = fs::read_to_string("/proc/net/protocols").map_err(Error::decoy("read /proc/net/protocols"))?;
         Ok(Session {
             launcher,
             base,
             standing,
+            model,
             program,
             count: AtomicUsize::new(0),
             controls: Mutex::new(HashMap::new()),
@@ -286,7 +291,7 @@ impl Session {
             socket: self.standing.socket.clone(),
             abstract_name: self.standing.abstract_name.clone(),
             tcp: self.standing.tcp,
-            model: self.standing.model.port(),
+            model: self.model.port(),
             tcp6: self.standing.tcp6,
             udp: self.standing.udp.local_addr().map_or(0, |address| address.port()),
             stub: self.standing.stub.local_addr().map_or(0, |address| address.port()),
