@@ -83,11 +83,13 @@ impl AgentPlan {
             match way.way {
                 Way::Forward(_) => {}
                 Way::Proxy => page.row("network", format!("HTTP proxy at {} inside", way.listen)),
+                Way::Models => page.row("network", format!("model routes alone, at {} inside", way.listen)),
                 Way::Socks => page.row("network", format!("SOCKS5 at {} inside", way.listen)),
             }
         }
         self.destinations_at(self.ceiling).iter().for_each(|to| page.row("reaches", to));
         self.models.in_words().iter().for_each(|route| page.row("model", route));
+        self.models.in_r3_in_words().iter().for_each(|kept| page.row("models in R3", kept));
         self.models.limits_in_words().iter().for_each(|limits| page.row("model limits", limits));
         let files = self.open_files_at(self.ceiling);
         page.row("open files", files.map_or_else(|| "the host's limit".to_owned(), |files| files.to_string()));

@@ -209,10 +209,11 @@ impl Accounts {
         ring: Ring,
         telemetry: &Telemetry,
     ) -> Result<Option<Models>, BadModels> {
-        if plan.models.is_nothing() || matches!(ring, Ring::R0 | Ring::R3) {
+        let routes = plan.models.routes_at(ring);
+        if routes.is_empty() {
             return Ok(None);
         }
-        let routes = Routes::new(&plan.models.routes, Arc::new(plan.models.table()?))?;
+        let routes = Routes::new(&routes, Arc::new(plan.models.table()?))?;
         let ledger = self.ledger(plan.name(), telemetry);
         ledger.limits.set(&plan.models.limits);
         let own = self.rings[usize::from(ring.number())]
