@@ -76,6 +76,17 @@ pub struct Listen {
     pub address: SocketAddr,
 }
 
+/// Whether the supervisor can connect to the agent's own ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Inbound {
+    /// Nobody outside can.
+    #[default]
+    Closed,
+    /// It can, in a network of the agent's own: R1 and R2.
+    Open,
+}
+
 /// A launch, as asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spec {
@@ -114,6 +125,9 @@ pub struct Spec {
     pub hide: Vec<PathBuf>,
     /// Listeners inside the network namespace.
     pub listen: Vec<Listen>,
+    /// Whether there is a way into its network.
+    #[serde(default)]
+    pub inbound: Inbound,
     /// Resource limits.
     pub limits: Limits,
     /// Open files of each process; `None` = the ring's default.
@@ -155,6 +169,7 @@ impl Spec {
             names: None,
             hide: Vec::new(),
             listen: Vec::new(),
+            inbound: Inbound::Closed,
             limits: builtin::definition(ring).limits,
             open_files: None,
             user: User::Own,
