@@ -65,12 +65,6 @@ impl AsFd for Entrance {
     }
 }
 
-impl AsRawFd for Entrance {
-    fn as_raw_fd(&self) -> std::os::fd::RawFd {
-        self.socket.as_raw_fd()
-    }
-}
-
 impl Entrance {
     pub(super) fn new(socket: OwnedFd) -> io::Result<Entrance> {
         fcntl(&socket, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use agt_gateway::route::{RouteSpec, upstream_of};
 use serde::{Deserialize, Serialize};
 
+use super::spec::ListenAt;
 use super::units::{ByteSize, Cpu};
 
 /// One right that only an operator gives.
@@ -25,6 +26,8 @@ pub enum Right {
     Writable(PathBuf),
     /// Reach this destination: an entry of `network`, as it would stand there.
     Network(String),
+    /// Show a port of its own at this address.
+    Publish(ListenAt),
     /// Use this model route.
     Models(String),
     /// The same, which the operator's file does not even declare yet.
@@ -79,6 +82,7 @@ impl Right {
             Right::Write(_) => "write",
             Right::Writable(_) => "writable",
             Right::Network(_) => "network",
+            Right::Publish(_) => "publish",
             Right::Models(_) | Right::Provider(_) => "models",
             Right::Secret(_) => "secrets",
             Right::Env(_) => "env",
@@ -96,6 +100,7 @@ impl Right {
         match self {
             Right::Read(path) | Right::Write(path) | Right::Writable(path) | Right::Secret(path) => scalar_path(path),
             Right::Network(entry) => entry.clone(),
+            Right::Publish(at) => scalar(&at.to_string()),
             Right::Env(name) | Right::User(name) | Right::Models(name) | Right::Provider(name) => scalar(name),
             Right::NestedSandbox => "on".to_owned(),
             Right::Memory(size) => size.to_string(),
