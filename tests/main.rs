@@ -30,6 +30,7 @@ mod network_escapes;
 mod operators;
 mod output;
 mod overruled;
+mod ports;
 mod private_places;
 mod probe;
 mod r0;

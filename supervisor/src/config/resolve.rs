@@ -13,6 +13,7 @@ pub(super) mod look;
 pub(super) mod models;
 pub(super) mod network;
 mod packages;
+mod ports;
 mod program;
 mod protect;
 mod rules;
@@ -183,6 +184,7 @@ impl Context<'_> {
         let workdir = workdir::resolve(self);
         let (forwards, network) = network::resolve(self);
         let models = models::resolve(self);
+        let ports = ports::resolve(self, &forwards);
         let user = self.user();
         let nested_sandbox = self.nested_sandbox();
         let rules::RingRows { limits: ring_limits, most: ring_limits_most, open_files: ring_open_files } =
@@ -240,6 +242,7 @@ impl Context<'_> {
             forwards,
             network,
             models,
+            ports,
             ring_limits,
             ring_limits_most,
             ring_open_files,

@@ -54,6 +54,8 @@ pub(super) struct Agent {
     pub(super) served: JoinSet<()>,
     /// Its place in the gateway, in a life that has a way out; taken with it.
     pub(super) way_out: Option<agt_gateway::live::Agent>,
+    /// The ports that it shows to the host.
+    pub(super) shown: super::ways::Shown,
     /// The model routes of a launch that is on its way.
     pub(super) models: Option<agt_gateway::live::Models>,
     timers: HashMap<Timer, AbortHandle>,
@@ -123,6 +125,7 @@ impl Agent {
             pumps: JoinSet::new(),
             served: JoinSet::new(),
             way_out: None,
+            shown: super::ways::Shown::default(),
             models: None,
             timers: HashMap::new(),
             done: Some(done),
@@ -207,6 +210,7 @@ impl Agent {
             usage: None,
             memory_limit_bytes: self.limits_at(self.ring).memory_bytes,
             limits: self.limits_status(),
+            ports: self.shown.status(),
             log: Some(self.log.clone()).filter(|log| log.exists()),
             kill: self.kill.clone(),
             governed: None,

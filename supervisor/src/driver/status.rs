@@ -46,6 +46,9 @@ pub struct AgentStatus {
     /// Its limits: which hold, and why.
     #[serde(default)]
     pub limits: LimitsStatus,
+    /// Ports that it shows to the host: where they are listened at, while it lives or is about to live again.
+    #[serde(default)]
+    pub ports: Vec<PortSeen>,
     /// Its log; `null` while there is none (an agent with `stdio: raw` writes to its caller).
     pub log: Option<std::path::PathBuf>,
     /// Who holds all its tasks; `null` while they may run.
@@ -89,6 +92,15 @@ impl Frozen {
             Frozen::Other => "an experiment or another hand",
         }
     }
+}
+
+/// A port of an agent, shown to the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortSeen {
+    /// Where the supervisor listens.
+    pub listen: std::net::SocketAddr,
+    /// The agent's own port.
+    pub port: u16,
 }
 
 /// Where an agent's health stands.

@@ -228,6 +228,7 @@ impl LiveRun {
             usage,
             memory_limit_bytes: seen.limits.memory_bytes,
             limits,
+            ports: Vec::new(),
             log: Some(seen.log),
             frozen: None,
             remark: None,

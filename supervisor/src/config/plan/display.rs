@@ -88,6 +88,9 @@ impl AgentPlan {
             }
         }
         self.destinations_at(self.ceiling).iter().for_each(|to| page.row("reaches", to));
+        for port in self.ports_at(self.ceiling) {
+            page.row("shows", format!("its port {} at {}", port.port, port.listen));
+        }
         self.models.in_words().iter().for_each(|route| page.row("model", route));
         self.models.in_r3_in_words().iter().for_each(|kept| page.row("models in R3", kept));
         self.models.limits_in_words().iter().for_each(|limits| page.row("model limits", limits));
