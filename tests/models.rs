@@ -661,3 +661,26 @@ time.sleep(1000)
         assert_eq!(bench.provider.left.load(Ordering::SeqCst), 1, "the open call was not cut: {said}");
     }
 }
+
+#[test]
+fn routes_that_a_reload_takes_are_cut_before_the_agent_has_had_its_grace() {
+    // It heeds no TERM for longer than the test waits.
+    let script = format!("trap '' TERM; {} & touch one; while :; do sleep 0.1; done", curl("stalls", ""));
+    let bench = Bench::new(&shell(&script), "", "", "timeouts: {stop: 40s}\n");
+    let _supervisor = Supervisor { child: Some(bench.rig.command(bench.args()).spawn().unwrap()) };
+    until("the call waits", || !bench.provider.asked().is_empty());
+    let text = std::fs::read_to_string(&bench.file).unwrap();
+    std::fs::write(&bench.file, text.replace("models: [openai, anthropic, gemini]\n", "models: [anthropic]\n"))
+        .unwrap();
+    let began = std::time::Instant::now();
+    let reload = bench.rig.output(["reload", "caller", "--yes"]);
+    assert!(
+        reload.code == 0 && reload.stdout.contains("is stopped and started"),
+        "{} {}",
+        reload.stdout,
+        reload.stderr
+    );
+    until("the call is cut", || bench.provider.left.load(Ordering::SeqCst) == 1);
+    assert!(began.elapsed().as_secs() < 35, "it had its grace first");
+    assert_eq!(bench.rig.output(["kill", "caller", "--reason", "test", "--yes"]).code, 0);
+}
