@@ -391,6 +391,24 @@ fn calls_are_counted_in_tokens_and_money_and_an_unknown_model_is_flagged() {
 }
 
 #[test]
+fn a_model_call_is_a_request_of_the_ring_and_refused_in_the_providers_words() {
+    let script = format!(
+        "{0}; {0}; {0} -w '%{{http_code}}'; curl -sS -D - \"$ANTHROPIC_BASE_URL/v1/models\"",
+        curl("gpt-4o", "")
+    );
+    let bench = Bench::new(&shell(&script), "", "", "limits: {requests_per_minute: 2}\n");
+    let outcome = bench.run();
+    assert_eq!(bench.provider.asked().len(), 2, "{} {}", outcome.stdout, outcome.stderr);
+    assert!(outcome.stdout.contains("rate_limit_exceeded") && outcome.stdout.contains("429"), "{}", outcome.stdout);
+    assert!(
+        outcome.stdout.contains("rate_limit_error") && outcome.stdout.contains("retry-after: "),
+        "{}",
+        outcome.stdout
+    );
+    assert!(outcome.stdout.contains("limits.requests_per_minute"), "{}", outcome.stdout);
+}
+
+#[test]
 fn ten_times_the_cap_can_be_tried_and_not_spent() {
     let script = format!("for i in $(seq 67); do {} >> answers; echo >> answers; done", curl("gpt-4o", ""));
     let bench = Bench::new(&shell(&script), "", "    model_limits: {spend: {task: \"0.05\"}}\n", "");

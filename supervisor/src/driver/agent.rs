@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use agt_gateway::limit::rate::Rate;
 use agt_rings::Ring;
 use agt_rings::cgroup::Group;
 use agt_rings::launch::Running;
@@ -54,6 +55,8 @@ pub(super) struct Agent {
     pub(super) served: JoinSet<()>,
     /// Its place in the gateway, in a life that has a way out; taken with it.
     pub(super) way_out: Option<agt_gateway::live::Agent>,
+    /// Its requests a minute, by whatever way.
+    pub(super) rate: Arc<Rate>,
     /// The model routes of a launch that is on its way.
     pub(super) models: Option<agt_gateway::live::Models>,
     timers: HashMap<Timer, AbortHandle>,
@@ -124,6 +127,7 @@ impl Agent {
             served: JoinSet::new(),
             way_out: None,
             models: None,
+            rate: Rate::new(None),
             timers: HashMap::new(),
             done: Some(done),
             again: Again::No,

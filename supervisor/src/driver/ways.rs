@@ -4,8 +4,9 @@
 //! sums. The gatherer waits for the first and only then for the moment, so nothing wakes up while nothing passes.
 
 mod models;
+mod rates;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, TcpListener};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +16,7 @@ use agt_gateway::flow::{Ended, Flow, Label};
 use agt_gateway::hook::Hooks;
 use agt_gateway::host::{Authority, Host};
 use agt_gateway::intercept::{Bundle, bundle};
+use agt_gateway::limit::rate::Rate;
 use agt_gateway::live::{self, Gateway, Happening, Happenings, Outside, Serve, Settings};
 use agt_gateway::policy::{Ask, Denial, OwnAddresses, Policy};
 use agt_gateway::resolve::{Bounds, Resolver};
@@ -67,6 +69,8 @@ pub struct Gathered {
     carried: BTreeMap<(String, &'static str, &'static str), Carried>,
     /// Bounds on connections that were met.
     limited: BTreeMap<String, u64>,
+    /// Agents that made more requests than they may.
+    throttled: BTreeSet<String>,
     /// Agents whose network a fault of ours has taken.
     lost: Vec<String>,
     /// What did not fit.
@@ -91,11 +95,17 @@ pub(crate) struct Carried {
 }
 
 impl Gathered {
+    /// One agent made more requests than it may, elsewhere than through the gateway.
+    pub(crate) fn throttled(agent: &str) -> Gathered {
+        Gathered { throttled: BTreeSet::from([agent.to_owned()]), ..Gathered::default() }
+    }
+
     fn take(&mut self, happening: Happening) {
         match happening {
             Happening::Denied { agent, ask, denial, .. } => self.denied(&agent, ask.as_deref(), &denial),
             Happening::Ended { flow, ended } => self.ended(&flow, ended),
             Happening::Limited { agent, .. } => *self.limited.entry(agent.as_str().to_owned()).or_default() += 1,
+            Happening::Throttled { agent } => drop(self.throttled.insert(agent.as_str().to_owned())),
             Happening::Lost { agent } => self.lost.push(agent.as_str().to_owned()),
         }
     }
@@ -203,7 +213,7 @@ impl Ways {
         plan: &AgentPlan,
         ring: Ring,
         listeners: Vec<TcpListener>,
-        models: Option<live::Models>,
+        (models, rate): (Option<live::Models>, Arc<Rate>),
         events: &mpsc::UnboundedSender<Event>,
     ) -> io::Result<Option<live::Agent>> {
         if listeners.is_empty() {
@@ -213,6 +223,7 @@ impl Ways {
         let agent = self.running(events)?.register(Label::from(plan.name()), policy);
         // Before anybody is served: a first call must find its route.
         agent.set_models(models);
+        agent.set_rate(rate);
         for (listener, opening) in listeners.into_iter().zip(plan.openings_at(ring)) {
             agent.listen(listener, serve(opening)?)?;
         }
@@ -273,6 +284,7 @@ fn host_addresses() -> io::Result<Vec<IpAddr>> {
 
 /// A changed plan holds for what is open as well. A ring is only ever another one in the next life.
 pub(super) fn renew(agent: &Agent) {
+    agent.set_rate();
     let Some(way) = &agent.way_out else { return };
     let generation = way.generation() + 1;
     let plan = &agent.definition.plan;
@@ -300,6 +312,7 @@ impl Supervisor {
         let _ = tokio::time::timeout(END_WITHIN, way.close()).await;
         let gathered = self.ways.last().await;
         self.passed(gathered).await;
+        self.throttled(name);
         self.keep_models();
     }
 
@@ -312,6 +325,9 @@ impl Supervisor {
             self.telemetry.connections_waited(&agent, times);
         }
         self.telemetry.uncounted(gathered.uncounted);
+        for agent in gathered.throttled {
+            self.throttled(&agent);
+        }
         for agent in gathered.lost {
             let text = format!("error: {agent}: a fault of the gateway took its network: a restart gives it back");
             self.say(&agent, Line::Matter, text);
@@ -340,8 +356,8 @@ impl Supervisor {
     /// Serves the listeners of a launch; without them it has no way out, which is said and is all.
     pub(super) fn open_way_out(&mut self, name: &str, listeners: Vec<TcpListener>) {
         let Some(agent) = self.agents.get_mut(name) else { return };
-        let models = agent.models.take();
-        match self.ways.open(&agent.definition.plan, agent.ring, listeners, models, &self.events) {
+        let held = (agent.models.take(), Arc::clone(&agent.rate));
+        match self.ways.open(&agent.definition.plan, agent.ring, listeners, held, &self.events) {
             Ok(way) => agent.way_out = way,
             Err(e) => eprintln!("error: {name}: it has no way out: {}", in_full(&e)),
         }

@@ -114,6 +114,12 @@ impl Telemetry {
         self.of(agent, |_| counter(&self.inner.recorder, &names::MODEL_REFUSALS, &labels).increment(1));
     }
 
+    /// A limit refused it something: `limit` is one of [`THROTTLES`].
+    pub(crate) fn throttled(&self, agent: &str, limit: &str, times: u64) {
+        let labels = [("agent", agent), ("limit", limit)];
+        self.of(agent, |_| counter(&self.inner.recorder, &names::THROTTLED, &labels).increment(times));
+    }
+
     /// Sorts what was observed into buckets, so that nothing grows where nobody scrapes.
     pub(crate) fn settle(&self) {
         self.inner.handle.run_upkeep();
@@ -172,6 +178,17 @@ pub(super) const REFUSALS: [&str; 13] = [
     "busy",
     "upstream",
     "stalled",
+];
+
+/// What refuses without a rule's no: the agent's rate, and the limits of model calls.
+pub(super) const THROTTLES: [&str; 7] = [
+    "requests",
+    "model-requests-per-minute",
+    "model-tokens-per-minute",
+    "model-concurrent",
+    "model-spend-task",
+    "model-spend-hour",
+    "model-spend-day",
 ];
 
 #[cfg(test)]

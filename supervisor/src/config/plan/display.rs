@@ -89,6 +89,7 @@ impl AgentPlan {
         self.destinations_at(self.ceiling).iter().for_each(|to| page.row("reaches", to));
         self.models.in_words().iter().for_each(|route| page.row("model", route));
         self.models.limits_in_words().iter().for_each(|limits| page.row("model limits", limits));
+        page.row("requests", self.requests_in_words(self.ceiling));
         let files = self.open_files_at(self.ceiling);
         page.row("open files", files.map_or_else(|| "the host's limit".to_owned(), |files| files.to_string()));
         if self.nested_sandbox == NestedSpec::On {

@@ -189,6 +189,7 @@ impl Witness for Ledger {
     fn limited(&self, _: &str, refused: &Refused) {
         let word = refused.refusal.word();
         self.telemetry.model_refused(&self.agent, word);
+        self.telemetry.throttled(&self.agent, &format!("model-{word}"), 1);
         Self::note(&mut self.book(), News::Limit { word, says: refused.to_string() });
     }
 }
