@@ -3,9 +3,12 @@
 
 use std::path::PathBuf;
 
-use crate::metrics::{scrape, value};
+use serde_json::Value;
+
+use crate::metrics::{DASHBOARD, Prometheus, address, has, scrape, value};
+use crate::models::{Bench, curl, shell};
 use crate::network::{files, server, start};
-use crate::support::{Rig, effort, until};
+use crate::support::{Rig, Supervisor, effort, until};
 
 /// One request by every way that there is, then the same again; each answer is a line of `told`.
 const EVERY_WAY: &str = r#"
@@ -174,4 +177,74 @@ fn a_rate_above_the_rings_needs_the_operators_line() {
     let check = rig.output(["check".as_ref(), file.as_os_str()]);
     assert_eq!(check.code, 77, "{} {}", check.stdout, check.stderr);
     assert!(check.stderr.contains("limits: {requests_per_minute: 101}"), "the line that helps: {}", check.stderr);
+}
+
+/// For a URL: whatever is no letter and no digit.
+fn encoded(query: &str) -> String {
+    let byte = |byte: u8| match byte {
+        byte if byte.is_ascii_alphanumeric() => char::from(byte).to_string(),
+        byte => format!("%{byte:02X}"),
+    };
+    query.bytes().map(byte).collect()
+}
+
+/// The queries of a row of the dashboard, with the title of their panel, as somebody who looks at all agents asks them.
+fn queries(row: &str) -> Vec<(String, String)> {
+    let dashboard: Value = serde_json::from_str(DASHBOARD).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap().iter();
+    let of_row = panels.skip_while(|panel| panel["title"] != row).skip(1).take_while(|panel| panel["type"] != "row");
+    let asked = |panel: &Value| {
+        let title = panel["title"].as_str().unwrap().to_owned();
+        let exprs =
+            panel["targets"].as_array().unwrap().iter().map(|target| target["expr"].as_str().unwrap().to_owned());
+        exprs.map(|expr| (title.clone(), expr)).collect::<Vec<_>>()
+    };
+    let plain = |expr: &str| expr.replace("$instance", ".*").replace("$agent", ".*").replace("$__rate_interval", "1m");
+    of_row.flat_map(asked).map(|(title, expr)| (title, plain(&expr))).collect()
+}
+
+#[test]
+fn every_panel_of_network_and_models_shows_values_in_a_real_prometheus() {
+    const NAME: &str = "every_panel_of_network_and_models_shows_values_in_a_real_prometheus";
+    if !has(NAME, "prometheus") {
+        return;
+    }
+    let (port, closed) = (server(), server());
+    let get = |port: u16| format!("curl -sS -o /dev/null --noproxy '' http://127.0.0.1:{port}/");
+    let call = |model: &str, more: &str| format!("{} > /dev/null", curl(model, more));
+    // Half of its model calls are more than its cap lets through, and after a minute's requests each next one waits for its own.
+    let script = format!(
+        "{} & until [ -e go ]; do sleep 0.1; done; while :; do {}; {}; {}; {}; sleep 0.2; done",
+        call("stalls", ""),
+        get(port),
+        get(closed),
+        call("gpt-4o", r#","stream":true"#),
+        call("nobody-knows", "")
+    );
+    let bench = Bench::new(
+        &shell(&script),
+        "",
+        &format!(
+            "    network: [{{host: 127.0.0.1, port: {port}}}]\n    model_limits: {{spend: {{task: \"1\", hour: \"1\"}}}}\n"
+        ),
+        &format!("network: [{{host: 127.0.0.1, port: {port}}}]\nlimits: {{requests_per_minute: 30}}\n"),
+    );
+    let mut command = bench.rig.command(["run", "--metrics", "127.0.0.1:0"]);
+    let command = command.args(&bench.args()[1..]).stderr(std::process::Stdio::null());
+    let _supervisor = Supervisor { child: Some(command.spawn().unwrap()) };
+    until("the agent runs", || {
+        let ps = bench.rig.output(["ps", "--json"]);
+        ps.code == 0 && ps.stdout.contains("\"state\": \"running\"")
+    });
+    let prometheus = Prometheus::start(&address(&bench.rig.ps()), &[]);
+    until("the first values are in", || !prometheus.query("agt_network_in_flight").is_empty());
+    std::fs::write(bench.rig.work.join("go"), "").unwrap();
+    let all = [queries("Network"), queries("Models")].concat();
+    assert!(all.len() > 20, "{all:?}");
+    for (title, query) in all {
+        until(&format!("{title:?} shows a value: {query}"), || {
+            let values = prometheus.query(&encoded(&query));
+            values.iter().any(|value| value.parse::<f64>().is_ok_and(f64::is_finite))
+        });
+    }
 }

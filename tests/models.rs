@@ -125,8 +125,8 @@ fn events(mut stream: &TcpStream, asked: &Asked, model: &str) -> Option<()> {
 }
 
 /// An agent with model routes to a provider.
-struct Bench {
-    rig: Rig,
+pub(crate) struct Bench {
+    pub(crate) rig: Rig,
     provider: Provider,
     operator: PathBuf,
     file: PathBuf,
@@ -134,7 +134,7 @@ struct Bench {
 
 impl Bench {
     /// `command` is YAML; `routes` are further lines of each provider, `grant` and `agent` further lines of both files.
-    fn new(command: &str, routes: &str, grant: &str, agent: &str) -> Bench {
+    pub(crate) fn new(command: &str, routes: &str, grant: &str, agent: &str) -> Bench {
         let (rig, provider) = (Rig::new(), Provider::start());
         let rest = format!("ring: 2\n{}models: [openai, anthropic, gemini]\n{agent}command: {command}\n", effort());
         let file = rig.agent("caller", &rest);
@@ -174,7 +174,7 @@ impl Bench {
         Some(bench)
     }
 
-    fn args(&self) -> Vec<&std::ffi::OsStr> {
+    pub(crate) fn args(&self) -> Vec<&std::ffi::OsStr> {
         vec!["run".as_ref(), self.file.as_os_str(), "--operator".as_ref(), self.operator.as_os_str()]
     }
 
@@ -183,7 +183,7 @@ impl Bench {
     }
 
     /// Starts it with metrics and waits until it has written `done`.
-    fn metrics(&self) -> (Supervisor, String) {
+    pub(crate) fn metrics(&self) -> (Supervisor, String) {
         let mut command = self.rig.command(["run", "--metrics", "127.0.0.1:0"]);
         command.args(&self.args()[1..]);
         let supervisor = Supervisor { child: Some(command.spawn().unwrap()) };
@@ -194,14 +194,14 @@ impl Bench {
 }
 
 /// A shell's words for a call of Chat Completions.
-fn curl(model: &str, more: &str) -> String {
+pub(crate) fn curl(model: &str, more: &str) -> String {
     let body = format!(r#"{{"model":"{model}","max_tokens":500{more},"messages":[{{"role":"user","content":"hi"}}]}}"#);
     format!(
         "curl -sS \"$OPENAI_BASE_URL/chat/completions\" -H \"Authorization: Bearer $OPENAI_API_KEY\" -H 'Content-Type: application/json' -d '{body}'"
     )
 }
 
-fn shell(script: &str) -> String {
+pub(crate) fn shell(script: &str) -> String {
     format!("[sh, -c, {}]", quoted(script))
 }
 
@@ -388,6 +388,57 @@ fn calls_are_counted_in_tokens_and_money_and_an_unknown_model_is_flagged() {
     drop(supervisor);
     let told = bench.rig.output(["log", "caller"]);
     assert!(!format!("{}{}", told.stdout, told.stderr).contains(KEY));
+}
+
+#[test]
+fn status_ps_and_metrics_show_what_was_spent_against_its_caps_and_what_is_under_way() {
+    let script = format!(
+        "{1} & for i in 1 2 3 4 5; do {0}; done; touch done; sleep 1000",
+        curl("gpt-4o", ""),
+        curl("stalls", "")
+    );
+    let bench = Bench::new(&shell(&script), "", "    model_limits: {spend: {task: \"0.02\", day: \"5\"}}\n", "");
+    let (_supervisor, _) = bench.metrics();
+    let rig = &bench.rig;
+    let status = || rig.output(["status", "caller"]).stdout;
+    until("the call that stalls is under way, too", || status().contains(" refused, 1 under way; "));
+    let agent = &rig.ps()["agents"][0];
+    let (models, status) = (&agent["models"], status());
+    let (calls, refused) = (models["calls"].as_u64().unwrap(), models["refused"].as_u64().unwrap());
+    assert!(calls >= 1 && refused >= 1 && calls + refused == 5, "{agent}");
+    let spent = 0.0075 * calls as f64;
+    for part in [
+        format!(
+            "  models: {calls} calls, {refused} refused, 1 under way; {} tokens in, {} out\n",
+            1000 * calls,
+            500 * calls
+        ),
+        format!(
+            "  spent: ${spent} of $0.02 in this task, ${spent} in the last hour, ${spent} of $5.00 in the last day"
+        ),
+        " more under way)".to_owned(),
+        "  requests: 6 made, 0 refused, 1 under way; 100 a minute, ".to_owned(),
+    ] {
+        assert!(status.contains(&part), "{part}: {status}");
+    }
+    let ps = rig.output(["ps"]).stdout;
+    assert!(ps.contains("SPENT 1D") && ps.contains(&format!("${spent}/$5.00")), "{ps}");
+    assert_eq!(models["spend"][0], json!({"period": "task", "spent_usd": spent, "cap_usd": 0.02}));
+    assert_eq!((&models["throttled"], &models["in_flight"]), (&json!(refused), &json!(1)));
+    assert_eq!((&agent["requests"]["made"], &agent["requests"]["per_minute"]), (&json!(6), &json!(100)));
+    let text = scrape(&address(&rig.ps()));
+    let read = |series: &str| value(&text, series);
+    assert_eq!(read("agt_model_spent_usd{agent=\"caller\",period=\"task\"}"), Some(spent), "{text}");
+    assert_eq!(read("agt_model_spend_cap_usd{agent=\"caller\",period=\"task\"}"), Some(0.02));
+    assert_eq!(read("agt_model_spend_cap_usd{agent=\"caller\",period=\"hour\"}"), None, "no cap, no series");
+    assert_eq!(read("agt_model_in_flight{agent=\"caller\"}"), Some(1.0), "{text}");
+    assert_eq!(read("agt_network_in_flight{agent=\"caller\"}"), Some(1.0), "{text}");
+    assert_eq!(
+        read("agt_throttled_total{agent=\"caller\",limit=\"model-spend-task\"}"),
+        Some(refused as f64),
+        "{text}"
+    );
+    assert_eq!(read("agt_network_duration_seconds_count{agent=\"caller\",kind=\"route\"}"), Some(5.0), "{text}");
 }
 
 #[test]

@@ -211,6 +211,8 @@ impl Agent {
             usage: None,
             memory_limit_bytes: self.limits_at(self.ring).memory_bytes,
             limits: self.limits_status(),
+            requests: self.requests_status(),
+            models: None,
             log: Some(self.log.clone()).filter(|log| log.exists()),
             kill: self.kill.clone(),
             governed: None,

@@ -183,6 +183,7 @@ impl Supervisor {
 
     pub(super) fn status_of(&self, name: &str) -> Option<AgentStatus> {
         let mut status = self.agents.get(name)?.status();
+        status.models = self.ways.accounts.status(name);
         status.governed = self.governor.get(name).map(|governed| governed.status(self.governor.now()));
         Some(status)
     }

@@ -67,6 +67,8 @@ struct Running {
 pub struct Gathered {
     denials: BTreeMap<(String, Refused), u64>,
     carried: BTreeMap<(String, &'static str, &'static str), Carried>,
+    /// How long each of them took. No more than happenings fit into one gathering.
+    took: BTreeMap<(String, &'static str), Vec<Took>>,
     /// Bounds on connections that were met.
     limited: BTreeMap<String, u64>,
     /// Agents that made more requests than they may.
@@ -92,6 +94,15 @@ pub(crate) struct Carried {
     pub(crate) count: u64,
     pub(crate) sent: u64,
     pub(crate) received: u64,
+}
+
+/// How long one of them took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Took {
+    /// To the first byte of its answer, if one came.
+    pub(crate) first_byte: Option<Duration>,
+    /// To its end.
+    pub(crate) total: Duration,
 }
 
 impl Gathered {
@@ -127,7 +138,10 @@ impl Gathered {
     }
 
     fn ended(&mut self, flow: &Flow, ended: Ended) {
-        let key = (flow.agent.as_str().to_owned(), flow.kind.word(), ended.outcome.word());
+        let (agent, kind) = (flow.agent.as_str().to_owned(), flow.kind.word());
+        let took = Took { first_byte: ended.first_byte, total: ended.total };
+        self.took.entry((agent.clone(), kind)).or_default().push(took);
+        let key = (agent, kind, ended.outcome.word());
         let sum = self.carried.entry(key).or_default();
         sum.count += 1;
         sum.sent = sum.sent.saturating_add(ended.sent);
@@ -321,6 +335,12 @@ impl Supervisor {
         for ((agent, kind, outcome), sum) in gathered.carried {
             self.telemetry.carried(&agent, kind, outcome, sum);
         }
+        for ((agent, kind), took) in &gathered.took {
+            self.telemetry.timed(agent, kind, took);
+        }
+        if !gathered.took.is_empty() {
+            self.telemetry.settle();
+        }
         for (agent, times) in gathered.limited {
             self.telemetry.connections_waited(&agent, times);
         }
@@ -358,7 +378,12 @@ impl Supervisor {
         let Some(agent) = self.agents.get_mut(name) else { return };
         let held = (agent.models.take(), Arc::clone(&agent.rate));
         match self.ways.open(&agent.definition.plan, agent.ring, listeners, held, &self.events) {
-            Ok(way) => agent.way_out = way,
+            Ok(way) => {
+                if way.is_some() {
+                    self.telemetry.opened(name);
+                }
+                agent.way_out = way;
+            }
             Err(e) => eprintln!("error: {name}: it has no way out: {}", in_full(&e)),
         }
     }

@@ -88,6 +88,9 @@ impl AgentPlan {
         }
         self.destinations_at(self.ceiling).iter().for_each(|to| page.row("reaches", to));
         self.models.in_words().iter().for_each(|route| page.row("model", route));
+        if !self.models.is_nothing() {
+            page.row("model prices", self.models.prices_in_words());
+        }
         self.models.limits_in_words().iter().for_each(|limits| page.row("model limits", limits));
         page.row("requests", self.requests_in_words(self.ceiling));
         let files = self.open_files_at(self.ceiling);

@@ -21,6 +21,7 @@ use crate::driver::Supervisor;
 use crate::driver::audience::Line;
 use crate::driver::launching::in_full;
 use crate::driver::records::wall_ms;
+use crate::driver::status::metered::{ModelsStatus, Tally};
 use crate::driver::streams::escaped;
 use crate::store::{Commit, Store};
 use crate::telemetry::Telemetry;
@@ -73,6 +74,7 @@ struct Book {
     spent: Spent,
     unstored: bool,
     called: bool,
+    tally: Tally,
     news: BTreeMap<News, u64>,
     told: BTreeMap<News, Instant>,
 }
@@ -161,6 +163,9 @@ impl Witness for Ledger {
         self.telemetry.called(&self.agent, call);
         let mut book = self.book();
         book.called = true;
+        book.tally.calls += 1;
+        book.tally.input_tokens = book.tally.input_tokens.saturating_add(call.usage.input_total());
+        book.tally.output_tokens = book.tally.output_tokens.saturating_add(call.usage.output);
         if !call.cost.is_zero() {
             book.spent.add(call.cost, wall_ms());
             book.unstored = true;
@@ -172,6 +177,7 @@ impl Witness for Ledger {
     }
 
     fn refused(&self, route: &str, trouble: Trouble, message: &str) {
+        self.book().tally.refused += 1;
         // A limit says which one it is by `limited`.
         if matches!(trouble, Trouble::RateLimited | Trouble::SpendCap) {
             return;
@@ -190,7 +196,9 @@ impl Witness for Ledger {
         let word = refused.refusal.word();
         self.telemetry.model_refused(&self.agent, word);
         self.telemetry.throttled(&self.agent, &format!("model-{word}"), 1);
-        Self::note(&mut self.book(), News::Limit { word, says: refused.to_string() });
+        let mut book = self.book();
+        book.tally.throttled += 1;
+        Self::note(&mut book, News::Limit { word, says: refused.to_string() });
     }
 }
 
@@ -198,6 +206,13 @@ impl Accounts {
     fn ledger(&mut self, agent: &str, telemetry: &Telemetry) -> Arc<Ledger> {
         let new = || Arc::new(Ledger::new(agent, telemetry));
         Arc::clone(self.agents.entry(agent.to_owned()).or_insert_with(new))
+    }
+
+    /// What an agent's calls come to; `None`: it was never started with model routes.
+    pub(in crate::driver) fn status(&self, agent: &str) -> Option<ModelsStatus> {
+        let ledger = self.agents.get(agent)?;
+        let tally = ledger.book().tally;
+        Some(ModelsStatus::new(tally, &ledger.limits.standing(), &ledger.limits.caps()))
     }
 
     /// The routes of a plan in a ring, with what their calls are held to from now on; `None`: it has none there.
