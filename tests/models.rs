@@ -345,6 +345,47 @@ fn a_day_does_not_begin_anew_with_another_supervisor() {
 }
 
 #[test]
+fn a_cap_of_a_whole_ring_does_not_begin_anew_with_another_supervisor() {
+    let bench = Bench::new(&shell(&format!("{0}; {0}", curl("gpt-4o", ""))), "", "", "");
+    let text = std::fs::read_to_string(&bench.operator).unwrap();
+    let ring = "models:\n  rings: {\"2\": {spend: {day: \"0.025\"}}}\n";
+    std::fs::write(&bench.operator, text.replacen("models:\n", ring, 1)).unwrap();
+    assert_eq!(bench.run().stdout.matches("it works").count(), 2);
+    let second = bench.run();
+    assert!(second.stdout.contains("insufficient_quota") && !second.stdout.contains("it works"), "{}", second.stdout);
+    assert!(second.stderr.contains("all of R2") && second.stderr.contains("per day"), "{}", second.stderr);
+    assert_eq!(bench.provider.asked().len(), 2);
+}
+
+#[test]
+fn what_was_spent_before_and_cant_be_read_counts_as_spent_until_the_operator_raises_the_cap() {
+    let cap = "    model_limits: {spend: {day: \"1\"}}\n";
+    let bench = Bench::new(&shell(&curl("gpt-4o", "")), "", cap, "");
+    assert!(bench.run().stdout.contains("it works"));
+    let torn = "UPDATE agent_state SET value = '{\"sums\": \"torn\"}' WHERE agent = 'caller' AND kind = 'models.spent'";
+    let database = rusqlite::Connection::open(bench.rig.state.join("state.db")).unwrap();
+    assert_eq!(database.execute(torn, []).unwrap(), 1);
+    drop(database);
+    let second = bench.run();
+    assert!(second.stdout.contains("insufficient_quota") && !second.stdout.contains("it works"), "{}", second.stdout);
+    assert!(
+        second.stderr.contains("warning: caller: what was spent on models before can't be read")
+            && second.stderr.contains("agt-supervise reload caller"),
+        "{}",
+        second.stderr
+    );
+    let audit = bench.rig.output(["audit", "show", "--json"]).stdout;
+    assert!(audit.contains("model.spent.unread"), "{audit}");
+    // Now it is written down: the next supervisor can read it, and still refuses.
+    let third = bench.run();
+    assert!(!third.stdout.contains("it works") && !third.stderr.contains("can't be read"), "{}", third.stderr);
+    let text = std::fs::read_to_string(&bench.operator).unwrap();
+    std::fs::write(&bench.operator, text.replace("{day: \"1\"}", "{day: \"2\"}")).unwrap();
+    assert!(bench.run().stdout.contains("it works"), "more room helps");
+    assert_eq!(bench.provider.asked().len(), 2);
+}
+
+#[test]
 fn a_key_that_others_can_read_is_used_for_nobody() {
     let bench = Bench::new(&shell(&curl("gpt-4o", "")), "", "", "");
     only_its_owner_writes(&bench.rig.work.join("the.key"));

@@ -43,6 +43,7 @@ impl Supervisor {
         if let Err(refusal) = self.record_launch(name).await {
             return failed(refusal.to_string(), exit::CANT_CREATE);
         }
+        self.recall_models(name).await;
         let agent = self.agents.get_mut(name)?;
         agent.launches += 1;
         agent.kill = None;

@@ -5,6 +5,7 @@
 
 mod models;
 mod rates;
+mod spent;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
