@@ -130,8 +130,8 @@ fn events(mut stream: &TcpStream, asked: &Asked, model: &str) -> Option<()> {
 }
 
 /// An agent with model routes to a provider.
-struct Bench {
-    rig: Rig,
+pub(crate) struct Bench {
+    pub(crate) rig: Rig,
     provider: Provider,
     operator: PathBuf,
     file: PathBuf,
@@ -139,7 +139,7 @@ struct Bench {
 
 impl Bench {
     /// `command` is YAML; `routes` are further lines of each provider, `grant` and `agent` further lines of both files.
-    fn new(command: &str, routes: &str, grant: &str, agent: &str) -> Bench {
+    pub(crate) fn new(command: &str, routes: &str, grant: &str, agent: &str) -> Bench {
         Bench::at(2, command, routes, grant, agent)
     }
 
@@ -189,7 +189,7 @@ impl Bench {
         Some(bench)
     }
 
-    fn args(&self) -> Vec<&std::ffi::OsStr> {
+    pub(crate) fn args(&self) -> Vec<&std::ffi::OsStr> {
         vec!["run".as_ref(), self.file.as_os_str(), "--operator".as_ref(), self.operator.as_os_str()]
     }
 
@@ -198,7 +198,7 @@ impl Bench {
     }
 
     /// Starts it with metrics and waits until it has written `done`.
-    fn metrics(&self) -> (Supervisor, String) {
+    pub(crate) fn metrics(&self) -> (Supervisor, String) {
         let mut command = self.rig.command(["run", "--metrics", "127.0.0.1:0"]);
         command.args(&self.args()[1..]);
         let supervisor = Supervisor { child: Some(command.spawn().unwrap()) };
@@ -212,14 +212,14 @@ impl Bench {
 const IN_R3: &str = "    models_in_r3: [openai, anthropic, gemini]\n";
 
 /// A shell's words for a call of Chat Completions.
-fn curl(model: &str, more: &str) -> String {
+pub(crate) fn curl(model: &str, more: &str) -> String {
     let body = format!(r#"{{"model":"{model}","max_tokens":500{more},"messages":[{{"role":"user","content":"hi"}}]}}"#);
     format!(
         "curl -sS \"$OPENAI_BASE_URL/chat/completions\" -H \"Authorization: Bearer $OPENAI_API_KEY\" -H 'Content-Type: application/json' -d '{body}'"
     )
 }
 
-fn shell(script: &str) -> String {
+pub(crate) fn shell(script: &str) -> String {
     format!("[sh, -c, {}]", quoted(script))
 }
 
@@ -375,6 +375,47 @@ fn a_day_does_not_begin_anew_with_another_supervisor() {
 }
 
 #[test]
+fn a_cap_of_a_whole_ring_does_not_begin_anew_with_another_supervisor() {
+    let bench = Bench::new(&shell(&format!("{0}; {0}", curl("gpt-4o", ""))), "", "", "");
+    let text = std::fs::read_to_string(&bench.operator).unwrap();
+    let ring = "models:\n  rings: {\"2\": {spend: {day: \"0.025\"}}}\n";
+    std::fs::write(&bench.operator, text.replacen("models:\n", ring, 1)).unwrap();
+    assert_eq!(bench.run().stdout.matches("it works").count(), 2);
+    let second = bench.run();
+    assert!(second.stdout.contains("insufficient_quota") && !second.stdout.contains("it works"), "{}", second.stdout);
+    assert!(second.stderr.contains("all of R2") && second.stderr.contains("per day"), "{}", second.stderr);
+    assert_eq!(bench.provider.asked().len(), 2);
+}
+
+#[test]
+fn what_was_spent_before_and_cant_be_read_counts_as_spent_until_the_operator_raises_the_cap() {
+    let cap = "    model_limits: {spend: {day: \"1\"}}\n";
+    let bench = Bench::new(&shell(&curl("gpt-4o", "")), "", cap, "");
+    assert!(bench.run().stdout.contains("it works"));
+    let torn = "UPDATE agent_state SET value = '{\"sums\": \"torn\"}' WHERE agent = 'caller' AND kind = 'models.spent'";
+    let database = rusqlite::Connection::open(bench.rig.state.join("state.db")).unwrap();
+    assert_eq!(database.execute(torn, []).unwrap(), 1);
+    drop(database);
+    let second = bench.run();
+    assert!(second.stdout.contains("insufficient_quota") && !second.stdout.contains("it works"), "{}", second.stdout);
+    assert!(
+        second.stderr.contains("warning: caller: what was spent on models before can't be read")
+            && second.stderr.contains("agt-supervise reload caller"),
+        "{}",
+        second.stderr
+    );
+    let audit = bench.rig.output(["audit", "show", "--json"]).stdout;
+    assert!(audit.contains("model.spent.unread"), "{audit}");
+    // Now it is written down: the next supervisor can read it, and still refuses.
+    let third = bench.run();
+    assert!(!third.stdout.contains("it works") && !third.stderr.contains("can't be read"), "{}", third.stderr);
+    let text = std::fs::read_to_string(&bench.operator).unwrap();
+    std::fs::write(&bench.operator, text.replace("{day: \"1\"}", "{day: \"2\"}")).unwrap();
+    assert!(bench.run().stdout.contains("it works"), "more room helps");
+    assert_eq!(bench.provider.asked().len(), 2);
+}
+
+#[test]
 fn a_key_that_others_can_read_is_used_for_nobody() {
     let bench = Bench::new(&shell(&curl("gpt-4o", "")), "", "", "");
     only_its_owner_writes(&bench.rig.work.join("the.key"));
@@ -418,6 +459,75 @@ fn calls_are_counted_in_tokens_and_money_and_an_unknown_model_is_flagged() {
     drop(supervisor);
     let told = bench.rig.output(["log", "caller"]);
     assert!(!format!("{}{}", told.stdout, told.stderr).contains(KEY));
+}
+
+#[test]
+fn status_ps_and_metrics_show_what_was_spent_against_its_caps_and_what_is_under_way() {
+    let script = format!(
+        "{1} & for i in 1 2 3 4 5; do {0}; done; touch done; sleep 1000",
+        curl("gpt-4o", ""),
+        curl("stalls", "")
+    );
+    let bench = Bench::new(&shell(&script), "", "    model_limits: {spend: {task: \"0.02\", day: \"5\"}}\n", "");
+    let (_supervisor, _) = bench.metrics();
+    let rig = &bench.rig;
+    let status = || rig.output(["status", "caller"]).stdout;
+    until("the call that stalls is under way, too", || status().contains(" refused, 1 under way; "));
+    let agent = &rig.ps()["agents"][0];
+    let (models, status) = (&agent["models"], status());
+    let (calls, refused) = (models["calls"].as_u64().unwrap(), models["refused"].as_u64().unwrap());
+    assert!(calls >= 1 && refused >= 1 && calls + refused == 5, "{agent}");
+    let spent = 0.0075 * calls as f64;
+    for part in [
+        format!(
+            "  models: {calls} calls, {refused} refused, 1 under way; {} tokens in, {} out\n",
+            1000 * calls,
+            500 * calls
+        ),
+        format!(
+            "  spent: ${spent} of $0.02 in this task, ${spent} in the last hour, ${spent} of $5.00 in the last day"
+        ),
+        " more under way)".to_owned(),
+        "  requests: 6 made, 0 refused, 1 under way; 100 a minute, ".to_owned(),
+    ] {
+        assert!(status.contains(&part), "{part}: {status}");
+    }
+    let ps = rig.output(["ps"]).stdout;
+    assert!(ps.contains("SPENT 1D") && ps.contains(&format!("${spent}/$5.00")), "{ps}");
+    assert_eq!(models["spend"][0], json!({"period": "task", "spent_usd": spent, "cap_usd": 0.02}));
+    assert_eq!((&models["throttled"], &models["in_flight"]), (&json!(refused), &json!(1)));
+    assert_eq!((&agent["requests"]["made"], &agent["requests"]["per_minute"]), (&json!(6), &json!(100)));
+    let text = scrape(&address(&rig.ps()));
+    let read = |series: &str| value(&text, series);
+    assert_eq!(read("agt_model_spent_usd{agent=\"caller\",period=\"task\"}"), Some(spent), "{text}");
+    assert_eq!(read("agt_model_spend_cap_usd{agent=\"caller\",period=\"task\"}"), Some(0.02));
+    assert_eq!(read("agt_model_spend_cap_usd{agent=\"caller\",period=\"hour\"}"), None, "no cap, no series");
+    assert_eq!(read("agt_model_in_flight{agent=\"caller\"}"), Some(1.0), "{text}");
+    assert_eq!(read("agt_network_in_flight{agent=\"caller\"}"), Some(1.0), "{text}");
+    assert_eq!(
+        read("agt_throttled_total{agent=\"caller\",limit=\"model-spend-task\"}"),
+        Some(refused as f64),
+        "{text}"
+    );
+    assert_eq!(read("agt_network_duration_seconds_count{agent=\"caller\",kind=\"route\"}"), Some(5.0), "{text}");
+}
+
+#[test]
+fn a_model_call_is_a_request_of_the_ring_and_refused_in_the_providers_words() {
+    let script = format!(
+        "{0}; {0}; {0} -w '%{{http_code}}'; curl -sS -D - \"$ANTHROPIC_BASE_URL/v1/models\"",
+        curl("gpt-4o", "")
+    );
+    let bench = Bench::new(&shell(&script), "", "", "limits: {requests_per_minute: 2}\n");
+    let outcome = bench.run();
+    assert_eq!(bench.provider.asked().len(), 2, "{} {}", outcome.stdout, outcome.stderr);
+    assert!(outcome.stdout.contains("rate_limit_exceeded") && outcome.stdout.contains("429"), "{}", outcome.stdout);
+    assert!(
+        outcome.stdout.contains("rate_limit_error") && outcome.stdout.contains("retry-after: "),
+        "{}",
+        outcome.stdout
+    );
+    assert!(outcome.stdout.contains("limits.requests_per_minute"), "{}", outcome.stdout);
 }
 
 #[test]

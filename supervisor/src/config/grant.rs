@@ -50,6 +50,8 @@ pub enum Right {
     Tasks(u32),
     /// This many open files.
     OpenFiles(u32),
+    /// This many requests a minute.
+    Requests(u32),
     /// Be the target of these faults (empty: of all).
     Chaos(Vec<String>),
 }
@@ -95,6 +97,7 @@ impl Right {
             Right::Cpu(_) => "cpu",
             Right::Tasks(_) => "tasks",
             Right::OpenFiles(_) => "files",
+            Right::Requests(_) => "requests_per_minute",
             Right::Chaos(_) => "chaos",
         }
     }
@@ -109,7 +112,7 @@ impl Right {
             Right::NestedSandbox => "on".to_owned(),
             Right::Memory(size) => size.to_string(),
             Right::Cpu(cpu) => scalar(&cpu.to_string()),
-            Right::Tasks(number) | Right::OpenFiles(number) => number.to_string(),
+            Right::Tasks(number) | Right::OpenFiles(number) | Right::Requests(number) => number.to_string(),
             Right::Chaos(faults) => {
                 let faults: Vec<String> = faults.iter().map(|fault| scalar(fault)).collect();
                 format!("{{opt_in: true, faults: [{}]}}", faults.join(", "))
@@ -118,7 +121,7 @@ impl Right {
     }
 
     fn is_limit(&self) -> bool {
-        matches!(self, Right::Memory(_) | Right::Cpu(_) | Right::Tasks(_) | Right::OpenFiles(_))
+        matches!(self, Right::Memory(_) | Right::Cpu(_) | Right::Tasks(_) | Right::OpenFiles(_) | Right::Requests(_))
     }
 
     fn is_list(&self) -> bool {

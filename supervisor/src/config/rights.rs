@@ -321,4 +321,5 @@ fn overlay(defaults: &mut RingDefaults, limits: &LimitsSpec) {
         tasks: limits.tasks.or(defaults.limits.tasks),
     };
     defaults.open_files = limits.files.or(defaults.open_files);
+    defaults.requests_per_minute = limits.requests_per_minute.or(defaults.requests_per_minute);
 }

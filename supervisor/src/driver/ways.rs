@@ -5,8 +5,10 @@
 
 mod models;
 mod ports;
+mod rates;
+mod spent;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, TcpListener};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,6 +18,7 @@ use agt_gateway::flow::{Ended, Flow, Kind, Label, Outcome, To};
 use agt_gateway::hook::Hooks;
 use agt_gateway::host::{Authority, Host};
 use agt_gateway::intercept::{Bundle, bundle};
+use agt_gateway::limit::rate::Rate;
 use agt_gateway::live::{self, Gateway, Happening, Happenings, Outside, Serve, Settings};
 use agt_gateway::policy::{Ask, Denial, OwnAddresses, Policy};
 use agt_gateway::resolve::{Bounds, Resolver};
@@ -67,8 +70,12 @@ struct Running {
 pub struct Gathered {
     denials: BTreeMap<(String, Refused), u64>,
     carried: BTreeMap<(String, &'static str, &'static str), Carried>,
+    /// How long each of them took. No more than happenings fit into one gathering.
+    took: BTreeMap<(String, &'static str), Vec<Took>>,
     /// Bounds on connections that were met.
     limited: BTreeMap<String, u64>,
+    /// Agents that made more requests than they may.
+    throttled: BTreeSet<String>,
     /// Agents whose network a fault of ours has taken.
     lost: Vec<String>,
     /// Connections to ports at which nobody listens inside.
@@ -94,12 +101,27 @@ pub(crate) struct Carried {
     pub(crate) received: u64,
 }
 
+/// How long one of them took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Took {
+    /// To the first byte of its answer, if one came.
+    pub(crate) first_byte: Option<Duration>,
+    /// To its end.
+    pub(crate) total: Duration,
+}
+
 impl Gathered {
+    /// One agent made more requests than it may, elsewhere than through the gateway.
+    pub(crate) fn throttled(agent: &str) -> Gathered {
+        Gathered { throttled: BTreeSet::from([agent.to_owned()]), ..Gathered::default() }
+    }
+
     fn take(&mut self, happening: Happening) {
         match happening {
             Happening::Denied { agent, ask, denial, .. } => self.denied(&agent, ask.as_deref(), &denial),
             Happening::Ended { flow, ended } => self.ended(&flow, ended),
             Happening::Limited { agent, .. } => *self.limited.entry(agent.as_str().to_owned()).or_default() += 1,
+            Happening::Throttled { agent } => drop(self.throttled.insert(agent.as_str().to_owned())),
             Happening::Lost { agent } => self.lost.push(agent.as_str().to_owned()),
         }
     }
@@ -121,10 +143,13 @@ impl Gathered {
     }
 
     fn ended(&mut self, flow: &Flow, ended: Ended) {
-        let key = (flow.agent.as_str().to_owned(), flow.kind.word(), ended.outcome.word());
+        let (agent, kind) = (flow.agent.as_str().to_owned(), flow.kind.word());
         if let (Kind::Published, Outcome::Unreachable, To::Inside(port)) = (flow.kind, ended.outcome, &flow.to) {
-            *self.untaken.entry((key.0.clone(), *port)).or_default() += 1;
+            *self.untaken.entry((agent.clone(), *port)).or_default() += 1;
         }
+        let took = Took { first_byte: ended.first_byte, total: ended.total };
+        self.took.entry((agent.clone(), kind)).or_default().push(took);
+        let key = (agent, kind, ended.outcome.word());
         let sum = self.carried.entry(key).or_default();
         sum.count += 1;
         sum.sent = sum.sent.saturating_add(ended.sent);
@@ -211,7 +236,7 @@ impl Ways {
         plan: &AgentPlan,
         ring: Ring,
         (listeners, shown): (Vec<TcpListener>, Vec<(TcpListener, Serve)>),
-        models: Option<live::Models>,
+        (models, rate): (Option<live::Models>, Arc<Rate>),
         events: &mpsc::UnboundedSender<Event>,
     ) -> io::Result<Option<live::Agent>> {
         if listeners.is_empty() && shown.is_empty() {
@@ -221,6 +246,7 @@ impl Ways {
         let agent = self.running(events)?.register(Label::from(plan.name()), policy);
         // Before anybody is served: a first call must find its route.
         agent.set_models(models);
+        agent.set_rate(rate);
         for (listener, opening) in listeners.into_iter().zip(plan.openings_at(ring)) {
             agent.listen(listener, serve(opening)?)?;
         }
@@ -287,6 +313,7 @@ fn host_addresses() -> io::Result<Vec<IpAddr>> {
 
 /// A changed plan holds for what is open as well. A ring is only ever another one in the next life.
 pub(super) fn renew(agent: &Agent) {
+    agent.set_rate();
     let Some(way) = &agent.way_out else { return };
     let generation = way.generation() + 1;
     let plan = &agent.definition.plan;
@@ -314,6 +341,7 @@ impl Supervisor {
         let _ = tokio::time::timeout(END_WITHIN, way.close()).await;
         let gathered = self.ways.last().await;
         self.passed(gathered).await;
+        self.throttled(name);
         self.keep_models();
     }
 
@@ -322,6 +350,12 @@ impl Supervisor {
         for ((agent, kind, outcome), sum) in gathered.carried {
             self.telemetry.carried(&agent, kind, outcome, sum);
         }
+        for ((agent, kind), took) in &gathered.took {
+            self.telemetry.timed(agent, kind, took);
+        }
+        if !gathered.took.is_empty() {
+            self.telemetry.settle();
+        }
         for (agent, times) in gathered.limited {
             self.telemetry.connections_waited(&agent, times);
         }
@@ -329,6 +363,9 @@ impl Supervisor {
             self.nobody_listens(&agent, port, times);
         }
         self.telemetry.uncounted(gathered.uncounted);
+        for agent in gathered.throttled {
+            self.throttled(&agent);
+        }
         for agent in gathered.lost {
             let text = format!("error: {agent}: a fault of the gateway took its network: a restart gives it back");
             self.say(&agent, Line::Matter, text);
@@ -360,9 +397,14 @@ impl Supervisor {
     pub(super) fn open_way_out(&mut self, name: &str, made: Made) {
         let served = (made.listeners, self.shown(name, made.entrance));
         let Some(agent) = self.agents.get_mut(name) else { return };
-        let models = agent.models.take();
-        match self.ways.open(&agent.definition.plan, agent.ring, served, models, &self.events) {
-            Ok(way) => agent.way_out = way,
+        let held = (agent.models.take(), Arc::clone(&agent.rate));
+        match self.ways.open(&agent.definition.plan, agent.ring, served, held, &self.events) {
+            Ok(way) => {
+                if way.is_some() {
+                    self.telemetry.opened(name);
+                }
+                agent.way_out = way;
+            }
             Err(e) => eprintln!("error: {name}: it has no way out: {}", in_full(&e)),
         }
     }

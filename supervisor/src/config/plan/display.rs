@@ -93,7 +93,11 @@ impl AgentPlan {
         }
         self.models.in_words().iter().for_each(|route| page.row("model", route));
         self.models.in_r3_in_words().iter().for_each(|kept| page.row("models in R3", kept));
+        if !self.models.is_nothing() {
+            page.row("model prices", self.models.prices_in_words());
+        }
         self.models.limits_in_words().iter().for_each(|limits| page.row("model limits", limits));
+        page.row("requests", self.requests_in_words(self.ceiling));
         let files = self.open_files_at(self.ceiling);
         page.row("open files", files.map_or_else(|| "the host's limit".to_owned(), |files| files.to_string()));
         if self.nested_sandbox == NestedSpec::On {

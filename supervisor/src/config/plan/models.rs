@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use agt_gateway::limit::spec::LimitSpec;
 use agt_gateway::price::spec::TableSpec;
-use agt_gateway::price::{BadTable, Table};
+use agt_gateway::price::{self, BadTable, Table};
 use agt_gateway::route::{KeySpec, RouteSpec, upstream_of};
 use agt_rings::Ring;
 use agt_rings::spec::ModelAccess;
@@ -99,6 +99,17 @@ impl ModelPlan {
         };
         let to = |name: &str, spec: &RouteSpec| upstream_of(name, spec).unwrap_or("nowhere").to_owned();
         self.routes.iter().map(|(name, spec)| format!("{name} to {}, {}", to(name, spec), key(spec))).collect()
+    }
+
+    /// How old the built-in prices are, and what lies over them.
+    #[must_use]
+    pub fn prices_in_words(&self) -> String {
+        let oldest = price::sources().into_iter().map(|source| source.read).min().unwrap_or_default();
+        let own = match self.prices.models.len() {
+            0 => String::new(),
+            models => format!(", {models} models priced by the operator's file over them"),
+        };
+        format!("built in, read from the providers' pages on {oldest}{own}")
     }
 
     /// Its limits in words; nothing where there is none.

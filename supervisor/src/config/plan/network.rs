@@ -100,6 +100,15 @@ pub struct Opening {
 }
 
 impl AgentPlan {
+    /// Ways out in this ring: none in R3.
+    #[must_use]
+    pub fn forwards_at(&self, ring: Ring) -> &[Forward] {
+        match ring {
+            Ring::R3 => &[],
+            Ring::R0 | Ring::R1 | Ring::R2 => &self.forwards,
+        }
+    }
+
     /// The listeners inside in a ring, in the order in which a launch gives them: none in R0, whose network is the host's, and in R3
     /// that of model routes alone, where it is granted.
     #[must_use]
