@@ -86,7 +86,8 @@ fn a_port_is_reached_from_outside_with_what_is_served_inside_and_it_shows() {
     let at = SocketAddr::from((Ipv4Addr::LOCALHOST, outside));
     assert_eq!(shown(&rig, "web"), at);
     answer(at, "/");
-    let curl = Command::new("curl").args(["-sS", "--noproxy", "*", &format!("http://{at}/hello.txt")]).output().unwrap();
+    let curl =
+        Command::new("curl").args(["-sS", "--noproxy", "*", &format!("http://{at}/hello.txt")]).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&curl.stdout), "from inside", "{curl:?}");
     let status = rig.output(["status", "web"]).stdout;
     assert!(status.contains(&format!("shows its port 8080 at {at}")), "{status}");
@@ -252,4 +253,35 @@ fn rings_without_a_network_of_their_own_show_nothing() {
     let host = rig.agent("host", "ring: 0\nports: [8080]\ncommand: [sleep, '1']\n");
     let check = rig.output(["check".as_ref(), host.as_os_str()]);
     assert!(check.stdout.contains("in R0 it listens on the host itself"), "{}{}", check.stdout, check.stderr);
+}
+
+#[test]
+fn a_health_check_by_http_judges_what_the_agent_answers() {
+    let rig = Rig::new();
+    let health = "health: {http: {port: 8080, path: /ok}, interval: 200ms, retries: 1000}\n";
+    let supervisor = start(&rig, &[&file(&rig, "well", "[]", SERVE, health)]);
+    let last = || of(&rig, "well")["health"]["last"]["result"].as_str().unwrap_or_default().to_owned();
+    until("it is asked", || last() == "was answered 404");
+    assert!(of(&rig, "well")["health"]["last"]["output"].as_str().unwrap().contains("File not found"));
+    assert_eq!(of(&rig, "well")["ports"], serde_json::json!([]), "nothing of it is shown");
+    std::fs::write(rig.work.join("ok"), "").unwrap();
+    until("it is healthy", || of(&rig, "well")["health"]["state"] == "healthy");
+    std::fs::remove_file(rig.work.join("ok")).unwrap();
+    until("it fails", || of(&rig, "well")["health"]["state"] == "failing");
+    stop(&rig, supervisor);
+}
+
+#[test]
+fn a_health_check_by_tcp_ends_an_agent_that_has_stopped_listening() {
+    let rig = Rig::new();
+    let script =
+        "python3 -m http.server 8080 --bind 127.0.0.1 & while ! test -e go; do sleep 0.1; done; kill $!; sleep 1000";
+    let health = "health: {tcp: 8080, interval: 3s, retries: 2}\n";
+    let supervisor = start(&rig, &[&file(&rig, "tired", "[]", script, health)]);
+    until("it is healthy", || of(&rig, "tired")["health"]["state"] == "healthy");
+    std::fs::write(rig.work.join("go"), "").unwrap();
+    let outcome = supervisor.wait();
+    assert_eq!(outcome.code, 1, "{}", outcome.stderr);
+    let said = "the last one was refused: it does not listen at its port 8080. It is ended.";
+    assert!(outcome.stderr.contains(said), "{}", outcome.stderr);
 }

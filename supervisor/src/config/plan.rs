@@ -31,12 +31,13 @@ use sha2::{Digest, Sha256};
 use super::grant::Refusal;
 use super::source::regular;
 use super::spec::{
-    ChaosSpec, Environment, HostPort, Keep, LogSpec, NestedSpec, Publish, RestartSpec, SloSpec, Stdio, Switch, TimeoutsSpec,
+    ChaosSpec, Environment, HostPort, Keep, LogSpec, NestedSpec, Publish, RestartSpec, SloSpec, Stdio, Switch,
+    TimeoutsSpec,
 };
 
 pub use super::resolve::look::Opened;
 pub use diff::{Change, diff};
-pub use health::HealthPlan;
+pub use health::{Ask, HealthPlan, Look};
 pub use models::ModelPlan;
 pub use network::{NetworkPlan, Opening, Openness, Way};
 pub use secret::{EnvValue, SecretText, UnreadableSecret};
@@ -321,7 +322,7 @@ impl AgentPlan {
             capabilities: Capabilities::named(self.capabilities.iter().map(String::as_str)).unwrap_or_default(),
             open_files: self.open_files_at(ring),
             terminal: Terminal::None,
-            check: self.health.as_ref().map(HealthPlan::check),
+            check: self.health.as_ref().and_then(HealthPlan::check),
         })
     }
 

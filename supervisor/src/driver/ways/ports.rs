@@ -36,13 +36,27 @@ const TELL_EVERY: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(in crate::driver) struct Made {
     pub(super) listeners: Vec<TcpListener>,
-    pub(super) entrance: Option<Entrance>,
+    /// The way to the agent's own ports.
+    pub(super) inside: Option<Arc<dyn Inside>>,
 }
 
 impl Made {
     /// Takes it from a launch.
-    pub(in crate::driver) fn by(running: &mut Running) -> Made {
-        Made { listeners: running.take_listeners(), entrance: running.take_entrance() }
+    pub(in crate::driver) fn by(running: &mut Running, ring: Ring) -> Made {
+        let inside = match running.take_entrance().map(Way::new).transpose() {
+            Ok(way) => way.map(|way| -> Arc<dyn Inside> { Arc::new(way) }),
+            Err(e) => {
+                eprintln!("error: there is no way to an agent's ports: {e}");
+                None
+            }
+        };
+        let inside = inside.or_else(|| (ring == Ring::R0).then(|| -> Arc<dyn Inside> { Arc::new(Host) }));
+        Made { listeners: running.take_listeners(), inside }
+    }
+
+    /// The way to the agent's own ports.
+    pub(in crate::driver) fn inside(&self) -> Option<Arc<dyn Inside>> {
+        self.inside.clone()
     }
 }
 
@@ -103,11 +117,10 @@ impl Shown {
     }
 
     /// The listeners, for one life with this way inside.
-    fn serve(&self, entrance: Entrance) -> io::Result<Vec<(TcpListener, Serve)>> {
-        let inside: Arc<dyn Inside> = Arc::new(Way::new(entrance)?);
+    fn serve(&self, inside: &Arc<dyn Inside>) -> io::Result<Vec<(TcpListener, Serve)>> {
         let serve = |port: &Listening| {
             let exposure = if port.at.ip().is_loopback() { Exposure::Loopback } else { Exposure::Everywhere };
-            let serve = Serve::Publish { port: port.asked.port, inside: Arc::clone(&inside), exposure };
+            let serve = Serve::Publish { port: port.asked.port, inside: Arc::clone(inside), exposure };
             Ok((port.listener.try_clone()?, serve))
         };
         self.ports.iter().map(serve).collect()
@@ -116,6 +129,16 @@ impl Shown {
     /// What is listened at.
     pub(in crate::driver) fn status(&self) -> Vec<PortSeen> {
         self.ports.iter().map(|port| PortSeen { listen: port.at, port: port.asked.port }).collect()
+    }
+}
+
+/// The way to what an agent in R0 listens at: this host's network is its own.
+#[derive(Debug)]
+struct Host;
+
+impl Inside for Host {
+    fn connect(&self, port: u16) -> Connecting<'_> {
+        Box::pin(TcpStream::connect((Ipv4Addr::LOCALHOST, port)))
     }
 }
 
@@ -239,13 +262,13 @@ impl Supervisor {
     }
 
     /// What the gateway serves of an agent's ports in this life.
-    pub(super) fn shown(&mut self, name: &str, entrance: Option<Entrance>) -> Vec<(TcpListener, Serve)> {
+    pub(super) fn shown(&mut self, name: &str, inside: Option<Arc<dyn Inside>>) -> Vec<(TcpListener, Serve)> {
         let Some(agent) = self.agents.get_mut(name) else { return Vec::new() };
         if agent.shown.ports.is_empty() {
             return Vec::new();
         }
         let no_network = || io::Error::other("it has no network of its own here");
-        match entrance.ok_or_else(no_network).and_then(|entrance| agent.shown.serve(entrance)) {
+        match inside.ok_or_else(no_network).and_then(|inside| agent.shown.serve(&inside)) {
             Ok(served) => served,
             Err(e) => {
                 agent.shown = Shown::default();
