@@ -151,7 +151,8 @@ fn beyond_loopback_the_operator_decides() {
 fn a_port_is_kept_over_restarts_and_given_back_at_the_end() {
     let rig = Rig::new();
     let script = format!("echo life >> lives; {SERVE}");
-    let supervisor = start(&rig, &[&file(&rig, "web", "['0 -> 8080']", &script, "")]);
+    let other = file(&rig, "other", "[]", "exec sleep 1000", "");
+    let supervisor = start(&rig, &[&file(&rig, "web", "['0 -> 8080']", &script, ""), &other]);
     let at = shown(&rig, "web");
     let lives = || std::fs::read_to_string(rig.work.join("lives")).unwrap_or_default().lines().count();
     // As root the last of these lives begin in an init that was prepared ahead.
@@ -163,8 +164,11 @@ fn a_port_is_kept_over_restarts_and_given_back_at_the_end() {
             assert_eq!(rig.output(["restart", "web", "--reason", "test"]).code, 0);
         }
     }
-    stop(&rig, supervisor);
+    // It ends, the supervisor does not.
+    assert_eq!(rig.output(["stop", "web", "--reason", "test"]).code, 0);
+    assert_eq!(of(&rig, "web")["ports"], serde_json::json!([]));
     TcpListener::bind(at).unwrap();
+    stop(&rig, supervisor);
 }
 
 #[test]
