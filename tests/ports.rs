@@ -118,6 +118,24 @@ fn nobody_inside_is_a_connection_that_ends_at_once_and_is_said() {
 }
 
 #[test]
+fn many_connections_at_once_are_all_made() {
+    let rig = Rig::new();
+    let supervisor = start(&rig, &[&file(&rig, "busy", "['0 -> 8080']", SERVE, "")]);
+    let at = shown(&rig, "busy");
+    answer(at, "/");
+    // More at once than an agent may have: the others wait.
+    let all: Vec<_> = (0..300).map(|_| TcpStream::connect(at).unwrap()).collect();
+    for mut stream in all {
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        stream.write_all(b"GET /busy.yaml HTTP/1.0\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        assert!(text.contains("name: busy"), "{text}");
+    }
+    stop(&rig, supervisor);
+}
+
+#[test]
 fn only_the_ports_that_are_listed_are_reached() {
     let (rig, other) = (Rig::new(), free());
     let script = format!("python3 -m http.server {other} --bind 127.0.0.1 & {SERVE}");
@@ -131,7 +149,7 @@ fn only_the_ports_that_are_listed_are_reached() {
 fn beyond_loopback_the_operator_decides() {
     let (rig, outside) = (Rig::new(), free());
     let ports = format!("['0.0.0.0:{outside} -> 8080']");
-    let file = file(&rig, "web", &ports, SERVE, "");
+    let file = file(&rig, "web", &ports, &format!("test -e go || exit 0; {SERVE}"), "");
     let refused = rig.output(["run".as_ref(), file.as_os_str()]);
     assert_eq!(refused.code, 77, "{}", refused.stderr);
     let line = format!("publish: [\"0.0.0.0:{outside}\"]");
@@ -141,6 +159,7 @@ fn beyond_loopback_the_operator_decides() {
     let agents = format!("agents:\n  web: {{file: {}, {line}}}\n", quoted(file.to_str().unwrap()));
     std::fs::write(&operator, format!("version: 1\nkind: operator\n{agents}")).unwrap();
     only_its_owner_writes(&operator);
+    std::fs::write(rig.work.join("go"), "").unwrap();
     let supervisor = start(&rig, &[Path::new("--operator"), &operator, &file]);
     // Another address of this host's than 127.0.0.1.
     answer(SocketAddr::from((Ipv4Addr::new(127, 0, 0, 2), outside)), "/");

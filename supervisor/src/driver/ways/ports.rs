@@ -25,6 +25,7 @@ use crate::audit::record::{Action, Actor, Outcome, Record};
 use crate::config::spec::Publish;
 use crate::driver::Supervisor;
 use crate::driver::audience::Line;
+use crate::driver::event::Whose;
 use crate::driver::records::wall_ms;
 use crate::driver::status::PortSeen;
 
@@ -42,11 +43,12 @@ pub(in crate::driver) struct Made {
 
 impl Made {
     /// Takes it from a launch.
-    pub(in crate::driver) fn by(running: &mut Running, ring: Ring) -> Made {
-        let inside = match running.take_entrance().map(Way::new).transpose() {
+    pub(in crate::driver) fn by(running: &mut Running, whose: &Whose, ring: Ring) -> Made {
+        let way = running.take_entrance().map(|entrance| Way::new(&whose.agent, entrance));
+        let inside = match way.transpose() {
             Ok(way) => way.map(|way| -> Arc<dyn Inside> { Arc::new(way) }),
             Err(e) => {
-                eprintln!("error: there is no way to an agent's ports: {e}");
+                eprintln!("error: {}: there is no way to its ports: {e}", whose.agent);
                 None
             }
         };
@@ -144,6 +146,7 @@ impl Inside for Host {
 
 /// The way into the network of one life.
 struct Way {
+    agent: String,
     entrance: Entrance,
     /// The same socket.
     ready: UnixStream,
@@ -176,11 +179,11 @@ impl fmt::Debug for Way {
 }
 
 impl Way {
-    fn new(entrance: Entrance) -> io::Result<Way> {
+    fn new(agent: &str, entrance: Entrance) -> io::Result<Way> {
         // Registered as a stream: readiness is all that is asked of it, and the packet is read by its owner.
         let ready = std::os::unix::net::UnixStream::from(entrance.as_fd().try_clone_to_owned()?);
         let ready = UnixStream::from_std(ready)?;
-        Ok(Way { entrance, ready, turn: Mutex::default(), told: AtomicBool::new(false) })
+        Ok(Way { agent: agent.to_owned(), entrance, ready, turn: Mutex::default(), told: AtomicBool::new(false) })
     }
 
     async fn socket(&self, family: Family) -> io::Result<OwnedFd> {
@@ -219,7 +222,7 @@ impl Way {
         let expected = matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset);
         let no_such_family = error.raw_os_error() == Some(nix::libc::EAFNOSUPPORT);
         if !expected && !no_such_family && !self.told.swap(true, Ordering::Relaxed) {
-            eprintln!("error: there is no way to an agent's port: {error}");
+            eprintln!("error: {}: there is no way to its ports: {error}", self.agent);
         }
     }
 }
