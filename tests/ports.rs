@@ -118,6 +118,24 @@ fn nobody_inside_is_a_connection_that_ends_at_once_and_is_said() {
 }
 
 #[test]
+fn many_connections_at_once_are_all_made() {
+    let rig = Rig::new();
+    let supervisor = start(&rig, &[&file(&rig, "busy", "['0 -> 8080']", SERVE, "")]);
+    let at = shown(&rig, "busy");
+    answer(at, "/");
+    // More at once than an agent may have: the others wait.
+    let all: Vec<_> = (0..300).map(|_| TcpStream::connect(at).unwrap()).collect();
+    for mut stream in all {
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        stream.write_all(b"GET /busy.yaml HTTP/1.0\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        assert!(text.contains("name: busy"), "{text}");
+    }
+    stop(&rig, supervisor);
+}
+
+#[test]
 fn only_the_ports_that_are_listed_are_reached() {
     let (rig, other) = (Rig::new(), free());
     let script = format!("python3 -m http.server {other} --bind 127.0.0.1 & {SERVE}");
@@ -131,7 +149,7 @@ fn only_the_ports_that_are_listed_are_reached() {
 fn beyond_loopback_the_operator_decides() {
     let (rig, outside) = (Rig::new(), free());
     let ports = format!("['0.0.0.0:{outside} -> 8080']");
-    let file = file(&rig, "web", &ports, SERVE, "");
+    let file = file(&rig, "web", &ports, &format!("test -e go || exit 0; {SERVE}"), "");
     let refused = rig.output(["run".as_ref(), file.as_os_str()]);
     assert_eq!(refused.code, 77, "{}", refused.stderr);
     let line = format!("publish: [\"0.0.0.0:{outside}\"]");
@@ -141,6 +159,7 @@ fn beyond_loopback_the_operator_decides() {
     let agents = format!("agents:\n  web: {{file: {}, {line}}}\n", quoted(file.to_str().unwrap()));
     std::fs::write(&operator, format!("version: 1\nkind: operator\n{agents}")).unwrap();
     only_its_owner_writes(&operator);
+    std::fs::write(rig.work.join("go"), "").unwrap();
     let supervisor = start(&rig, &[Path::new("--operator"), &operator, &file]);
     // Another address of this host's than 127.0.0.1.
     answer(SocketAddr::from((Ipv4Addr::new(127, 0, 0, 2), outside)), "/");
@@ -151,7 +170,8 @@ fn beyond_loopback_the_operator_decides() {
 fn a_port_is_kept_over_restarts_and_given_back_at_the_end() {
     let rig = Rig::new();
     let script = format!("echo life >> lives; {SERVE}");
-    let supervisor = start(&rig, &[&file(&rig, "web", "['0 -> 8080']", &script, "")]);
+    let other = file(&rig, "other", "[]", "exec sleep 1000", "");
+    let supervisor = start(&rig, &[&file(&rig, "web", "['0 -> 8080']", &script, ""), &other]);
     let at = shown(&rig, "web");
     let lives = || std::fs::read_to_string(rig.work.join("lives")).unwrap_or_default().lines().count();
     // As root the last of these lives begin in an init that was prepared ahead.
@@ -163,8 +183,11 @@ fn a_port_is_kept_over_restarts_and_given_back_at_the_end() {
             assert_eq!(rig.output(["restart", "web", "--reason", "test"]).code, 0);
         }
     }
-    stop(&rig, supervisor);
+    // It ends, the supervisor does not.
+    assert_eq!(rig.output(["stop", "web", "--reason", "test"]).code, 0);
+    assert_eq!(of(&rig, "web")["ports"], serde_json::json!([]));
     TcpListener::bind(at).unwrap();
+    stop(&rig, supervisor);
 }
 
 #[test]
@@ -253,4 +276,35 @@ fn rings_without_a_network_of_their_own_show_nothing() {
     let host = rig.agent("host", "ring: 0\nports: [8080]\ncommand: [sleep, '1']\n");
     let check = rig.output(["check".as_ref(), host.as_os_str()]);
     assert!(check.stdout.contains("in R0 it listens on the host itself"), "{}{}", check.stdout, check.stderr);
+}
+
+#[test]
+fn a_health_check_by_http_judges_what_the_agent_answers() {
+    let rig = Rig::new();
+    let health = "health: {http: {port: 8080, path: /ok}, interval: 200ms, retries: 1000}\n";
+    let supervisor = start(&rig, &[&file(&rig, "well", "[]", SERVE, health)]);
+    let last = || of(&rig, "well")["health"]["last"]["result"].as_str().unwrap_or_default().to_owned();
+    until("it is asked", || last() == "was answered 404");
+    assert!(of(&rig, "well")["health"]["last"]["output"].as_str().unwrap().contains("File not found"));
+    assert_eq!(of(&rig, "well")["ports"], serde_json::json!([]), "nothing of it is shown");
+    std::fs::write(rig.work.join("ok"), "").unwrap();
+    until("it is healthy", || of(&rig, "well")["health"]["state"] == "healthy");
+    std::fs::remove_file(rig.work.join("ok")).unwrap();
+    until("it fails", || of(&rig, "well")["health"]["state"] == "failing");
+    stop(&rig, supervisor);
+}
+
+#[test]
+fn a_health_check_by_tcp_ends_an_agent_that_has_stopped_listening() {
+    let rig = Rig::new();
+    let script =
+        "python3 -m http.server 8080 --bind 127.0.0.1 & while ! test -e go; do sleep 0.1; done; kill $!; sleep 1000";
+    let health = "health: {tcp: 8080, interval: 3s, retries: 2}\n";
+    let supervisor = start(&rig, &[&file(&rig, "tired", "[]", script, health)]);
+    until("it is healthy", || of(&rig, "tired")["health"]["state"] == "healthy");
+    std::fs::write(rig.work.join("go"), "").unwrap();
+    let outcome = supervisor.wait();
+    assert_eq!(outcome.code, 1, "{}", outcome.stderr);
+    let said = "the last one was refused: it does not listen at its port 8080. It is ended.";
+    assert!(outcome.stderr.contains(said), "{}", outcome.stderr);
 }

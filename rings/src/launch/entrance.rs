@@ -12,6 +12,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
+use crate::plan::Plan;
+use crate::spec::Inbound;
 use crate::sys::{fdpass, net};
 
 /// Which kind of address a socket is for.
@@ -112,8 +114,12 @@ pub(super) enum Asked {
 }
 
 impl Maker {
-    /// Both ends; the second is the supervisor's.
-    pub(super) fn open() -> io::Result<(Maker, OwnedFd)> {
+    /// Both ends, the second of them the supervisor's; `None` for a plan that opens no way in.
+    pub(super) fn of(plan: &Plan) -> io::Result<Option<(Maker, OwnedFd)>> {
+        (plan.inbound == Inbound::Open).then(Maker::open).transpose()
+    }
+
+    fn open() -> io::Result<(Maker, OwnedFd)> {
         let (ours, theirs) = fdpass::pair()?;
         // Nothing that comes here may hold up the init.
         fcntl(&ours, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;

@@ -1,8 +1,8 @@
 //! The first process of an agent's namespaces: builds the view, starts the agent, reaps, reports, and takes the tree along.
 //!
 //! It stays what it was forked as: no exec, so it needs no program in the agent's view. Once the agent runs it holds no
-//! capability, can't be traced, and waits for two things only: a child that ended, or a supervisor that is gone. Where the plan opens
-//! a way into the agent's network it makes sockets there, too, when the supervisor asks ([`super::entrance`]).
+//! capability, can't be traced, and waits for three things only: a child that ended, a supervisor that is gone, or one that asks
+//! for a socket of the agent's network ([`super::entrance`]).
 
 use std::fs;
 use std::net::TcpListener;
@@ -25,7 +25,7 @@ use super::server::tell;
 use super::{checker, rules};
 use crate::capability::Capabilities;
 use crate::plan::{LeftOut, Plan};
-use crate::spec::{Inbound, Terminal};
+use crate::spec::Terminal;
 use crate::sys::{fdpass, mount, net, process};
 
 /// File watchers of an agent in a user namespace: half of what a user usually has.
@@ -235,8 +235,7 @@ fn announce(
 ) -> Result<Option<Maker>, Failure> {
     let failed = |e: std::io::Error| Failure::new("report the start", &e);
     // The agent runs already, and has no copy.
-    let entrance = (plan.inbound == Inbound::Open).then(Maker::open).transpose().map_err(failed)?;
-    let (maker, theirs) = entrance.unzip();
+    let (maker, theirs) = Maker::of(plan).map_err(failed)?.unzip();
     let ourselves = process::pidfd_open(nix::unistd::getpid().as_raw()).map_err(failed)?;
     let mut fds: Vec<RawFd> = vec![ourselves.as_raw_fd(), agent.pidfd.as_raw_fd()];
     fds.extend(checker.iter().map(AsRawFd::as_raw_fd));
@@ -311,9 +310,8 @@ fn watch(
     let failed = |e: nix::errno::Errno| Failure::new("watch the agent", &e.into());
     let mut maker = beside.maker;
     loop {
-        let mut fds =
-            vec![PollFd::new(signals.as_fd(), PollFlags::POLLIN), PollFd::new(given.channel.as_fd(), PollFlags::POLLIN)];
-        fds.extend(maker.map(|maker| PollFd::new(maker.as_fd(), PollFlags::POLLIN)));
+        let watched = [signals.as_fd(), given.channel.as_fd()].into_iter().chain(maker.map(AsFd::as_fd));
+        let mut fds: Vec<_> = watched.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
         match poll(&mut fds, PollTimeout::NONE) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
             Err(e) => return Err(failed(e)),

@@ -38,7 +38,7 @@ use super::spec::{
 
 pub use super::resolve::look::Opened;
 pub use diff::{Change, diff};
-pub use health::HealthPlan;
+pub use health::{Ask, HealthPlan, Look};
 pub use models::ModelPlan;
 pub use network::{NetworkPlan, Opening, Openness, Way};
 pub use rates::{BUILT_IN as BUILT_IN_RATES, RingRates};
@@ -316,7 +316,7 @@ impl AgentPlan {
             capabilities: Capabilities::named(self.capabilities.iter().map(String::as_str)).unwrap_or_default(),
             open_files: self.open_files_at(ring),
             terminal: Terminal::None,
-            check: self.health.as_ref().map(HealthPlan::check),
+            check: self.health.as_ref().and_then(HealthPlan::check),
         })
     }
 

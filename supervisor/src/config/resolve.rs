@@ -8,6 +8,7 @@
 mod deny;
 mod env;
 mod files;
+mod health;
 mod installation;
 pub(super) mod look;
 pub(super) mod models;
@@ -33,7 +34,7 @@ use serde::{Deserialize, Serialize};
 use super::diagnostic::{Class, ConfigError, Problem, Report};
 use super::document::Document;
 use super::grant::{Grant, Refusal, Right};
-use super::plan::{self, AgentPlan, HealthPlan, Identity};
+use super::plan::{self, AgentPlan, Identity};
 use super::rights::{Operator, Rights};
 use super::spec::{AgentName, AgentSpec, EnforcementSpec, NestedSpec};
 use super::surroundings::Surroundings;
@@ -191,7 +192,7 @@ impl Context<'_> {
         let workdir = workdir?;
         let search = program::Search { path: env::path_of(&env), workdir: &workdir, project: self.origin.folder };
         let program = program::of_command(self, &search);
-        let health = self.health(&search);
+        let health = health::resolve(self, &search, &forwards);
         let files = files::resolve(self, &workdir, program.as_ref(), health.as_ref().map(|(_, installed)| installed));
         let program = program?;
         let as_owner: Vec<PathBuf> =
@@ -271,21 +272,6 @@ impl Context<'_> {
         let visible = |path: &Path| self.ceiling == Ring::R1 || files.iter().any(|rule| path.starts_with(&rule.path));
         let named = rights.read.iter().chain(&rights.write).filter(|path| visible(path) && !path.is_dir());
         look::Opened { names: rights.writable.clone(), sockets: named.cloned().collect() }
-    }
-
-    fn health(&mut self, search: &program::Search<'_>) -> Option<(HealthPlan, Vec<PathBuf>)> {
-        let health = self.spec.health.as_ref()?;
-        let path = KeyPath::of("health.command");
-        let program = program::find(self, search, health.command.words(), &path)?;
-        let plan = HealthPlan {
-            program: program.program,
-            argv: program.argv,
-            interval: health.interval,
-            timeout: health.timeout(),
-            retries: health.retries,
-            start_period: health.start_period,
-        };
-        Some((plan, program.installation))
     }
 
     /// In R0 too, because a demotion would give it: R3 alone is one program, in which it could have no effect.

@@ -19,7 +19,7 @@ use serde::Deserialize;
 
 pub use operator::{AgentGrant, Environment, Keep, ModelsSpec, OperatorSpec, Operators, RingLimits, Switch};
 pub use parts::{
-    Backoff, ChaosSpec, EnforcementSpec, EnvSpec, FilesSpec, HealthSpec, LimitsSpec, LogSpec, NestedSpec,
+    Backoff, ChaosSpec, EnforcementSpec, EnvSpec, FilesSpec, HealthSpec, HttpSpec, LimitsSpec, LogSpec, NestedSpec,
     RestartPolicy, RestartSpec, SecretSpec, Stdio, TimeoutsSpec,
 };
 pub use ports::{ListenAt, Publish};
@@ -88,7 +88,7 @@ pub struct AgentSpec {
     /// What happens when it ends.
     #[serde(default)]
     pub restart: RestartSpec,
-    /// A command, run inside the ring, that exits 0 while the agent is well.
+    /// What tells whether the agent is well: a command inside the ring, or a port of its that answers.
     #[serde(default)]
     #[schemars(with = "HealthSpec")]
     pub health: Option<HealthSpec>,

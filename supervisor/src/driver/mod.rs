@@ -416,8 +416,8 @@ impl Supervisor {
         let Some(agent) = self.agents.get_mut(&whose.agent).filter(|a| a.launches == whose.life) else { return };
         match result {
             Ok(mut launched) => {
-                health::begin(agent, launched.running.take_checker(), now, &self.events);
-                let made = ways::Made::by(&mut launched.running);
+                let made = ways::Made::by(&mut launched.running, whose, agent.ring);
+                health::begin(agent, launched.running.take_checker(), made.inside(), now, &self.events);
                 let (notices, names) = (launched.running.take_notices(), launched.plan.names.as_ref());
                 let ear = noticing::of_agent(whose, agent, notices, names, &self.events);
                 let running = Arc::new(launched.running);

@@ -395,7 +395,7 @@ impl Supervisor {
 
     /// Serves the listeners of a launch, and the ports that it shows; without them it has no way out, which is said and is all.
     pub(super) fn open_way_out(&mut self, name: &str, made: Made) {
-        let served = (made.listeners, self.shown(name, made.entrance));
+        let served = (made.listeners, self.shown(name, made.inside));
         let Some(agent) = self.agents.get_mut(name) else { return };
         let held = (agent.models.take(), Arc::clone(&agent.rate));
         match self.ways.open(&agent.definition.plan, agent.ring, served, held, &self.events) {

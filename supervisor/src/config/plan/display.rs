@@ -140,11 +140,11 @@ impl AgentPlan {
             },
         );
         if let Some(health) = &self.health {
-            let (command, often) = (joined(&health.argv), health.interval);
+            let (what, often) = (health.in_words(), health.interval);
             let (timeout, retries, start) = (health.timeout, health.retries, health.start_period);
             page.row(
                 "health",
-                format!("{command}: each {often}, for at most {timeout}, unhealthy after {retries}, from {start} on"),
+                format!("{what}: each {often}, for at most {timeout}, unhealthy after {retries}, from {start} on"),
             );
         }
         let times = &self.timeouts;

@@ -12,7 +12,7 @@ use agt_rings::Ring;
 use agt_rings::spec::Inbound;
 use serde::{Deserialize, Serialize};
 
-use super::{AgentPlan, Forward};
+use super::{AgentPlan, Forward, HealthPlan};
 use crate::config::spec::Publish;
 
 /// Where the HTTP proxy is looked for first inside an agent's own network; SOCKS5 is at the next port. Below the ports that the
@@ -132,9 +132,18 @@ impl AgentPlan {
         if matches!(ring, Ring::R0 | Ring::R3) { &[] } else { &self.ports }
     }
 
+    /// The agent's own ports that something of ours connects to.
+    fn own_ports(&self) -> impl Iterator<Item = u16> {
+        let health = self.health.as_ref().and_then(HealthPlan::port);
+        self.ports.iter().map(|shown| shown.port).chain(health)
+    }
+
     /// Whether a launch in a ring has a way into its network.
     pub(super) fn inbound_at(&self, ring: Ring) -> Inbound {
-        if self.ports_at(ring).is_empty() { Inbound::Closed } else { Inbound::Open }
+        match ring {
+            Ring::R1 | Ring::R2 if self.own_ports().next().is_some() => Inbound::Open,
+            _ => Inbound::Closed,
+        }
     }
 
     /// Where the HTTP proxy and SOCKS5 listen inside. Model routes are served by the proxy's listener, so that is there for them
@@ -144,7 +153,7 @@ impl AgentPlan {
         let is_free = |port: &u16| {
             // A port of the gateway's that was shown as the agent's would be the proxy, open to this host.
             self.forwards.iter().all(|forward| forward.listen.port() != *port)
-                && self.ports.iter().all(|shown| shown.port != *port)
+                && self.own_ports().all(|own| own != *port)
         };
         let at = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         // Both are bounded in number, so two ports that none of them has are near.

@@ -9,7 +9,7 @@ use crate::config::plan::Forward;
 use crate::config::spec::{ListenAt, Publish};
 use crate::config::tree::KeyPath;
 
-/// Resolves them. `forwards`: what the gateway listens at inside; a port of its must not be shown as one of the agent's.
+/// Resolves them. `forwards`: what the gateway listens at inside.
 pub(super) fn resolve(context: &mut Context<'_>, forwards: &[Forward]) -> Vec<Publish> {
     let asked = context.spec.ports.clone();
     let list = KeyPath::of("ports");
@@ -34,11 +34,7 @@ pub(super) fn resolve(context: &mut Context<'_>, forwards: &[Forward]) -> Vec<Pu
             context.problem(&path, Problem::config(text).label("twice").help("each address and port shows one port"));
             continue;
         }
-        if let Some(forward) = forwards.iter().find(|forward| forward.listen.port() == port.port) {
-            let text =
-                format!("port {} inside is the gateway's own, for `tcp: {}` of `network`", port.port, forward.target);
-            let help = "have the agent listen at another port";
-            context.problem(&path, Problem::config(text).label("not the agent's").help(help));
+        if !is_its_own(context, port.port, &path, forwards) {
             continue;
         }
         let allowed = context.rights.publish.iter().any(|at| at.covers(port.listen));
@@ -53,4 +49,13 @@ pub(super) fn resolve(context: &mut Context<'_>, forwards: &[Forward]) -> Vec<Pu
         }
     }
     asked
+}
+
+/// Whether a port inside is the agent's; what stands at one of the gateway's is not shown or asked as if it were.
+pub(super) fn is_its_own(context: &mut Context<'_>, port: u16, path: &KeyPath, forwards: &[Forward]) -> bool {
+    let Some(forward) = forwards.iter().find(|forward| forward.listen.port() == port) else { return true };
+    let text = format!("port {port} inside is the gateway's own, for `tcp: {}` of `network`", forward.target);
+    let problem = Problem::config(text).label("not the agent's").help("have the agent listen at another port");
+    context.problem(path, problem);
+    false
 }

@@ -78,3 +78,36 @@ fn a_port_of_the_gateways_is_not_shown_as_the_agents() {
     let inside: Vec<u16> = plan.openings_at(Ring::R2).iter().map(|opening| opening.listen.port()).collect();
     assert_eq!(inside, [5432, 20_791, 20_792]);
 }
+
+#[test]
+fn a_health_check_may_knock_at_a_port_of_the_agent() {
+    let world = World::new();
+    let plan = world.agent("ring: 2\nhealth: {http: {port: 8080, path: \"/health?deep=1\"}, interval: 10s}\n").unwrap();
+    assert_eq!(plan.launch_spec(Ring::R2).unwrap().inbound, Inbound::Open);
+    assert!(plan.launch_spec(Ring::R2).unwrap().check.is_none());
+    assert!(
+        plan.page(None).contains("GET /health?deep=1 at its port 8080 is answered 2xx: each 10s"),
+        "{}",
+        plan.page(None)
+    );
+    assert_eq!(AgentPlan::from_wire(&plan.to_wire()).unwrap(), plan);
+    let plan = world.agent("ring: 2\nhealth: {tcp: 8080}\n").unwrap();
+    assert!(plan.page(None).contains("its port 8080 takes a connection"), "{}", plan.page(None));
+    let command = world.agent("ring: 2\nhealth: {command: [/bin/true]}\n").unwrap();
+    let json = serde_json::to_string(&command.health).unwrap();
+    assert!(json.starts_with("{\"program\":\"/usr/bin/true\",\"argv\":[\"/usr/bin/true\"],\"interval\":"), "{json}");
+    for (health, says) in [
+        ("{interval: 10s}", "one of `command`, `http` and `tcp`"),
+        ("{tcp: 80, command: [/bin/true]}", "one of `command`, `http` and `tcp`"),
+        ("{http: {port: 80, path: health}}", "`health` is no path"),
+        ("{http: {port: 80, path: \"/a b\"}}", "is no path"),
+        ("{http: {path: /}}", "port"),
+        ("{tcp: 0}", "1"),
+        ("{http: {port: 80, status: 99}}", "200"),
+    ] {
+        let text = message(world.agent(&format!("ring: 2\nhealth: {health}\n")), 64);
+        assert!(text.contains(says), "{health}: {text}");
+    }
+    let text = message(world.agent("ring: 3\nhealth: {tcp: 80}\n"), 64);
+    assert!(text.contains("R3 has no network, so no port to knock at"), "{text}");
+}

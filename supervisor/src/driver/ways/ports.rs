@@ -25,6 +25,7 @@ use crate::audit::record::{Action, Actor, Outcome, Record};
 use crate::config::spec::Publish;
 use crate::driver::Supervisor;
 use crate::driver::audience::Line;
+use crate::driver::event::Whose;
 use crate::driver::records::wall_ms;
 use crate::driver::status::PortSeen;
 
@@ -36,13 +37,28 @@ const TELL_EVERY: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(in crate::driver) struct Made {
     pub(super) listeners: Vec<TcpListener>,
-    pub(super) entrance: Option<Entrance>,
+    /// The way to the agent's own ports.
+    pub(super) inside: Option<Arc<dyn Inside>>,
 }
 
 impl Made {
     /// Takes it from a launch.
-    pub(in crate::driver) fn by(running: &mut Running) -> Made {
-        Made { listeners: running.take_listeners(), entrance: running.take_entrance() }
+    pub(in crate::driver) fn by(running: &mut Running, whose: &Whose, ring: Ring) -> Made {
+        let way = running.take_entrance().map(|entrance| Way::new(&whose.agent, entrance));
+        let inside = match way.transpose() {
+            Ok(way) => way.map(|way| -> Arc<dyn Inside> { Arc::new(way) }),
+            Err(e) => {
+                eprintln!("error: {}: there is no way to its ports: {e}", whose.agent);
+                None
+            }
+        };
+        let inside = inside.or_else(|| (ring == Ring::R0).then(|| -> Arc<dyn Inside> { Arc::new(Host) }));
+        Made { listeners: running.take_listeners(), inside }
+    }
+
+    /// The way to the agent's own ports.
+    pub(in crate::driver) fn inside(&self) -> Option<Arc<dyn Inside>> {
+        self.inside.clone()
     }
 }
 
@@ -103,11 +119,10 @@ impl Shown {
     }
 
     /// The listeners, for one life with this way inside.
-    fn serve(&self, entrance: Entrance) -> io::Result<Vec<(TcpListener, Serve)>> {
-        let inside: Arc<dyn Inside> = Arc::new(Way::new(entrance)?);
+    fn serve(&self, inside: &Arc<dyn Inside>) -> io::Result<Vec<(TcpListener, Serve)>> {
         let serve = |port: &Listening| {
             let exposure = if port.at.ip().is_loopback() { Exposure::Loopback } else { Exposure::Everywhere };
-            let serve = Serve::Publish { port: port.asked.port, inside: Arc::clone(&inside), exposure };
+            let serve = Serve::Publish { port: port.asked.port, inside: Arc::clone(inside), exposure };
             Ok((port.listener.try_clone()?, serve))
         };
         self.ports.iter().map(serve).collect()
@@ -119,8 +134,19 @@ impl Shown {
     }
 }
 
+/// The way to what an agent in R0 listens at: this host's network is its own.
+#[derive(Debug)]
+struct Host;
+
+impl Inside for Host {
+    fn connect(&self, port: u16) -> Connecting<'_> {
+        Box::pin(TcpStream::connect((Ipv4Addr::LOCALHOST, port)))
+    }
+}
+
 /// The way into the network of one life.
 struct Way {
+    agent: String,
     entrance: Entrance,
     /// The same socket.
     ready: UnixStream,
@@ -153,11 +179,11 @@ impl fmt::Debug for Way {
 }
 
 impl Way {
-    fn new(entrance: Entrance) -> io::Result<Way> {
+    fn new(agent: &str, entrance: Entrance) -> io::Result<Way> {
         // Registered as a stream: readiness is all that is asked of it, and the packet is read by its owner.
         let ready = std::os::unix::net::UnixStream::from(entrance.as_fd().try_clone_to_owned()?);
         let ready = UnixStream::from_std(ready)?;
-        Ok(Way { entrance, ready, turn: Mutex::default(), told: AtomicBool::new(false) })
+        Ok(Way { agent: agent.to_owned(), entrance, ready, turn: Mutex::default(), told: AtomicBool::new(false) })
     }
 
     async fn socket(&self, family: Family) -> io::Result<OwnedFd> {
@@ -196,7 +222,7 @@ impl Way {
         let expected = matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset);
         let no_such_family = error.raw_os_error() == Some(nix::libc::EAFNOSUPPORT);
         if !expected && !no_such_family && !self.told.swap(true, Ordering::Relaxed) {
-            eprintln!("error: there is no way to an agent's port: {error}");
+            eprintln!("error: {}: there is no way to its ports: {error}", self.agent);
         }
     }
 }
@@ -239,13 +265,13 @@ impl Supervisor {
     }
 
     /// What the gateway serves of an agent's ports in this life.
-    pub(super) fn shown(&mut self, name: &str, entrance: Option<Entrance>) -> Vec<(TcpListener, Serve)> {
+    pub(super) fn shown(&mut self, name: &str, inside: Option<Arc<dyn Inside>>) -> Vec<(TcpListener, Serve)> {
         let Some(agent) = self.agents.get_mut(name) else { return Vec::new() };
         if agent.shown.ports.is_empty() {
             return Vec::new();
         }
         let no_network = || io::Error::other("it has no network of its own here");
-        match entrance.ok_or_else(no_network).and_then(|entrance| agent.shown.serve(entrance)) {
+        match inside.ok_or_else(no_network).and_then(|inside| agent.shown.serve(&inside)) {
             Ok(served) => served,
             Err(e) => {
                 agent.shown = Shown::default();
