@@ -27,6 +27,8 @@ pub enum Right {
     Network(String),
     /// Use this model route.
     Models(String),
+    /// Use it in R3 too.
+    ModelsInR3(String),
     /// The same, which the operator's file does not even declare yet.
     Provider(String),
     /// Be given the content of this file.
@@ -82,6 +84,7 @@ impl Right {
             Right::Writable(_) => "writable",
             Right::Network(_) => "network",
             Right::Models(_) | Right::Provider(_) => "models",
+            Right::ModelsInR3(_) => "models_in_r3",
             Right::Secret(_) => "secrets",
             Right::Env(_) => "env",
             Right::User(_) => "user",
@@ -99,7 +102,8 @@ impl Right {
         match self {
             Right::Read(path) | Right::Write(path) | Right::Writable(path) | Right::Secret(path) => scalar_path(path),
             Right::Network(entry) => entry.clone(),
-            Right::Env(name) | Right::User(name) | Right::Models(name) | Right::Provider(name) => scalar(name),
+            Right::Env(name) | Right::User(name) => scalar(name),
+            Right::Models(name) | Right::ModelsInR3(name) | Right::Provider(name) => scalar(name),
             Right::NestedSandbox => "on".to_owned(),
             Right::Memory(size) => size.to_string(),
             Right::Cpu(cpu) => scalar(&cpu.to_string()),

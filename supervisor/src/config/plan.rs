@@ -324,13 +324,11 @@ impl AgentPlan {
             names: None,
             hide: self.hide.clone(),
             listen: self.openings_at(ring).iter().map(|opening| Listen { address: opening.listen }).collect(),
+            models: self.models.access(),
             limits: self.limits_at(ring),
             user: self.user,
             own_id: 0,
-            nested: match self.nested_sandbox {
-                NestedSpec::Off => Nested::Refused,
-                NestedSpec::On => Nested::Allowed,
-            },
+            nested: if is_off(&self.nested_sandbox) { Nested::Refused } else { Nested::Allowed },
             // Every name was checked when the operator's file was read.
             capabilities: Capabilities::named(self.capabilities.iter().map(String::as_str)).unwrap_or_default(),
             open_files: self.open_files_at(ring),

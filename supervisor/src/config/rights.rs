@@ -208,6 +208,7 @@ pub(super) struct Rights {
     /// All model routes that the operator declares, with the names of those that this agent may use.
     pub(super) providers: BTreeMap<String, RouteSpec>,
     pub(super) models: Vec<String>,
+    pub(super) models_in_r3: Vec<String>,
     pub(super) model_limits: LimitSpec,
     pub(super) model_rings: [LimitSpec; 4],
     pub(super) prices: TableSpec,
@@ -269,6 +270,7 @@ impl Rights {
         self.network.clone_from(&grant.network);
         self.addresses.clone_from(&grant.addresses);
         self.models.clone_from(&grant.models);
+        self.models_in_r3.clone_from(&grant.models_in_r3);
         self.model_limits = grant.model_limits.clone();
         self.env.clone_from(&grant.env);
         self.user.clone_from(&grant.user);

@@ -274,12 +274,15 @@ fn unlocked(gateway: &mut Mutex<Gateway>) -> &mut Gateway {
     gateway.get_mut().unwrap_or_else(PoisonError::into_inner)
 }
 
+const HELP_IN_R3: &str = "R3 calls models and reaches nothing else: `ring: 2` has what `network` lists";
+
 /// The first policy of a life.
 const FIRST: u64 = 1;
 
 fn serve(opening: Opening) -> io::Result<Serve> {
     Ok(match opening.way {
-        Way::Proxy => Serve::Proxy,
+        // R3's policy permits nothing, so that of the proxy only the model routes are left; what else is asked of it is a denial.
+        Way::Proxy | Way::Models => Serve::Proxy,
         Way::Socks => Serve::Socks,
         Way::Forward(forward) => Serve::Tcp(match forward.target.0 {
             Target::Address(address) => Authority { host: Host::Address(address.ip()), port: address.port() },
@@ -358,8 +361,10 @@ impl Supervisor {
             let reason = refused.reason.word();
             self.telemetry.kept_in(&name, reason, count);
             let Refused { asked, rule, why, help, .. } = refused;
-            let tried = Tried::Network { asked, rule, reason: reason.to_owned(), why, help };
             let Some(agent) = self.agents.get_mut(&name) else { continue };
+            // No entry of `network` helps there.
+            let help = if agent.ring == Ring::R3 { Some(HELP_IN_R3.to_owned()) } else { help };
+            let tried = Tried::Network { asked, rule, reason: reason.to_owned(), why, help };
             let heard = agent.denied.refused(tried, agent.ring, count, &self.store);
             self.telemetry.denied(&name, heard.class, count);
             if let Some(line) = heard.line {

@@ -292,6 +292,11 @@ impl Agent {
         }
     }
 
+    /// Takes the network away at once: nothing new is accepted, and what is open is cut. Nothing gives it back.
+    pub fn cut(&self) {
+        self.cut_all();
+    }
+
     /// Takes the network away and waits until the last connection's task is gone.
     pub async fn close(self) {
         self.cut_all();

@@ -82,7 +82,7 @@ pub enum BadRoute {
 pub struct Route {
     pub(super) name: Arc<str>,
     pub(super) provider: Provider,
-    pub(super) base: Base,
+    pub(super) base: Arc<Base>,
     pub(super) authority: HeaderValue,
     pub(super) key: Option<(HeaderName, HeaderValue)>,
     pub(super) needles: Needles,
@@ -133,7 +133,7 @@ impl Route {
         Ok(Self {
             name: name.into(),
             provider,
-            base,
+            base: Arc::new(base),
             authority,
             key: key.map(|key| key.header(provider)),
             needles: key.map(Key::needles).unwrap_or_default(),

@@ -78,8 +78,10 @@ impl NetworkPlan {
 /// What stands behind a listener inside an agent's network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Way {
-    /// The HTTP proxy.
+    /// The HTTP proxy, and model routes.
     Proxy,
+    /// Model routes alone.
+    Models,
     /// SOCKS5.
     Socks,
     /// One destination.
@@ -105,12 +107,13 @@ impl AgentPlan {
         }
     }
 
-    /// The listeners inside in a ring, in the order in which a launch gives them: none in R0, whose network is the host's, and none
-    /// in R3.
+    /// The listeners inside in a ring, in the order in which a launch gives them: none in R0, whose network is the host's, and in R3
+    /// that of model routes alone, where it is granted.
     #[must_use]
     pub fn openings_at(&self, ring: Ring) -> Vec<Opening> {
         if matches!(ring, Ring::R0 | Ring::R3) {
-            return Vec::new();
+            let models = self.proxies_at(ring).http;
+            return models.map(|listen| Opening { listen, way: Way::Models }).into_iter().collect();
         }
         let forwards = self.forwards_at(ring).iter();
         let mut openings: Vec<Opening> =
@@ -124,23 +127,21 @@ impl AgentPlan {
     /// Where the HTTP proxy and SOCKS5 listen inside. Model routes are served by the proxy's listener, so that is there for them
     /// alone, too: without a destination it lets nothing else out.
     fn proxies_at(&self, ring: Ring) -> Proxies {
-        if matches!(ring, Ring::R0 | Ring::R3) {
-            return Proxies::default();
-        }
         let reaches = self.reaches_at(ring);
         let is_free = |port: &u16| self.forwards.iter().all(|forward| forward.listen.port() != *port);
         let at = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         // Forwards are bounded in number, so two ports that none of them has are near.
         let mut free = (PROXY_PORT..).filter(is_free).map(at);
         Proxies {
-            http: free.next().filter(|_| reaches || !self.models.is_nothing()),
+            http: free.next().filter(|_| reaches || self.models.has_routes_at(ring)),
             socks: free.next().filter(|_| reaches),
         }
     }
 
     /// Whether there is a destination beside forwards and model routes.
     fn reaches_at(&self, ring: Ring) -> bool {
-        self.network.reach_at(ring) == Reach::Open || !self.network.entries.is_empty()
+        let has_network = matches!(ring, Ring::R1 | Ring::R2);
+        has_network && (self.network.reach_at(ring) == Reach::Open || !self.network.entries.is_empty())
     }
 
     /// The variables by which programs find the proxy and the model routes in a ring. What the plan itself says of a variable, in
@@ -151,7 +152,7 @@ impl AgentPlan {
         let Some(http) = proxies.http else { return Vec::new() };
         let said = |name: &str| self.env.keys().any(|known| known.eq_ignore_ascii_case(name));
         let ways = self.reaches_at(ring).then(|| proxy::environment(http, proxies.socks)).into_iter().flatten();
-        let models = route::environment(&self.models.routes, &format!("http://{http}"));
+        let models = route::environment(&self.models.routes_at(ring), &format!("http://{http}"));
         ways.chain(models).filter(|(name, _)| !said(name)).collect()
     }
 }

@@ -191,10 +191,11 @@ impl Accounts {
         ring: Ring,
         telemetry: &Telemetry,
     ) -> Result<Option<Models>, BadModels> {
-        if plan.models.is_nothing() || matches!(ring, Ring::R0 | Ring::R3) {
+        let routes = plan.models.routes_at(ring);
+        if routes.is_empty() {
             return Ok(None);
         }
-        let routes = Routes::new(&plan.models.routes, Arc::new(plan.models.table()?))?;
+        let routes = Routes::new(&routes, Arc::new(plan.models.table()?))?;
         let ledger = self.ledger(plan.name(), telemetry);
         ledger.purse.limits.set(&plan.models.limits);
         let ring_purse = self.ring(ring);
