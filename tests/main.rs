@@ -31,6 +31,7 @@ mod network_escapes;
 mod operators;
 mod output;
 mod overruled;
+mod ports;
 mod private_places;
 mod probe;
 mod r0;

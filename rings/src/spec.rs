@@ -88,6 +88,17 @@ pub enum ModelAccess {
     Granted,
 }
 
+/// Whether the supervisor can connect to the agent's own ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Inbound {
+    /// Nobody outside can.
+    #[default]
+    Closed,
+    /// It can, in a network of the agent's own: R1 and R2.
+    Open,
+}
+
 /// A launch, as asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spec {
@@ -129,6 +140,9 @@ pub struct Spec {
     /// Whether R3 keeps them.
     #[serde(default)]
     pub models: ModelAccess,
+    /// Whether there is a way into its network.
+    #[serde(default)]
+    pub inbound: Inbound,
     /// Resource limits.
     pub limits: Limits,
     /// Open files of each process; `None` = the ring's default.
@@ -171,6 +185,7 @@ impl Spec {
             hide: Vec::new(),
             listen: Vec::new(),
             models: ModelAccess::None,
+            inbound: Inbound::Closed,
             limits: builtin::definition(ring).limits,
             open_files: None,
             user: User::Own,

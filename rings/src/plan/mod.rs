@@ -25,7 +25,7 @@ use crate::host::{Host, Privilege, Tree};
 use crate::report::{Enforced, Gap, Report, in_words};
 use crate::ring::Ring;
 use crate::seccomp::{self, ExecCookie, Nested};
-use crate::spec::{Enforcement, Listen, Spec, Terminal, User};
+use crate::spec::{Enforcement, Inbound, Listen, Spec, Terminal, User};
 
 pub use self::control::CONTROL;
 pub use self::left_out::LeftOut;
@@ -209,6 +209,9 @@ pub struct Plan {
     pub workdir: PathBuf,
     /// Listeners inside its network namespace.
     pub listen: Vec<Listen>,
+    /// Whether the init makes sockets in it for the supervisor: only in a network of the agent's own.
+    #[serde(default)]
+    pub inbound: Inbound,
     /// Whether descriptor 0 becomes its controlling terminal.
     pub terminal: Terminal,
     /// What can be started beside it to see whether it is well.
@@ -325,12 +328,21 @@ pub fn compile(
         argv: spec.argv.clone(),
         workdir: spec.workdir.clone(),
         listen: network::listen(spec, host),
+        inbound: inbound(spec, namespaces),
         terminal: spec.terminal,
         check: spec.check.clone(),
         limits: spec.limits,
         left_out: None,
         report: Report { ring: spec.ring, enforced, launch: host.launch.clone(), gaps },
     })
+}
+
+/// R3 has no network to listen in. Where the agent has the host's, a socket would lead to the host's own ports.
+fn inbound(spec: &Spec, namespaces: i32) -> Inbound {
+    match spec.ring {
+        Ring::R1 | Ring::R2 if namespaces & libc::CLONE_NEWNET != 0 => spec.inbound,
+        _ => Inbound::Closed,
+    }
 }
 
 /// The open-file limit. In R3 it stays at or below the number from which the program is executed: a descriptor of that number

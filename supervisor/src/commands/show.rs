@@ -191,6 +191,9 @@ pub fn status(global: &Global, agent: &str) -> Outcome {
                 .as_deref()
                 .map_or_else(|| "none: its output goes to its caller".into(), std::path::Path::to_string_lossy)
         ));
+        for port in &agent.ports {
+            text.push_str(&format!("  shows its port {} at {}\n", port.port, port.listen));
+        }
         text.push_str(&used::lines(agent));
         text.push_str(&metered::lines(agent));
         if let Some(health) = &agent.health {

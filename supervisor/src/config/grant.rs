@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use agt_gateway::route::{RouteSpec, upstream_of};
 use serde::{Deserialize, Serialize};
 
+use super::spec::ListenAt;
 use super::units::{ByteSize, Cpu};
 
 /// One right that only an operator gives.
@@ -25,6 +26,8 @@ pub enum Right {
     Writable(PathBuf),
     /// Reach this destination: an entry of `network`, as it would stand there.
     Network(String),
+    /// Show a port of its own at this address.
+    Publish(ListenAt),
     /// Use this model route.
     Models(String),
     /// Use it in R3 too.
@@ -83,6 +86,7 @@ impl Right {
             Right::Write(_) => "write",
             Right::Writable(_) => "writable",
             Right::Network(_) => "network",
+            Right::Publish(_) => "publish",
             Right::Models(_) | Right::Provider(_) => "models",
             Right::ModelsInR3(_) => "models_in_r3",
             Right::Secret(_) => "secrets",
@@ -104,6 +108,7 @@ impl Right {
             Right::Network(entry) => entry.clone(),
             Right::Env(name) | Right::User(name) => scalar(name),
             Right::Models(name) | Right::ModelsInR3(name) | Right::Provider(name) => scalar(name),
+            Right::Publish(at) => scalar(&at.to_string()),
             Right::NestedSandbox => "on".to_owned(),
             Right::Memory(size) => size.to_string(),
             Right::Cpu(cpu) => scalar(&cpu.to_string()),

@@ -6,6 +6,7 @@
 
 mod diff;
 mod display;
+mod health;
 mod models;
 mod network;
 mod rates;
@@ -24,19 +25,19 @@ use agt_rings::capability::Capabilities;
 use agt_rings::names::Pattern;
 use agt_rings::report::Gap;
 use agt_rings::seccomp::Nested;
-use agt_rings::spec::{Access, Check, Enforcement, FileRule, Limits, Listen, Spec, Terminal, User};
+use agt_rings::spec::{Access, Enforcement, FileRule, Limits, Listen, Spec, Terminal, User};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::grant::Refusal;
 use super::source::regular;
 use super::spec::{
-    ChaosSpec, Environment, HostPort, Keep, LogSpec, NestedSpec, RestartSpec, SloSpec, Stdio, Switch, TimeoutsSpec,
+    ChaosSpec, Environment, HostPort, Keep, LogSpec, NestedSpec, Publish, RestartSpec, SloSpec, Stdio, Switch, TimeoutsSpec,
 };
-use super::units::Span;
 
 pub use super::resolve::look::Opened;
 pub use diff::{Change, diff};
+pub use health::HealthPlan;
 pub use models::ModelPlan;
 pub use network::{NetworkPlan, Opening, Openness, Way};
 pub use rates::{BUILT_IN as BUILT_IN_RATES, RingRates};
@@ -61,29 +62,6 @@ pub struct Forward {
     pub listen: SocketAddr,
     /// Where it connects to.
     pub target: HostPort,
-}
-
-/// A health check, resolved like the program.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HealthPlan {
-    /// The program, links resolved, never a script.
-    pub program: PathBuf,
-    /// `argv`.
-    pub argv: Vec<String>,
-    /// Time between checks.
-    pub interval: Span,
-    /// How long a check may take.
-    pub timeout: Span,
-    /// Failures in a row that make it unhealthy.
-    pub retries: u32,
-    /// Time after the start in which failures don't count.
-    pub start_period: Span,
-}
-
-impl HealthPlan {
-    fn check(&self) -> Check {
-        Check { program: self.program.clone(), argv: self.argv.iter().map(OsString::from).collect() }
-    }
 }
 
 /// What an earlier version's plans have: left out of the text that is hashed, so that their attestations stay true.
@@ -141,6 +119,9 @@ pub struct AgentPlan {
     /// The model routes that it may use.
     #[serde(default, skip_serializing_if = "ModelPlan::is_nothing")]
     pub models: ModelPlan,
+    /// Ports of its own that are shown to the host.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<Publish>,
     /// Limits at each ring, R0 first: a demoted agent has those of its new ring.
     pub ring_limits: [Limits; 4],
     /// The most that an operator may set each limit to while it runs, without saying that it is more than the ring and the
@@ -325,6 +306,7 @@ impl AgentPlan {
             hide: self.hide.clone(),
             listen: self.openings_at(ring).iter().map(|opening| Listen { address: opening.listen }).collect(),
             models: self.models.access(),
+            inbound: self.inbound_at(ring),
             limits: self.limits_at(ring),
             user: self.user,
             own_id: 0,

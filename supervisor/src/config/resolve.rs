@@ -13,6 +13,7 @@ pub(super) mod look;
 pub(super) mod models;
 pub(super) mod network;
 mod packages;
+mod ports;
 mod program;
 mod protect;
 mod rules;
@@ -183,6 +184,7 @@ impl Context<'_> {
         let workdir = workdir::resolve(self);
         let (forwards, network) = network::resolve(self);
         let models = models::resolve(self);
+        let ports = ports::resolve(self, &forwards);
         let user = self.user();
         let nested_sandbox = self.nested_sandbox();
         let rows = rules::limits(self);
@@ -239,6 +241,7 @@ impl Context<'_> {
             forwards,
             network,
             models,
+            ports,
             ring_limits: rows.limits,
             ring_limits_most: rows.most,
             ring_requests_per_minute: rows.requests,

@@ -22,7 +22,9 @@ use super::diagnostic::{Class, ConfigError, Problem, Report};
 use super::document::{Document, Kind, Loaded, parse_partial, parse_typed};
 use super::resolve::{models, network};
 use super::source;
-use super::spec::{AgentGrant, ChaosSpec, Environment, Keep, LimitsSpec, NestedSpec, OperatorSpec, Operators, Switch};
+use super::spec::{
+    AgentGrant, ChaosSpec, Environment, Keep, LimitsSpec, ListenAt, NestedSpec, OperatorSpec, Operators, Switch,
+};
 use super::surroundings::{RingDefaults, Surroundings};
 use super::tree::KeyPath;
 use super::zones::settled;
@@ -205,6 +207,8 @@ pub(super) struct Rights {
     pub(super) known: bool,
     pub(super) network: Vec<EntrySpec>,
     pub(super) addresses: Vec<RangeSpec>,
+    /// Where its ports may be shown beyond what is free.
+    pub(super) publish: Vec<ListenAt>,
     /// All model routes that the operator declares, with the names of those that this agent may use.
     pub(super) providers: BTreeMap<String, RouteSpec>,
     pub(super) models: Vec<String>,
@@ -269,6 +273,7 @@ impl Rights {
         self.known = true;
         self.network.clone_from(&grant.network);
         self.addresses.clone_from(&grant.addresses);
+        self.publish.clone_from(&grant.publish);
         self.models.clone_from(&grant.models);
         self.models_in_r3.clone_from(&grant.models_in_r3);
         self.model_limits = grant.model_limits.clone();

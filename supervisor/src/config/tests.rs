@@ -6,6 +6,7 @@ mod misspelling;
 mod models;
 mod operator;
 mod plans;
+mod ports;
 mod programs;
 mod schemas;
 mod standing;

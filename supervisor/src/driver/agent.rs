@@ -55,6 +55,8 @@ pub(super) struct Agent {
     pub(super) served: JoinSet<()>,
     /// Its place in the gateway, in a life that has a way out; taken with it.
     pub(super) way_out: Option<agt_gateway::live::Agent>,
+    /// The ports that it shows to the host.
+    pub(super) shown: super::ways::Shown,
     /// Its requests a minute, by whatever way.
     pub(super) rate: Arc<Rate>,
     /// The model routes of a launch that is on its way.
@@ -126,6 +128,7 @@ impl Agent {
             pumps: JoinSet::new(),
             served: JoinSet::new(),
             way_out: None,
+            shown: super::ways::Shown::default(),
             models: None,
             rate: Rate::new(None),
             timers: HashMap::new(),
@@ -211,6 +214,7 @@ impl Agent {
             usage: None,
             memory_limit_bytes: self.limits_at(self.ring).memory_bytes,
             limits: self.limits_status(),
+            ports: self.shown.status(),
             requests: self.requests_status(),
             models: None,
             log: Some(self.log.clone()).filter(|log| log.exists()),

@@ -49,6 +49,9 @@ pub struct AgentStatus {
     /// Its limits: which hold, and why.
     #[serde(default)]
     pub limits: LimitsStatus,
+    /// Ports that it shows to the host: where they are listened at, while it lives or is about to live again.
+    #[serde(default)]
+    pub ports: Vec<PortSeen>,
     /// Its requests, by whatever way they came.
     #[serde(default)]
     pub requests: RequestsStatus,
@@ -98,6 +101,15 @@ impl Frozen {
             Frozen::Other => "an experiment or another hand",
         }
     }
+}
+
+/// A port of an agent, shown to the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortSeen {
+    /// Where the supervisor listens.
+    pub listen: std::net::SocketAddr,
+    /// The agent's own port.
+    pub port: u16,
 }
 
 /// Where an agent's health stands.

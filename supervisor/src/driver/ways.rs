@@ -4,6 +4,7 @@
 //! sums. The gatherer waits for the first and only then for the moment, so nothing wakes up while nothing passes.
 
 mod models;
+mod ports;
 mod rates;
 mod spent;
 
@@ -13,7 +14,7 @@ use std::net::{IpAddr, TcpListener};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use agt_gateway::flow::{Ended, Flow, Label};
+use agt_gateway::flow::{Ended, Flow, Kind, Label, Outcome, To};
 use agt_gateway::hook::Hooks;
 use agt_gateway::host::{Authority, Host};
 use agt_gateway::intercept::{Bundle, bundle};
@@ -26,6 +27,7 @@ use agt_gateway::{policy, route};
 use agt_rings::Ring;
 use tokio::sync::{mpsc, oneshot};
 
+pub(super) use self::ports::{Made, Shown};
 use super::Supervisor;
 use super::agent::Agent;
 use super::audience::Line;
@@ -76,6 +78,8 @@ pub struct Gathered {
     throttled: BTreeSet<String>,
     /// Agents whose network a fault of ours has taken.
     lost: Vec<String>,
+    /// Connections to ports at which nobody listens inside.
+    untaken: BTreeMap<(String, u16), u64>,
     /// What did not fit.
     uncounted: u64,
 }
@@ -140,6 +144,9 @@ impl Gathered {
 
     fn ended(&mut self, flow: &Flow, ended: Ended) {
         let (agent, kind) = (flow.agent.as_str().to_owned(), flow.kind.word());
+        if let (Kind::Published, Outcome::Unreachable, To::Inside(port)) = (flow.kind, ended.outcome, &flow.to) {
+            *self.untaken.entry((agent.clone(), *port)).or_default() += 1;
+        }
         let took = Took { first_byte: ended.first_byte, total: ended.total };
         self.took.entry((agent.clone(), kind)).or_default().push(took);
         let key = (agent, kind, ended.outcome.word());
@@ -219,7 +226,8 @@ impl Ways {
         Ok(unlocked(&mut self.running.as_mut().expect("set right above").gateway))
     }
 
-    /// Gives an agent that was launched its ways out: `listeners` are those that its plan opens in this ring, in their order.
+    /// Gives an agent that was launched its ways out: `listeners` are those that its plan opens in this ring, in their order. With
+    /// them come the ports that it shows.
     ///
     /// # Errors
     /// When the gateway can't be started, or a listener not be served.
@@ -227,11 +235,11 @@ impl Ways {
         &mut self,
         plan: &AgentPlan,
         ring: Ring,
-        listeners: Vec<TcpListener>,
+        (listeners, shown): (Vec<TcpListener>, Vec<(TcpListener, Serve)>),
         (models, rate): (Option<live::Models>, Arc<Rate>),
         events: &mpsc::UnboundedSender<Event>,
     ) -> io::Result<Option<live::Agent>> {
-        if listeners.is_empty() {
+        if listeners.is_empty() && shown.is_empty() {
             return Ok(None);
         }
         let policy = plan.network.policy_at(ring, FIRST).map_err(io::Error::other)?;
@@ -241,6 +249,9 @@ impl Ways {
         agent.set_rate(rate);
         for (listener, opening) in listeners.into_iter().zip(plan.openings_at(ring)) {
             agent.listen(listener, serve(opening)?)?;
+        }
+        for (listener, serve) in shown {
+            agent.listen(listener, serve)?;
         }
         Ok(Some(agent))
     }
@@ -348,6 +359,9 @@ impl Supervisor {
         for (agent, times) in gathered.limited {
             self.telemetry.connections_waited(&agent, times);
         }
+        for ((agent, port), times) in gathered.untaken {
+            self.nobody_listens(&agent, port, times);
+        }
         self.telemetry.uncounted(gathered.uncounted);
         for agent in gathered.throttled {
             self.throttled(&agent);
@@ -379,11 +393,12 @@ impl Supervisor {
         }
     }
 
-    /// Serves the listeners of a launch; without them it has no way out, which is said and is all.
-    pub(super) fn open_way_out(&mut self, name: &str, listeners: Vec<TcpListener>) {
+    /// Serves the listeners of a launch, and the ports that it shows; without them it has no way out, which is said and is all.
+    pub(super) fn open_way_out(&mut self, name: &str, made: Made) {
+        let served = (made.listeners, self.shown(name, made.entrance));
         let Some(agent) = self.agents.get_mut(name) else { return };
         let held = (agent.models.take(), Arc::clone(&agent.rate));
-        match self.ways.open(&agent.definition.plan, agent.ring, listeners, held, &self.events) {
+        match self.ways.open(&agent.definition.plan, agent.ring, served, held, &self.events) {
             Ok(way) => {
                 if way.is_some() {
                     self.telemetry.opened(name);

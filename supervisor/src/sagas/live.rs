@@ -229,6 +229,7 @@ impl LiveRun {
             usage,
             memory_limit_bytes: seen.limits.memory_bytes,
             limits,
+            ports: Vec::new(),
             requests: RequestsStatus::default(),
             models: None,
             log: Some(seen.log),

@@ -88,11 +88,14 @@ impl AgentPlan {
             }
         }
         self.destinations_at(self.ceiling).iter().for_each(|to| page.row("reaches", to));
+        for port in self.ports_at(self.ceiling) {
+            page.row("shows", format!("its port {} at {}", port.port, port.listen));
+        }
         self.models.in_words().iter().for_each(|route| page.row("model", route));
+        self.models.in_r3_in_words().iter().for_each(|kept| page.row("models in R3", kept));
         if !self.models.is_nothing() {
             page.row("model prices", self.models.prices_in_words());
         }
-        self.models.in_r3_in_words().iter().for_each(|kept| page.row("models in R3", kept));
         self.models.limits_in_words().iter().for_each(|limits| page.row("model limits", limits));
         page.row("requests", self.requests_in_words(self.ceiling));
         let files = self.open_files_at(self.ceiling);

@@ -9,9 +9,11 @@ use agt_gateway::policy::spec::{CeilingSpec, EntrySpec, InterceptSpec};
 use agt_gateway::policy::{BadPolicy, Policy, Reach};
 use agt_gateway::{proxy, route};
 use agt_rings::Ring;
+use agt_rings::spec::Inbound;
 use serde::{Deserialize, Serialize};
 
 use super::{AgentPlan, Forward};
+use crate::config::spec::Publish;
 
 /// Where the HTTP proxy is looked for first inside an agent's own network; SOCKS5 is at the next port. Below the ports that the
 /// kernel gives by itself, and nobody's well-known one: the agent's own servers keep theirs.
@@ -124,13 +126,28 @@ impl AgentPlan {
         openings
     }
 
+    /// The ports that are shown to the host in a ring: none in R0, whose network is the host's, and none in R3.
+    #[must_use]
+    pub fn ports_at(&self, ring: Ring) -> &[Publish] {
+        if matches!(ring, Ring::R0 | Ring::R3) { &[] } else { &self.ports }
+    }
+
+    /// Whether a launch in a ring has a way into its network.
+    pub(super) fn inbound_at(&self, ring: Ring) -> Inbound {
+        if self.ports_at(ring).is_empty() { Inbound::Closed } else { Inbound::Open }
+    }
+
     /// Where the HTTP proxy and SOCKS5 listen inside. Model routes are served by the proxy's listener, so that is there for them
     /// alone, too: without a destination it lets nothing else out.
     fn proxies_at(&self, ring: Ring) -> Proxies {
         let reaches = self.reaches_at(ring);
-        let is_free = |port: &u16| self.forwards.iter().all(|forward| forward.listen.port() != *port);
+        let is_free = |port: &u16| {
+            // A port of the gateway's that was shown as the agent's would be the proxy, open to this host.
+            self.forwards.iter().all(|forward| forward.listen.port() != *port)
+                && self.ports.iter().all(|shown| shown.port != *port)
+        };
         let at = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        // Forwards are bounded in number, so two ports that none of them has are near.
+        // Both are bounded in number, so two ports that none of them has are near.
         let mut free = (PROXY_PORT..).filter(is_free).map(at);
         Proxies {
             http: free.next().filter(|_| reaches || self.models.has_routes_at(ring)),
