@@ -86,7 +86,8 @@ fn a_port_is_reached_from_outside_with_what_is_served_inside_and_it_shows() {
     let at = SocketAddr::from((Ipv4Addr::LOCALHOST, outside));
     assert_eq!(shown(&rig, "web"), at);
     answer(at, "/");
-    let curl = Command::new("curl").args(["-sS", "--noproxy", "*", &format!("http://{at}/hello.txt")]).output().unwrap();
+    let curl =
+        Command::new("curl").args(["-sS", "--noproxy", "*", &format!("http://{at}/hello.txt")]).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&curl.stdout), "from inside", "{curl:?}");
     let status = rig.output(["status", "web"]).stdout;
     assert!(status.contains(&format!("shows its port 8080 at {at}")), "{status}");

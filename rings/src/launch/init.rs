@@ -311,8 +311,10 @@ fn watch(
     let failed = |e: nix::errno::Errno| Failure::new("watch the agent", &e.into());
     let mut maker = beside.maker;
     loop {
-        let mut fds =
-            vec![PollFd::new(signals.as_fd(), PollFlags::POLLIN), PollFd::new(given.channel.as_fd(), PollFlags::POLLIN)];
+        let mut fds = vec![
+            PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+            PollFd::new(given.channel.as_fd(), PollFlags::POLLIN),
+        ];
         fds.extend(maker.map(|maker| PollFd::new(maker.as_fd(), PollFlags::POLLIN)));
         match poll(&mut fds, PollTimeout::NONE) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}

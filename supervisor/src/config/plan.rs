@@ -32,7 +32,8 @@ use sha2::{Digest, Sha256};
 use super::grant::Refusal;
 use super::source::regular;
 use super::spec::{
-    ChaosSpec, Environment, HostPort, Keep, LogSpec, NestedSpec, Publish, RestartSpec, SloSpec, Stdio, Switch, TimeoutsSpec,
+    ChaosSpec, Environment, HostPort, Keep, LogSpec, NestedSpec, Publish, RestartSpec, SloSpec, Stdio, Switch,
+    TimeoutsSpec,
 };
 
 pub use super::resolve::look::Opened;

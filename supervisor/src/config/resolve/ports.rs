@@ -35,7 +35,8 @@ pub(super) fn resolve(context: &mut Context<'_>, forwards: &[Forward]) -> Vec<Pu
             continue;
         }
         if let Some(forward) = forwards.iter().find(|forward| forward.listen.port() == port.port) {
-            let text = format!("port {} inside is the gateway's own, for `tcp: {}` of `network`", port.port, forward.target);
+            let text =
+                format!("port {} inside is the gateway's own, for `tcp: {}` of `network`", port.port, forward.target);
             let help = "have the agent listen at another port";
             context.problem(&path, Problem::config(text).label("not the agent's").help(help));
             continue;
@@ -43,7 +44,9 @@ pub(super) fn resolve(context: &mut Context<'_>, forwards: &[Forward]) -> Vec<Pu
         let allowed = context.rights.publish.iter().any(|at| at.covers(port.listen));
         if port.needs_operator() && !allowed {
             let message = match port.listen.ip().is_loopback() {
-                true => format!("showing a port at {} needs an operator's line: ports below 1024 are root's", port.listen),
+                true => {
+                    format!("showing a port at {} needs an operator's line: ports below 1024 are root's", port.listen)
+                }
                 false => format!("showing a port at {} needs an operator's line: only loopback is free", port.listen),
             };
             context.needs_operator(&path, message, Right::Publish(ListenAt(port.listen)));

@@ -74,7 +74,10 @@ fn listen_at(text: &str, whole: &str) -> Result<SocketAddr, BadText> {
     }
     let (before, last) = text.rsplit_once(':').unwrap_or((text, ""));
     if last.parse::<u16>().is_ok() && (before.parse::<SocketAddr>().is_ok() || before.parse::<u16>().is_ok()) {
-        return bad(format!("`{whole}` has no arrow"), format!("write `{before} -> {last}`: outside first, then the agent's"));
+        return bad(
+            format!("`{whole}` has no arrow"),
+            format!("write `{before} -> {last}`: outside first, then the agent's"),
+        );
     }
     bad(format!("`{text}` is no address with a port (`{whole}`)"), format!("addresses are numbers: {FORM}"))
 }
@@ -242,7 +245,9 @@ mod tests {
     #[test]
     fn an_address_for_all_covers_those_of_its_port() {
         let covers = |line: &str, asked: &str| ListenAt::parse(line).unwrap().covers(asked.parse().unwrap());
-        assert!(covers("0.0.0.0:80", "10.0.0.1:80") && covers("[::]:80", "10.0.0.1:80") && covers("[::]:80", "[::1]:80"));
+        assert!(
+            covers("0.0.0.0:80", "10.0.0.1:80") && covers("[::]:80", "10.0.0.1:80") && covers("[::]:80", "[::1]:80")
+        );
         assert!(!covers("0.0.0.0:80", "[::]:80") && !covers("0.0.0.0:80", "10.0.0.1:81"));
         assert!(!covers("10.0.0.1:80", "0.0.0.0:80") && !covers("10.0.0.1:80", "10.0.0.2:80"));
         let overlap = |one: &str, other: &str| Publish::parse(one).unwrap().overlaps(&Publish::parse(other).unwrap());

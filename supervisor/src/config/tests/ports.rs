@@ -67,7 +67,8 @@ fn mistakes_are_told_with_their_place() {
 #[test]
 fn a_port_of_the_gateways_is_not_shown_as_the_agents() {
     let world = World::new();
-    let entries = "    network: [{tcp: 127.0.0.1:5432}, {host: api.example.com}]\n    addresses: [{cidr: 127.0.0.1/32}]\n";
+    let entries =
+        "    network: [{tcp: 127.0.0.1:5432}, {host: api.example.com}]\n    addresses: [{cidr: 127.0.0.1/32}]\n";
     operator(&world, entries);
     let asks = "ring: 2\nnetwork: [{tcp: 127.0.0.1:5432}, {host: api.example.com}]\n";
     let text = message(world.agent(&format!("{asks}ports: [8080 -> 5432]\n")), 64);
