@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::attack::{self, Attack, Got, Need, Squeeze, stand};
 use super::controls::{self, Control};
@@ -13,7 +13,7 @@ use super::decoys::{self, Directory, Standing, Target};
 use super::judge::{Run, judge};
 use super::launched::{Launched, Order};
 use super::scene::Scene;
-use super::tree::Tree;
+use super::tree::{Stock, Tree};
 use super::{ATTACK_NAME, Error, Finding, Layer, Options, Probed, Verdict};
 use crate::builtin;
 use crate::cgroup::Base;
@@ -35,7 +35,7 @@ pub(super) const OWN_ID: u32 = builtin::OWN_ID_BASE + builtin::OWN_ID_COUNT - 1;
 /// Probes rings one after another, the attacks of one a few at a time.
 pub(super) fn run(rings: &[Ring], options: &Options) -> Result<Probed, Error> {
     let session = Session::open(options)?;
-    let mut probed = Probed { findings: Vec::new(), gaps: Vec::new() };
+    let mut probed = Probed { findings: Vec::new(), took: Vec::new(), gaps: Vec::new() };
     let mut worked = Ok(());
     for &ring in rings {
         worked = session.ring(ring, options, &mut probed);
@@ -57,7 +57,8 @@ pub(super) struct Session {
     controls: Mutex<HashMap<(&'static str, Option<u32>), Control>>,
     protocols: String,
     pub(super) without: Vec<Layer>,
-    directory: Directory,
+    trees: Stock,
+    _directory: Directory,
 }
 
 impl Session {
@@ -78,7 +79,8 @@ impl Session {
             controls: Mutex::new(HashMap::new()),
             protocols,
             without: options.without.clone(),
-            directory,
+            trees: Stock::new(directory.path.clone()),
+            _directory: directory,
         })
     }
 
@@ -102,9 +104,11 @@ impl Session {
         let attacks: Vec<&'static Attack> = attack::all().filter(wanted).collect();
         let (quiet, hogs): (Vec<_>, Vec<_>) = attacks.into_iter().partition(|a| a.squeeze == Squeeze::None);
         let gaps = Mutex::new(Vec::new());
-        for finding in self.at_once(&quiet, WORKERS, ring, &gaps).into_iter().chain(self.at_once(&hogs, 1, ring, &gaps))
+        for (took, finding) in
+            self.at_once(&quiet, WORKERS, ring, &gaps).into_iter().chain(self.at_once(&hogs, 1, ring, &gaps))
         {
             probed.findings.push(finding?);
+            probed.took.push(took);
         }
         let gaps = gaps.into_inner().unwrap_or_else(PoisonError::into_inner);
         if !gaps.is_empty() {
@@ -120,7 +124,7 @@ impl Session {
         workers: usize,
         ring: Ring,
         gaps: &Mutex<Vec<Gap>>,
-    ) -> Vec<Result<Finding, Error>> {
+    ) -> Vec<(Duration, Result<Finding, Error>)> {
         let next = AtomicUsize::new(0);
         let work = || {
             let mut mine = Vec::new();
@@ -128,16 +132,18 @@ impl Session {
                 let at = next.fetch_add(1, Ordering::Relaxed);
                 attacks.get(at).map(|attack| (at, *attack))
             } {
-                mine.push((at, self.one(attack, ring, gaps)));
+                let began = Instant::now();
+                let finding = self.one(attack, ring, gaps);
+                mine.push((at, began.elapsed(), finding));
             }
             mine
         };
-        let mut found: Vec<(usize, Result<Finding, Error>)> = std::thread::scope(|scope| {
+        let mut found: Vec<(usize, Duration, Result<Finding, Error>)> = std::thread::scope(|scope| {
             let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
             workers.into_iter().flat_map(|worker| worker.join().expect("workers return their errors")).collect()
         });
-        found.sort_by_key(|(at, _)| *at);
-        found.into_iter().map(|(_, finding)| finding).collect()
+        found.sort_by_key(|(at, ..)| *at);
+        found.into_iter().map(|(_, took, finding)| (took, finding)).collect()
     }
 
     fn one(&self, attack: &'static Attack, ring: Ring, gaps: &Mutex<Vec<Gap>>) -> Result<Finding, Error> {
@@ -213,9 +219,8 @@ impl Session {
         {
             return Ok(known.clone());
         }
-        let place = self.place()?;
         // The tree belongs to whoever the agent would be, also when the control is ourselves.
-        let tree = self.tree(&place, self.agent(ring))?;
+        let tree = self.tree(self.agent(ring))?;
         let victim = self.victim(attack, user, &tree)?.or(self.beside(attack, user, &tree)?);
         let neighbour = self.neighbour(attack, ring)?;
         let mut scene = self.scene(ring, &tree, victim.as_ref());
@@ -230,6 +235,8 @@ impl Session {
         if let Some(neighbour) = neighbour {
             neighbour.end()?;
         }
+        drop(victim);
+        self.trees.give_back(tree);
         self.controls.lock().unwrap_or_else(PoisonError::into_inner).insert(key, control.clone());
         Ok(control)
     }
@@ -241,13 +248,8 @@ impl Session {
         if unseen { Got::Nothing("it never arrived".to_owned()) } else { got }
     }
 
-    fn place(&self) -> Result<PathBuf, Error> {
-        let number = self.count.fetch_add(1, Ordering::Relaxed);
-        Ok(self.directory.path.join(format!("run-{number}")))
-    }
-
-    fn tree(&self, place: &Path, agent: Option<Ids>) -> Result<Tree, Error> {
-        Tree::make(place.to_owned(), agent).map_err(Error::decoy(format!("make {}", place.display())))
+    fn tree(&self, agent: Option<Ids>) -> Result<Tree, Error> {
+        self.trees.take(agent).map_err(Error::decoy("make a tree of decoys"))
     }
 
     fn victim(&self, attack: &Attack, user: Option<Ids>, tree: &Tree) -> Result<Option<Target>, Error> {
@@ -300,9 +302,8 @@ impl Session {
 
     /// Launches an attack in its ring; what it got, and whether a decoy that it must not change has changed.
     fn confined(&self, attack: &'static Attack, ring: Ring, gaps: &Mutex<Vec<Gap>>) -> Result<(Got, bool), Error> {
-        let place = self.place()?;
         let agent = self.agent(ring);
-        let tree = self.tree(&place, agent)?;
+        let tree = self.tree(agent)?;
         let victim = self.victim(attack, agent, &tree)?;
         let neighbour = self.neighbour(attack, ring)?;
         let mut scene = self.scene(ring, &tree, victim.as_ref());
@@ -336,7 +337,10 @@ impl Session {
         if let Some(neighbour) = neighbour {
             neighbour.end()?;
         }
-        Ok((got, tree.look() != before))
+        drop(victim);
+        let has_changed = tree.look() != before;
+        self.trees.give_back(tree);
+        Ok((got, has_changed))
     }
 
     /// Another agent in the same ring (R2 for R0's sake), with its secret in place.
@@ -344,7 +348,7 @@ impl Session {
         if !attack.needs.contains(&Need::Neighbour) {
             return Ok(None);
         }
-        let tree = self.tree(&self.place()?, self.agent(ring))?;
+        let tree = self.tree(self.agent(ring))?;
         let order = Order { part: stand::NEIGHBOUR, squeeze: Squeeze::None, check: None };
         let mut launched = self.launch(&order, ring, &tree, None)?;
         launched.keep = Some(tree);
