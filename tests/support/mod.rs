@@ -193,6 +193,17 @@ pub fn until(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
+/// Does the work for each item, so many at a time: for what mostly waits and shares nothing. A panic of one is the test's.
+pub fn side_by_side<T: Send>(items: impl IntoIterator<Item = T>, at_once: usize, work: impl Fn(T) + Sync) {
+    let items = std::sync::Mutex::new(items.into_iter().collect::<std::collections::VecDeque<_>>());
+    let next = || items.lock().unwrap().pop_front();
+    std::thread::scope(|scope| {
+        for _ in 0..at_once {
+            scope.spawn(|| std::iter::from_fn(next).for_each(&work));
+        }
+    });
+}
+
 /// Processes whose command line holds this text, this test process itself left out.
 pub fn processes_with(text: &str) -> Vec<i32> {
     let own = std::process::id().to_string();
