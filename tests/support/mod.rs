@@ -187,9 +187,12 @@ impl From<Output> for Outcome {
 /// Waits for a condition, bounded.
 pub fn until(what: &str, mut done: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
+    // Most questions start a program: asked at one pace all along they would take the processor from what is waited for.
+    let mut pause = Duration::from_millis(10);
     while !done() {
         assert!(Instant::now() < deadline, "gave up waiting until {what}");
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::sleep(pause);
+        pause = (pause * 3 / 2).min(Duration::from_millis(60));
     }
 }
 
