@@ -6,6 +6,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -13,7 +14,7 @@ use nix::unistd::pipe2;
 
 use super::answering::{self, Answering};
 use super::attack::{Attack, Got, Squeeze, hogs};
-use super::controls::{self, ATTACK_TIMEOUT};
+use super::controls;
 use super::scene::Scene;
 use super::session::{GONE_WITHIN, OWN_ID, Session};
 use super::tree::{SOCKETS, Tree};
@@ -42,6 +43,9 @@ const PROTECTED: [&str; 11] = [
     "work/.bashrc",
     "work/vendor/.git/hooks",
 ];
+
+/// How long a neighbour may take to say its first word, on the busiest of machines.
+const SPEAKS_WITHIN: Duration = Duration::from_secs(60);
 
 /// What to launch.
 pub(super) struct Order {
@@ -175,14 +179,14 @@ pub(super) struct Launched {
 }
 
 impl Launched {
-    /// Waits for its end, and says what it got.
-    pub(super) fn finish(mut self, attack: &Attack) -> Result<Got, Error> {
+    /// Waits so long for its end, and says what it got.
+    pub(super) fn finish(mut self, attack: &Attack, within: Duration) -> Result<Got, Error> {
         let failed = |e| Error::decoy(format!("wait for {}", attack.name))(e);
         let checker = self.checker.take();
         // The check runs until the attacker has ended, and its namespace with it: how it ends is of no interest.
         let in_time = std::thread::scope(|scope| {
-            checker.as_ref().map(|checker| scope.spawn(|| checker.check(ATTACK_TIMEOUT)));
-            let in_time = readable(self.running.channel()).map_err(failed)?;
+            checker.as_ref().map(|checker| scope.spawn(|| checker.check(within)));
+            let in_time = readable(self.running.channel(), within).map_err(failed)?;
             if !in_time {
                 // Already ended between the two calls: as well.
                 let _gone = self.running.kill_init();
@@ -199,13 +203,13 @@ impl Launched {
         };
         self.leash = None;
         self.clean()?;
-        Ok(if in_time { controls::judge_end(attack, status, &output) } else { Got::Silent("given up".to_owned()) })
+        Ok(if in_time { controls::judge_end(attack, status, &output) } else { Got::Late })
     }
 
     /// Waits until it has said something.
     pub(super) fn await_word(&self) -> Result<(), Error> {
         let failed = Error::decoy("wait for a neighbour");
-        match readable(self.output.as_fd()) {
+        match readable(self.output.as_fd(), SPEAKS_WITHIN) {
             Ok(true) => Ok(()),
             Ok(false) => Err(failed(std::io::ErrorKind::TimedOut.into())),
             Err(e) => Err(failed(e)),
@@ -232,8 +236,8 @@ impl Launched {
     }
 }
 
-fn readable(fd: BorrowedFd<'_>) -> std::io::Result<bool> {
-    let timeout = PollTimeout::try_from(ATTACK_TIMEOUT).unwrap_or(PollTimeout::MAX);
+fn readable(fd: BorrowedFd<'_>, within: Duration) -> std::io::Result<bool> {
+    let timeout = PollTimeout::try_from(within).unwrap_or(PollTimeout::MAX);
     loop {
         match poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], timeout) {
             Ok(ready) => return Ok(ready > 0),

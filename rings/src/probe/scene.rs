@@ -66,6 +66,8 @@ pub(super) struct Scene {
     pub(super) reaper: i32,
     /// Open files that the ring gives.
     pub(super) open_files: u64,
+    /// After so many seconds it is ended by a signal.
+    pub(super) seconds: u32,
 }
 
 /// An interface of the host.

@@ -48,6 +48,13 @@ pub use syscalls::Arch;
 
 use crate::ring::Ring;
 
+/// Reads the tables that a policy is made of, for whoever will be forked from this process and makes one.
+pub(crate) fn read_tables() {
+    if let Some(arch) = Arch::native() {
+        let _read = arch.calls().next().and_then(|(_, name)| groups::of(name));
+    }
+}
+
 /// The programs of a ring, in the order to load them: the kernel runs all and takes the most restrictive answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]

@@ -232,6 +232,9 @@ pub(super) fn network() -> impl Iterator<Item = &'static Attack> {
     [sockets::ATTACKS, services::ATTACKS, egress::ATTACKS, netlink::ATTACKS, models::ATTACKS].into_iter().flatten()
 }
 
+/// What the table says of an attack that came to no end.
+const LATE: &str = "no end in time";
+
 /// How an attack ended, as it travels from the ring to the probe.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -246,8 +249,10 @@ pub(super) enum Got {
     Nothing(String),
     /// It could not be tried.
     Setup(String),
-    /// It ended without a word, or was given up.
+    /// It ended without a word.
     Silent(String),
+    /// It was still at it when its time was over: the machine was too busy, or something never answers. Nobody has refused it.
+    Late,
 }
 
 impl Got {
@@ -261,6 +266,7 @@ impl Got {
             Got::Nothing(text) => format!("nothing ({text})"),
             Got::Setup(text) => format!("not tried ({text})"),
             Got::Silent(text) => text.clone(),
+            Got::Late => LATE.to_owned(),
         }
     }
 }
