@@ -21,6 +21,7 @@ mod learn;
 mod lifecycle;
 mod limits;
 mod messages;
+mod meter;
 mod metrics;
 mod models;
 mod names;

@@ -11,6 +11,7 @@ mod identity_tests;
 mod left_out;
 mod mounts;
 mod nested;
+mod network;
 mod protections;
 
 use std::ffi::OsString;
@@ -29,6 +30,7 @@ use crate::spec::{Enforcement, Inbound, Listen, Spec, Terminal, User};
 pub use self::control::CONTROL;
 pub use self::left_out::LeftOut;
 pub use self::mounts::{Execute, Marks, ProcView};
+pub use self::network::Tcp;
 use self::protections::capabilities;
 
 /// How the agent's file system view comes to be.
@@ -138,8 +140,8 @@ pub struct Landlock {
     pub abi: u32,
     /// Trees, with what may be done below them.
     pub rules: Vec<(PathBuf, crate::spec::Access)>,
-    /// TCP is refused altogether (ABI 4).
-    pub refuse_tcp: bool,
+    /// What may be done by TCP (ABI 4).
+    pub tcp: Tcp,
 }
 
 /// How the program is started.
@@ -325,7 +327,7 @@ pub fn compile(
         program: spec.program.clone(),
         argv: spec.argv.clone(),
         workdir: spec.workdir.clone(),
-        listen: if spec.ring == Ring::R0 || spec.ring == Ring::R3 { Vec::new() } else { spec.listen.clone() },
+        listen: network::listen(spec, host),
         inbound: inbound(spec, namespaces),
         terminal: spec.terminal,
         check: spec.check.clone(),
@@ -414,7 +416,7 @@ fn landlock(
     let access = if spec.ring == Ring::R3 { crate::spec::Access::Read } else { crate::spec::Access::Write };
     let declared = spec.files.iter().filter(|r| r.access == crate::spec::Access::Write);
     rules.extend(declared.map(|r| (r.path.clone(), access)));
-    Some(Landlock { abi, rules, refuse_tcp: spec.ring == Ring::R3 && abi >= 4 })
+    Some(Landlock { abi, rules, tcp: network::tcp(spec, host, abi) })
 }
 
 /// HOME and the like point into the private directories: whatever the caller said about them.

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 
+use super::answering::Answering;
 use super::attack::inherit::Planted;
 use super::attack::stand::VICTIM;
 use super::attack::{self, MARK, egress, ipc, services};
@@ -60,6 +61,8 @@ pub(super) struct Standing {
     pub(super) services: PathBuf,
     pub(super) tcp: u16,
     pub(super) tcp6: Option<u16>,
+    /// What answers at the port of a model's route, outside.
+    pub(super) model: Answering,
     pub(super) udp: UdpSocket,
     pub(super) stub: UdpSocket,
     /// What came to either, and was not asked for yet.
@@ -108,6 +111,7 @@ impl Standing {
             abstract_name,
             services: services_at,
             tcp: by_port.local_addr()?.port(),
+            model: Answering::start(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?)?,
             tcp6: by_port6.as_ref().map(TcpListener::local_addr).transpose()?.map(|address| address.port()),
             udp,
             stub,

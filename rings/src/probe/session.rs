@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use super::answering;
 use super::attack::{self, Attack, Got, Need, Squeeze, stand};
 use super::controls::{self, Control};
 use super::decoys::{self, Directory, Standing, Target};
@@ -23,7 +24,7 @@ use crate::launch::Launcher;
 use crate::plan::Ids;
 use crate::report::Gap;
 use crate::ring::Ring;
-use crate::spec::Check;
+use crate::spec::{Check, ModelAccess};
 
 /// Attacks that run at once: a launch is mostly waiting for the kernel (namespaces and groups take grace periods to go).
 const WORKERS: usize = 8;
@@ -159,6 +160,9 @@ impl Session {
             Need::SignalScope if self.launcher.host().landlock_abi.is_none_or(|abi| abi < 6) => {
                 Some("Landlock has no scope for signals before ABI 6".to_owned())
             }
+            Need::Models if !self.launcher.host().namespaces.is_yes() => {
+                Some("no network namespace here, so R3 is given no access to models".to_owned())
+            }
             Need::OwnUid if self.agent(ring).is_none() => {
                 Some("without root the agent has its user's uid, and with it that user's files".to_owned())
             }
@@ -282,6 +286,7 @@ impl Session {
             socket: self.standing.socket.clone(),
             abstract_name: self.standing.abstract_name.clone(),
             tcp: self.standing.tcp,
+            model: self.standing.model.port(),
             tcp6: self.standing.tcp6,
             udp: self.standing.udp.local_addr().map_or(0, |address| address.port()),
             stub: self.standing.stub.local_addr().map_or(0, |address| address.port()),
@@ -317,7 +322,11 @@ impl Session {
         }
         let check = || Check { program: self.program.clone(), argv: vec![ATTACK_NAME.into(), stand::CHECKED.into()] };
         let check = attack.needs.contains(&Need::Check).then(check);
-        let order = Order { part: attack.name, squeeze: attack.squeeze, check };
+        let models = if attack.needs.contains(&Need::Models) { ModelAccess::Granted } else { ModelAccess::None };
+        if models == ModelAccess::Granted {
+            scene.model = answering::PORT;
+        }
+        let order = Order { part: attack.name, squeeze: attack.squeeze, check, models };
         let launched = match self.launch(&order, ring, &tree, Some(&mut scene)) {
             Err(Error::Launch(e)) if !self.without.is_empty() => {
                 let mut causes = std::iter::successors(Some(&e as &dyn std::error::Error), |e| e.source());
@@ -345,7 +354,7 @@ impl Session {
             return Ok(None);
         }
         let tree = self.tree(&self.place()?, self.agent(ring))?;
-        let order = Order { part: stand::NEIGHBOUR, squeeze: Squeeze::None, check: None };
+        let order = Order { part: stand::NEIGHBOUR, squeeze: Squeeze::None, check: None, models: ModelAccess::None };
         let mut launched = self.launch(&order, ring, &tree, None)?;
         launched.keep = Some(tree);
         launched.await_word()?;

@@ -30,6 +30,8 @@ pub enum Right {
     Publish(ListenAt),
     /// Use this model route.
     Models(String),
+    /// Use it in R3 too.
+    ModelsInR3(String),
     /// The same, which the operator's file does not even declare yet.
     Provider(String),
     /// Be given the content of this file.
@@ -48,6 +50,8 @@ pub enum Right {
     Tasks(u32),
     /// This many open files.
     OpenFiles(u32),
+    /// This many requests a minute.
+    Requests(u32),
     /// Be the target of these faults (empty: of all).
     Chaos(Vec<String>),
 }
@@ -84,6 +88,7 @@ impl Right {
             Right::Network(_) => "network",
             Right::Publish(_) => "publish",
             Right::Models(_) | Right::Provider(_) => "models",
+            Right::ModelsInR3(_) => "models_in_r3",
             Right::Secret(_) => "secrets",
             Right::Env(_) => "env",
             Right::User(_) => "user",
@@ -92,6 +97,7 @@ impl Right {
             Right::Cpu(_) => "cpu",
             Right::Tasks(_) => "tasks",
             Right::OpenFiles(_) => "files",
+            Right::Requests(_) => "requests_per_minute",
             Right::Chaos(_) => "chaos",
         }
     }
@@ -100,12 +106,13 @@ impl Right {
         match self {
             Right::Read(path) | Right::Write(path) | Right::Writable(path) | Right::Secret(path) => scalar_path(path),
             Right::Network(entry) => entry.clone(),
+            Right::Env(name) | Right::User(name) => scalar(name),
+            Right::Models(name) | Right::ModelsInR3(name) | Right::Provider(name) => scalar(name),
             Right::Publish(at) => scalar(&at.to_string()),
-            Right::Env(name) | Right::User(name) | Right::Models(name) | Right::Provider(name) => scalar(name),
             Right::NestedSandbox => "on".to_owned(),
             Right::Memory(size) => size.to_string(),
             Right::Cpu(cpu) => scalar(&cpu.to_string()),
-            Right::Tasks(number) | Right::OpenFiles(number) => number.to_string(),
+            Right::Tasks(number) | Right::OpenFiles(number) | Right::Requests(number) => number.to_string(),
             Right::Chaos(faults) => {
                 let faults: Vec<String> = faults.iter().map(|fault| scalar(fault)).collect();
                 format!("{{opt_in: true, faults: [{}]}}", faults.join(", "))
@@ -114,7 +121,7 @@ impl Right {
     }
 
     fn is_limit(&self) -> bool {
-        matches!(self, Right::Memory(_) | Right::Cpu(_) | Right::Tasks(_) | Right::OpenFiles(_))
+        matches!(self, Right::Memory(_) | Right::Cpu(_) | Right::Tasks(_) | Right::OpenFiles(_) | Right::Requests(_))
     }
 
     fn is_list(&self) -> bool {

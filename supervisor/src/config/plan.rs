@@ -9,6 +9,7 @@ mod display;
 mod health;
 mod models;
 mod network;
+mod rates;
 mod secret;
 mod standing;
 
@@ -40,6 +41,7 @@ pub use diff::{Change, diff};
 pub use health::{Ask, HealthPlan, Look};
 pub use models::ModelPlan;
 pub use network::{NetworkPlan, Opening, Openness, Way};
+pub use rates::{BUILT_IN as BUILT_IN_RATES, RingRates};
 pub use secret::{EnvValue, SecretText, UnreadableSecret};
 pub(super) use standing::is_stranger;
 
@@ -127,6 +129,9 @@ pub struct AgentPlan {
     /// operator's file give; R0 first, `None` = no such bound.
     #[serde(default)]
     pub ring_limits_most: [Limits; 4],
+    /// Requests a minute at each ring.
+    #[serde(default, skip_serializing_if = "RingRates::is_built_in")]
+    pub ring_requests_per_minute: RingRates,
     /// Open files of each process at each ring, R0 first; `None` = the host's.
     pub ring_open_files: [Option<u32>; 4],
     /// Whose uid it has.
@@ -268,15 +273,6 @@ impl AgentPlan {
         self.files.iter().map(narrow).collect()
     }
 
-    /// Ways out in this ring: none in R3.
-    #[must_use]
-    pub fn forwards_at(&self, ring: Ring) -> &[Forward] {
-        match ring {
-            Ring::R3 => &[],
-            Ring::R0 | Ring::R1 | Ring::R2 => &self.forwards,
-        }
-    }
-
     /// The whole environment, secrets read from their files now.
     ///
     /// # Errors
@@ -310,14 +306,12 @@ impl AgentPlan {
             names: None,
             hide: self.hide.clone(),
             listen: self.openings_at(ring).iter().map(|opening| Listen { address: opening.listen }).collect(),
+            models: self.models.access(),
             inbound: self.inbound_at(ring),
             limits: self.limits_at(ring),
             user: self.user,
             own_id: 0,
-            nested: match self.nested_sandbox {
-                NestedSpec::Off => Nested::Refused,
-                NestedSpec::On => Nested::Allowed,
-            },
+            nested: if is_off(&self.nested_sandbox) { Nested::Refused } else { Nested::Allowed },
             // Every name was checked when the operator's file was read.
             capabilities: Capabilities::named(self.capabilities.iter().map(String::as_str)).unwrap_or_default(),
             open_files: self.open_files_at(ring),
@@ -357,6 +351,7 @@ impl AgentPlan {
     #[must_use]
     pub fn to_json(&self) -> serde_json::Value {
         let mut value = serde_json::to_value(self).expect("a plan can be written as JSON");
+        value["ring_requests_per_minute"] = serde_json::json!(self.ring_requests_per_minute);
         if let Some(env) = value.get_mut("env").and_then(serde_json::Value::as_object_mut) {
             for variable in env.values_mut().filter(|variable| variable.get("plain").is_some()) {
                 *variable = serde_json::json!({"plain": HIDDEN_VALUE});

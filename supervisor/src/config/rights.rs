@@ -212,6 +212,7 @@ pub(super) struct Rights {
     /// All model routes that the operator declares, with the names of those that this agent may use.
     pub(super) providers: BTreeMap<String, RouteSpec>,
     pub(super) models: Vec<String>,
+    pub(super) models_in_r3: Vec<String>,
     pub(super) model_limits: LimitSpec,
     pub(super) model_rings: [LimitSpec; 4],
     pub(super) prices: TableSpec,
@@ -274,6 +275,7 @@ impl Rights {
         self.addresses.clone_from(&grant.addresses);
         self.publish.clone_from(&grant.publish);
         self.models.clone_from(&grant.models);
+        self.models_in_r3.clone_from(&grant.models_in_r3);
         self.model_limits = grant.model_limits.clone();
         self.env.clone_from(&grant.env);
         self.user.clone_from(&grant.user);
@@ -319,4 +321,5 @@ fn overlay(defaults: &mut RingDefaults, limits: &LimitsSpec) {
         tasks: limits.tasks.or(defaults.limits.tasks),
     };
     defaults.open_files = limits.files.or(defaults.open_files);
+    defaults.requests_per_minute = limits.requests_per_minute.or(defaults.requests_per_minute);
 }

@@ -55,7 +55,7 @@ use agt_rings::launch::{Exit, Running};
 use tokio::sync::{mpsc, oneshot};
 
 pub use self::handle::Handle;
-pub(crate) use self::ways::Carried;
+pub(crate) use self::ways::{Carried, Gathered, Took};
 
 use self::acting::Owed;
 use self::agent::{Agent, STOP_WITHIN};

@@ -1,10 +1,13 @@
 //! What `ps`, `status` and `--status-file` show of an agent.
 
+pub mod metered;
+
 use agt_rings::cgroup::Usage;
 use agt_rings::report::Report;
 use agt_rings::ring::Ring;
 use serde::{Deserialize, Serialize};
 
+use self::metered::{ModelsStatus, RequestsStatus};
 use super::limiting::LimitsStatus;
 use crate::govern::governed::GovernedStatus;
 use crate::machine::lifecycle::{Death, State};
@@ -49,6 +52,12 @@ pub struct AgentStatus {
     /// Ports that it shows to the host: where they are listened at, while it lives or is about to live again.
     #[serde(default)]
     pub ports: Vec<PortSeen>,
+    /// Its requests, by whatever way they came.
+    #[serde(default)]
+    pub requests: RequestsStatus,
+    /// Its model calls and what they cost; `null` for an agent without model routes.
+    #[serde(default)]
+    pub models: Option<ModelsStatus>,
     /// Its log; `null` while there is none (an agent with `stdio: raw` writes to its caller).
     pub log: Option<std::path::PathBuf>,
     /// Who holds all its tasks; `null` while they may run.

@@ -1,29 +1,33 @@
 //! The ways out of the agents: one gateway for all of them, begun with the first that has one, and what happens on them.
 //!
-//! What happens is gathered for a moment before the loop is told: an agent that asks a thousand times a second costs it a handful of
-//! sums. The gatherer waits for the first and only then for the moment, so nothing wakes up while nothing passes.
+//! What happens is gathered ([`gathered`]), and counted, recorded and told here.
 
+mod gathered;
 mod models;
 mod ports;
+mod rates;
+mod spent;
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, TcpListener};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use agt_gateway::flow::{Ended, Flow, Kind, Label, Outcome, To};
+use agt_gateway::flow::Label;
 use agt_gateway::hook::Hooks;
 use agt_gateway::host::{Authority, Host};
 use agt_gateway::intercept::{Bundle, bundle};
-use agt_gateway::live::{self, Gateway, Happening, Happenings, Outside, Serve, Settings};
-use agt_gateway::policy::{Ask, Denial, OwnAddresses, Policy};
+use agt_gateway::limit::rate::Rate;
+use agt_gateway::live::{self, Gateway, Outside, Serve, Settings};
+use agt_gateway::policy::{OwnAddresses, Policy};
 use agt_gateway::resolve::{Bounds, Resolver};
+use agt_gateway::route;
 use agt_gateway::route::BadTrust;
-use agt_gateway::{policy, route};
 use agt_rings::Ring;
 use tokio::sync::{mpsc, oneshot};
 
+pub(crate) use self::gathered::{Carried, Gathered, Took};
+use self::gathered::{Refused, gather};
 pub(super) use self::ports::{Made, Shown};
 use super::Supervisor;
 use super::agent::Agent;
@@ -36,10 +40,6 @@ use crate::config::spec::Target;
 use crate::denials::memory::Tried;
 use crate::govern::evidence::Weight;
 
-/// How long happenings are gathered before the loop is told.
-const GATHER: Duration = Duration::from_millis(200);
-/// Kinds that one gathering keeps apart; of others only the number is told.
-const KINDS_MAX: usize = 256;
 /// How long the end of an agent waits for the ends of its connections, to have them counted with its life.
 const END_WITHIN: Duration = Duration::from_millis(250);
 
@@ -60,112 +60,6 @@ struct Running {
     /// Never contended: the loop alone has it. The lock makes what it holds shareable, which the loop's own future must be.
     gateway: Mutex<Gateway>,
     last: mpsc::Sender<oneshot::Sender<Gathered>>,
-}
-
-/// What was gathered.
-#[derive(Debug, Default)]
-pub struct Gathered {
-    denials: BTreeMap<(String, Refused), u64>,
-    carried: BTreeMap<(String, &'static str, &'static str), Carried>,
-    /// Bounds on connections that were met.
-    limited: BTreeMap<String, u64>,
-    /// Agents whose network a fault of ours has taken.
-    lost: Vec<String>,
-    /// Connections to ports at which nobody listens inside.
-    untaken: BTreeMap<(String, u16), u64>,
-    /// What did not fit.
-    uncounted: u64,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Refused {
-    asked: String,
-    rule: String,
-    reason: policy::Reason,
-    why: String,
-    help: Option<String>,
-}
-
-/// Requests of one kind and outcome, added up.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Carried {
-    pub(crate) count: u64,
-    pub(crate) sent: u64,
-    pub(crate) received: u64,
-}
-
-impl Gathered {
-    fn take(&mut self, happening: Happening) {
-        match happening {
-            Happening::Denied { agent, ask, denial, .. } => self.denied(&agent, ask.as_deref(), &denial),
-            Happening::Ended { flow, ended } => self.ended(&flow, ended),
-            Happening::Limited { agent, .. } => *self.limited.entry(agent.as_str().to_owned()).or_default() += 1,
-            Happening::Lost { agent } => self.lost.push(agent.as_str().to_owned()),
-        }
-    }
-
-    fn denied(&mut self, agent: &Label, ask: Option<&Ask>, denial: &Denial) {
-        let refused = Refused {
-            asked: ask.map_or_else(|| "what can't be read as a destination".to_owned(), Ask::to_string),
-            rule: denial.rule.to_string(),
-            reason: denial.reason,
-            why: denial.to_string(),
-            help: ask.and_then(|ask| denial.help(ask)),
-        };
-        let key = (agent.as_str().to_owned(), refused);
-        if self.denials.len() >= KINDS_MAX && !self.denials.contains_key(&key) {
-            self.uncounted += 1;
-            return;
-        }
-        *self.denials.entry(key).or_default() += 1;
-    }
-
-    fn ended(&mut self, flow: &Flow, ended: Ended) {
-        let key = (flow.agent.as_str().to_owned(), flow.kind.word(), ended.outcome.word());
-        if let (Kind::Published, Outcome::Unreachable, To::Inside(port)) = (flow.kind, ended.outcome, &flow.to) {
-            *self.untaken.entry((key.0.clone(), *port)).or_default() += 1;
-        }
-        let sum = self.carried.entry(key).or_default();
-        sum.count += 1;
-        sum.sent = sum.sent.saturating_add(ended.sent);
-        sum.received = sum.received.saturating_add(ended.received);
-    }
-
-    fn drain(&mut self, happenings: &mut Happenings, room: usize) {
-        for _ in 0..room {
-            let Some(happening) = happenings.try_next() else { return };
-            self.take(happening);
-        }
-    }
-}
-
-async fn gather(
-    mut happenings: Happenings,
-    mut last: mpsc::Receiver<oneshot::Sender<Gathered>>,
-    events: mpsc::UnboundedSender<Event>,
-) {
-    let room = Settings::default().happenings;
-    loop {
-        let mut gathered = Gathered::default();
-        let asked = tokio::select! {
-            biased;
-            asked = last.recv() => asked,
-            first = happenings.next() => {
-                let Some(first) = first else { return };
-                gathered.take(first);
-                tokio::time::timeout(GATHER, last.recv()).await.ok().flatten()
-            }
-        };
-        gathered.drain(&mut happenings, room);
-        let told = match asked {
-            Some(answer) => answer.send(gathered).map_err(drop),
-            None => events.send(Event::Passed(Box::new(gathered))).map_err(drop),
-        };
-        // Nobody is there to be told any more.
-        if told.is_err() && events.is_closed() {
-            return;
-        }
-    }
 }
 
 impl Ways {
@@ -211,7 +105,7 @@ impl Ways {
         plan: &AgentPlan,
         ring: Ring,
         (listeners, shown): (Vec<TcpListener>, Vec<(TcpListener, Serve)>),
-        models: Option<live::Models>,
+        (models, rate): (Option<live::Models>, Arc<Rate>),
         events: &mpsc::UnboundedSender<Event>,
     ) -> io::Result<Option<live::Agent>> {
         if listeners.is_empty() && shown.is_empty() {
@@ -221,6 +115,7 @@ impl Ways {
         let agent = self.running(events)?.register(Label::from(plan.name()), policy);
         // Before anybody is served: a first call must find its route.
         agent.set_models(models);
+        agent.set_rate(rate);
         for (listener, opening) in listeners.into_iter().zip(plan.openings_at(ring)) {
             agent.listen(listener, serve(opening)?)?;
         }
@@ -259,12 +154,15 @@ fn unlocked(gateway: &mut Mutex<Gateway>) -> &mut Gateway {
     gateway.get_mut().unwrap_or_else(PoisonError::into_inner)
 }
 
+const HELP_IN_R3: &str = "R3 calls models and reaches nothing else: `ring: 2` has what `network` lists";
+
 /// The first policy of a life.
 const FIRST: u64 = 1;
 
 fn serve(opening: Opening) -> io::Result<Serve> {
     Ok(match opening.way {
-        Way::Proxy => Serve::Proxy,
+        // R3's policy permits nothing, so that of the proxy only the model routes are left; what else is asked of it is a denial.
+        Way::Proxy | Way::Models => Serve::Proxy,
         Way::Socks => Serve::Socks,
         Way::Forward(forward) => Serve::Tcp(match forward.target.0 {
             Target::Address(address) => Authority { host: Host::Address(address.ip()), port: address.port() },
@@ -284,6 +182,7 @@ fn host_addresses() -> io::Result<Vec<IpAddr>> {
 
 /// A changed plan holds for what is open as well. A ring is only ever another one in the next life.
 pub(super) fn renew(agent: &Agent) {
+    agent.set_rate();
     let Some(way) = &agent.way_out else { return };
     let generation = way.generation() + 1;
     let plan = &agent.definition.plan;
@@ -311,6 +210,7 @@ impl Supervisor {
         let _ = tokio::time::timeout(END_WITHIN, way.close()).await;
         let gathered = self.ways.last().await;
         self.passed(gathered).await;
+        self.throttled(name);
         self.keep_models();
     }
 
@@ -319,6 +219,12 @@ impl Supervisor {
         for ((agent, kind, outcome), sum) in gathered.carried {
             self.telemetry.carried(&agent, kind, outcome, sum);
         }
+        for ((agent, kind), took) in &gathered.took {
+            self.telemetry.timed(agent, kind, took);
+        }
+        if !gathered.took.is_empty() {
+            self.telemetry.settle();
+        }
         for (agent, times) in gathered.limited {
             self.telemetry.connections_waited(&agent, times);
         }
@@ -326,6 +232,9 @@ impl Supervisor {
             self.nobody_listens(&agent, port, times);
         }
         self.telemetry.uncounted(gathered.uncounted);
+        for agent in gathered.throttled {
+            self.throttled(&agent);
+        }
         for agent in gathered.lost {
             let text = format!("error: {agent}: a fault of the gateway took its network: a restart gives it back");
             self.say(&agent, Line::Matter, text);
@@ -335,8 +244,10 @@ impl Supervisor {
             let reason = refused.reason.word();
             self.telemetry.kept_in(&name, reason, count);
             let Refused { asked, rule, why, help, .. } = refused;
-            let tried = Tried::Network { asked, rule, reason: reason.to_owned(), why, help };
             let Some(agent) = self.agents.get_mut(&name) else { continue };
+            // No entry of `network` helps there.
+            let help = if agent.ring == Ring::R3 { Some(HELP_IN_R3.to_owned()) } else { help };
+            let tried = Tried::Network { asked, rule, reason: reason.to_owned(), why, help };
             let heard = agent.denied.refused(tried, agent.ring, count, &self.store);
             self.telemetry.denied(&name, heard.class, count);
             if let Some(line) = heard.line {
@@ -355,9 +266,14 @@ impl Supervisor {
     pub(super) fn open_way_out(&mut self, name: &str, made: Made) {
         let served = (made.listeners, self.shown(name, made.inside));
         let Some(agent) = self.agents.get_mut(name) else { return };
-        let models = agent.models.take();
-        match self.ways.open(&agent.definition.plan, agent.ring, served, models, &self.events) {
-            Ok(way) => agent.way_out = way,
+        let held = (agent.models.take(), Arc::clone(&agent.rate));
+        match self.ways.open(&agent.definition.plan, agent.ring, served, held, &self.events) {
+            Ok(way) => {
+                if way.is_some() {
+                    self.telemetry.opened(name);
+                }
+                agent.way_out = way;
+            }
             Err(e) => eprintln!("error: {name}: it has no way out: {}", in_full(&e)),
         }
     }

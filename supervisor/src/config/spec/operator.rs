@@ -197,6 +197,9 @@ pub struct AgentGrant {
     /// Model routes that it may use, by the names that they have under `models.providers`.
     #[serde(default)]
     pub models: Vec<String>,
+    /// Those of `models` that it keeps in R3, which has no network otherwise. Default none.
+    #[serde(default)]
+    pub models_in_r3: Vec<String>,
     /// The most that it may use of them; its own file can only say less.
     #[serde(default)]
     pub model_limits: LimitSpec,
