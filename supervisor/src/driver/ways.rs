@@ -3,6 +3,7 @@
 //! What happens is gathered for a moment before the loop is told: an agent that asks a thousand times a second costs it a handful of
 //! sums. The gatherer waits for the first and only then for the moment, so nothing wakes up while nothing passes.
 
+mod inside;
 mod models;
 mod ports;
 mod rates;
@@ -16,7 +17,6 @@ use std::time::Duration;
 
 use agt_gateway::flow::{Ended, Flow, Kind, Label, Outcome, To};
 use agt_gateway::hook::Hooks;
-use agt_gateway::host::{Authority, Host};
 use agt_gateway::intercept::{Bundle, bundle};
 use agt_gateway::limit::rate::Rate;
 use agt_gateway::live::{self, Gateway, Happening, Happenings, Outside, Serve, Settings};
@@ -34,8 +34,6 @@ use super::audience::Line;
 use super::event::Event;
 use super::launching::in_full;
 use crate::config::AgentPlan;
-use crate::config::plan::{Opening, Way};
-use crate::config::spec::Target;
 use crate::denials::memory::Tried;
 use crate::govern::evidence::Weight;
 
@@ -248,7 +246,7 @@ impl Ways {
         agent.set_models(models);
         agent.set_rate(rate);
         for (listener, opening) in listeners.into_iter().zip(plan.openings_at(ring)) {
-            agent.listen(listener, serve(opening)?)?;
+            agent.listen(listener, inside::serve(opening)?)?;
         }
         for (listener, serve) in shown {
             agent.listen(listener, serve)?;
@@ -289,18 +287,6 @@ const HELP_IN_R3: &str = "R3 calls models and reaches nothing else: `ring: 2` ha
 
 /// The first policy of a life.
 const FIRST: u64 = 1;
-
-fn serve(opening: Opening) -> io::Result<Serve> {
-    Ok(match opening.way {
-        // R3's policy permits nothing, so that of the proxy only the model routes are left; what else is asked of it is a denial.
-        Way::Proxy | Way::Models => Serve::Proxy,
-        Way::Socks => Serve::Socks,
-        Way::Forward(forward) => Serve::Tcp(match forward.target.0 {
-            Target::Address(address) => Authority { host: Host::Address(address.ip()), port: address.port() },
-            Target::Name { host, port } => Authority { host: Host::parse(&host).map_err(io::Error::other)?, port },
-        }),
-    })
-}
 
 /// Addresses of all interfaces of this host.
 fn host_addresses() -> io::Result<Vec<IpAddr>> {
