@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::answering::{self, Answering};
+use super::answering::Answering;
 use super::attack::{self, Attack, Got, Need, Squeeze, stand};
 use super::controls::{Control, patience};
 use super::decoys::{self, Directory, Standing, Target};
@@ -322,11 +322,7 @@ impl Session {
         }
         let check = || Check { program: self.program.clone(), argv: vec![ATTACK_NAME.into(), stand::CHECKED.into()] };
         let check = attack.needs.contains(&Need::Check).then(check);
-        let models = if attack.needs.contains(&Need::Models) { ModelAccess::Granted } else { ModelAccess::None };
-        if models == ModelAccess::Granted {
-            scene.model = answering::PORT;
-        }
-        let order = Order { part: attack.name, squeeze: attack.squeeze, check, models };
+        let order = Order { part: attack.name, squeeze: attack.squeeze, check, models: attack.models() };
         let launched = match self.launch(&order, ring, &tree, Some(&mut scene)) {
             Err(Error::Launch(e)) if !self.without.is_empty() => {
                 let mut causes = std::iter::successors(Some(&e as &dyn std::error::Error), |e| e.source());
