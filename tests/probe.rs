@@ -87,7 +87,7 @@ fn assert_rings_hold(args: &[&str]) {
 }
 
 /// What each layer alone stops, in a ring where that shows.
-const ALONE: [(&str, &str, &[&str]); 16] = [
+const ALONE: [(&str, &str, &[&str]); 17] = [
     (
         "2",
         "seccomp",
@@ -120,6 +120,8 @@ const ALONE: [(&str, &str, &[&str]); 16] = [
             "socket-netlink-generic",
         ],
     ),
+    // With access to models, where AF_INET is open.
+    ("3", "seccomp", &["model-v6", "model-udp", "model-udp-v6", "model-netlink", "model-listen", "model-ip-option"]),
     ("2", "name rules", &["envrc-create-nested", "editor-dir-rename", "envrc-dangling-symlink", "git-dir-replace"]),
     ("2", "Landlock", &["check-memory", "check-environ", "check-root", "check-signal", "check-pidfd-signal"]),
     (

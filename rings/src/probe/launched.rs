@@ -12,6 +12,7 @@ use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::pipe2;
 
+use super::answering::{self, Answering};
 use super::attack::{Attack, Got, Squeeze, hogs};
 use super::controls;
 use super::scene::Scene;
@@ -25,7 +26,7 @@ use crate::names::Rules;
 use crate::plan::{Plan, Root};
 use crate::report::Gap;
 use crate::ring::Ring;
-use crate::spec::{Access, Check, Enforcement, FileRule, Limits, Spec};
+use crate::spec::{Access, Check, Enforcement, FileRule, Limits, Listen, ModelAccess, Spec};
 
 /// What the supervisor finds in a workdir like the decoys' one.
 const REPOSITORIES: [&str; 3] = ["work/.git", "work/vendor/.git", "work/plain/.git"];
@@ -54,6 +55,8 @@ pub(super) struct Order {
     pub(super) squeeze: Squeeze,
     /// Its health check.
     pub(super) check: Option<Check>,
+    /// Whether R3 has access to models.
+    pub(super) models: ModelAccess,
 }
 
 impl Session {
@@ -98,6 +101,11 @@ impl Session {
             hide: vec![tree.path("state"), tree.path("work/.state")],
             own_id: OWN_ID,
             check: order.check.clone(),
+            listen: match order.models {
+                ModelAccess::Granted => vec![Listen { address: answering::inside() }],
+                ModelAccess::None => Vec::new(),
+            },
+            models: order.models,
             ..Spec::new("probe", ring, &self.program, tree.path("work"))
         }
     }
@@ -148,7 +156,9 @@ impl Session {
         let join = group.as_ref().map(Group::join).transpose()?.unwrap_or_default();
         let mut running = self.launcher.launch(&plan, &streams, &join)?;
         let checker = running.take_checker();
-        Ok(Launched { running, checker, group, output, leash: Some(leash), gaps, keep: None })
+        let answering = running.take_listeners().into_iter().map(Answering::start).collect::<Result<_, _>>();
+        let answering = answering.map_err(Error::decoy("answer at the listener in the ring"))?;
+        Ok(Launched { running, checker, group, output, leash: Some(leash), gaps, keep: None, _answering: answering })
     }
 }
 
@@ -164,6 +174,8 @@ pub(super) struct Launched {
     pub(super) gaps: Option<Vec<Gap>>,
     /// Its decoys, where they must live as long as it.
     pub(super) keep: Option<Tree>,
+    /// Who answers at its listeners.
+    _answering: Vec<Answering>,
 }
 
 impl Launched {

@@ -14,6 +14,7 @@
 //!   for each ring, for each attack:  fresh decoy tree -> control (once a user) -> launch in the ring -> look -> judge
 //! ```
 
+mod answering;
 mod attack;
 mod controls;
 mod decoys;

@@ -7,14 +7,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::answering::{self, Answering};
 use super::attack::{self, Attack, Got, Need, Squeeze, stand};
 use super::controls::{Control, patience};
 use super::decoys::{self, Directory, Standing, Target};
-use super::judge::{Run, judge};
+use super::judge::{Ended, Run, judge};
 use super::launched::{Launched, Order};
 use super::scene::Scene;
 use super::tree::{Stock, Tree};
-use super::{ATTACK_NAME, Error, Finding, Layer, Options, Probed, Verdict};
+use super::{ATTACK_NAME, Error, Layer, Options, Probed, Verdict};
 use crate::builtin;
 use crate::cgroup::Base;
 use crate::cgroup::scope::{self, Asked, Claimed};
@@ -23,7 +24,7 @@ use crate::launch::Launcher;
 use crate::plan::Ids;
 use crate::report::Gap;
 use crate::ring::Ring;
-use crate::spec::Check;
+use crate::spec::{Check, ModelAccess};
 
 /// Attacks that run at once: a launch is mostly waiting for the kernel (namespaces and groups take grace periods to go).
 const WORKERS: usize = 8;
@@ -52,26 +53,12 @@ pub(super) fn run(rings: &[Ring], options: &Options) -> Result<Probed, Error> {
     worked.and(closed).map(|()| probed)
 }
 
-/// What came of one attack.
-enum Ended {
-    /// It was refused, got through, or could not be tried.
-    Found(Finding),
-    /// It came to no end in its time, or its control did; what that is worth if it stays so.
-    Late(Finding),
-}
-
-impl Ended {
-    fn finding(self) -> Finding {
-        match self {
-            Ended::Found(finding) | Ended::Late(finding) => finding,
-        }
-    }
-}
-
 pub(super) struct Session {
     pub(super) launcher: Launcher,
     pub(super) base: Option<Base>,
     pub(super) standing: Standing,
+    /// What answers at the port of a model's route, outside.
+    model: Answering,
     pub(super) program: PathBuf,
     pub(super) count: AtomicUsize,
     pub(super) controls: Mutex<HashMap<(&'static str, Option<u32>), Control>>,
@@ -89,11 +76,14 @@ impl Session {
         let (base, controllers, _) = control_groups()?;
         // After the base: the launcher is born in the group that we moved to.
         let launcher = Launcher::start_by(options.by, controllers)?;
+        // The first thread: what is planted in the environment is planted before there is one.
+        let model = Answering::outside().map_err(Error::decoy("answer at a port"))?;
         let protocols = fs::read_to_string("/proc/net/protocols").map_err(Error::decoy("read /proc/net/protocols"))?;
         Ok(Session {
             launcher,
             base,
             standing,
+            model,
             program,
             count: AtomicUsize::new(0),
             controls: Mutex::new(HashMap::new()),
@@ -202,6 +192,9 @@ impl Session {
             Need::SignalScope if self.launcher.host().landlock_abi.is_none_or(|abi| abi < 6) => {
                 Some("Landlock has no scope for signals before ABI 6".to_owned())
             }
+            Need::Models if !self.launcher.host().namespaces.is_yes() => {
+                Some("no network namespace here, so R3 is given no access to models".to_owned())
+            }
             Need::OwnUid if self.agent(ring).is_none() => {
                 Some("without root the agent has its user's uid, and with it that user's files".to_owned())
             }
@@ -271,6 +264,7 @@ impl Session {
             socket: self.standing.socket.clone(),
             abstract_name: self.standing.abstract_name.clone(),
             tcp: self.standing.tcp,
+            model: self.model.port(),
             tcp6: self.standing.tcp6,
             udp: self.standing.udp.local_addr().map_or(0, |address| address.port()),
             stub: self.standing.stub.local_addr().map_or(0, |address| address.port()),
@@ -312,7 +306,11 @@ impl Session {
         }
         let check = || Check { program: self.program.clone(), argv: vec![ATTACK_NAME.into(), stand::CHECKED.into()] };
         let check = attack.needs.contains(&Need::Check).then(check);
-        let order = Order { part: attack.name, squeeze: attack.squeeze, check };
+        let models = if attack.needs.contains(&Need::Models) { ModelAccess::Granted } else { ModelAccess::None };
+        if models == ModelAccess::Granted {
+            scene.model = answering::PORT;
+        }
+        let order = Order { part: attack.name, squeeze: attack.squeeze, check, models };
         let launched = match self.launch(&order, ring, &tree, Some(&mut scene)) {
             Err(Error::Launch(e)) if !self.without.is_empty() => {
                 let mut causes = std::iter::successors(Some(&e as &dyn std::error::Error), |e| e.source());
@@ -343,7 +341,7 @@ impl Session {
             return Ok(None);
         }
         let tree = self.tree(self.agent(ring))?;
-        let order = Order { part: stand::NEIGHBOUR, squeeze: Squeeze::None, check: None };
+        let order = Order { part: stand::NEIGHBOUR, squeeze: Squeeze::None, check: None, models: ModelAccess::None };
         let mut launched = self.launch(&order, ring, &tree, None)?;
         launched.keep = Some(tree);
         launched.await_word()?;

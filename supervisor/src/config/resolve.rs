@@ -13,6 +13,7 @@ pub(super) mod look;
 pub(super) mod models;
 pub(super) mod network;
 mod packages;
+mod ports;
 mod program;
 mod protect;
 mod rules;
@@ -183,10 +184,10 @@ impl Context<'_> {
         let workdir = workdir::resolve(self);
         let (forwards, network) = network::resolve(self);
         let models = models::resolve(self);
+        let ports = ports::resolve(self, &forwards);
         let user = self.user();
         let nested_sandbox = self.nested_sandbox();
-        let rules::RingRows { limits: ring_limits, most: ring_limits_most, open_files: ring_open_files } =
-            rules::limits(self);
+        let rows = rules::limits(self);
         let workdir = workdir?;
         let search = program::Search { path: env::path_of(&env), workdir: &workdir, project: self.origin.folder };
         let program = program::of_command(self, &search);
@@ -240,9 +241,11 @@ impl Context<'_> {
             forwards,
             network,
             models,
-            ring_limits,
-            ring_limits_most,
-            ring_open_files,
+            ports,
+            ring_limits: rows.limits,
+            ring_limits_most: rows.most,
+            ring_requests_per_minute: rows.requests,
+            ring_open_files: rows.open_files,
             user,
             nested_sandbox,
             capabilities: if self.ceiling == Ring::R0 { self.rights.capabilities.clone() } else { Vec::new() },
@@ -355,6 +358,9 @@ fn limit_rights(spec: &super::spec::LimitsSpec) -> Vec<(&'static str, u64, Right
     }
     if let Some(files) = spec.files {
         rights.push(("files", u64::from(files), Right::OpenFiles(files)));
+    }
+    if let Some(requests) = spec.requests_per_minute {
+        rights.push(("requests_per_minute", u64::from(requests), Right::Requests(requests)));
     }
     rights
 }

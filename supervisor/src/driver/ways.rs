@@ -4,17 +4,21 @@
 //! sums. The gatherer waits for the first and only then for the moment, so nothing wakes up while nothing passes.
 
 mod models;
+mod ports;
+mod rates;
+mod spent;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, TcpListener};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use agt_gateway::flow::{Ended, Flow, Label};
+use agt_gateway::flow::{Ended, Flow, Kind, Label, Outcome, To};
 use agt_gateway::hook::Hooks;
 use agt_gateway::host::{Authority, Host};
 use agt_gateway::intercept::{Bundle, bundle};
+use agt_gateway::limit::rate::Rate;
 use agt_gateway::live::{self, Gateway, Happening, Happenings, Outside, Serve, Settings};
 use agt_gateway::policy::{Ask, Denial, OwnAddresses, Policy};
 use agt_gateway::resolve::{Bounds, Resolver};
@@ -23,6 +27,7 @@ use agt_gateway::{policy, route};
 use agt_rings::Ring;
 use tokio::sync::{mpsc, oneshot};
 
+pub(super) use self::ports::{Made, Shown};
 use super::Supervisor;
 use super::agent::Agent;
 use super::audience::Line;
@@ -65,10 +70,16 @@ struct Running {
 pub struct Gathered {
     denials: BTreeMap<(String, Refused), u64>,
     carried: BTreeMap<(String, &'static str, &'static str), Carried>,
+    /// How long each of them took. No more than happenings fit into one gathering.
+    took: BTreeMap<(String, &'static str), Vec<Took>>,
     /// Bounds on connections that were met.
     limited: BTreeMap<String, u64>,
+    /// Agents that made more requests than they may.
+    throttled: BTreeSet<String>,
     /// Agents whose network a fault of ours has taken.
     lost: Vec<String>,
+    /// Connections to ports at which nobody listens inside.
+    untaken: BTreeMap<(String, u16), u64>,
     /// What did not fit.
     uncounted: u64,
 }
@@ -90,12 +101,27 @@ pub(crate) struct Carried {
     pub(crate) received: u64,
 }
 
+/// How long one of them took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Took {
+    /// To the first byte of its answer, if one came.
+    pub(crate) first_byte: Option<Duration>,
+    /// To its end.
+    pub(crate) total: Duration,
+}
+
 impl Gathered {
+    /// One agent made more requests than it may, elsewhere than through the gateway.
+    pub(crate) fn throttled(agent: &str) -> Gathered {
+        Gathered { throttled: BTreeSet::from([agent.to_owned()]), ..Gathered::default() }
+    }
+
     fn take(&mut self, happening: Happening) {
         match happening {
             Happening::Denied { agent, ask, denial, .. } => self.denied(&agent, ask.as_deref(), &denial),
             Happening::Ended { flow, ended } => self.ended(&flow, ended),
             Happening::Limited { agent, .. } => *self.limited.entry(agent.as_str().to_owned()).or_default() += 1,
+            Happening::Throttled { agent } => drop(self.throttled.insert(agent.as_str().to_owned())),
             Happening::Lost { agent } => self.lost.push(agent.as_str().to_owned()),
         }
     }
@@ -117,7 +143,13 @@ impl Gathered {
     }
 
     fn ended(&mut self, flow: &Flow, ended: Ended) {
-        let key = (flow.agent.as_str().to_owned(), flow.kind.word(), ended.outcome.word());
+        let (agent, kind) = (flow.agent.as_str().to_owned(), flow.kind.word());
+        if let (Kind::Published, Outcome::Unreachable, To::Inside(port)) = (flow.kind, ended.outcome, &flow.to) {
+            *self.untaken.entry((agent.clone(), *port)).or_default() += 1;
+        }
+        let took = Took { first_byte: ended.first_byte, total: ended.total };
+        self.took.entry((agent.clone(), kind)).or_default().push(took);
+        let key = (agent, kind, ended.outcome.word());
         let sum = self.carried.entry(key).or_default();
         sum.count += 1;
         sum.sent = sum.sent.saturating_add(ended.sent);
@@ -194,7 +226,8 @@ impl Ways {
         Ok(unlocked(&mut self.running.as_mut().expect("set right above").gateway))
     }
 
-    /// Gives an agent that was launched its ways out: `listeners` are those that its plan opens in this ring, in their order.
+    /// Gives an agent that was launched its ways out: `listeners` are those that its plan opens in this ring, in their order. With
+    /// them come the ports that it shows.
     ///
     /// # Errors
     /// When the gateway can't be started, or a listener not be served.
@@ -202,19 +235,23 @@ impl Ways {
         &mut self,
         plan: &AgentPlan,
         ring: Ring,
-        listeners: Vec<TcpListener>,
-        models: Option<live::Models>,
+        (listeners, shown): (Vec<TcpListener>, Vec<(TcpListener, Serve)>),
+        (models, rate): (Option<live::Models>, Arc<Rate>),
         events: &mpsc::UnboundedSender<Event>,
     ) -> io::Result<Option<live::Agent>> {
-        if listeners.is_empty() {
+        if listeners.is_empty() && shown.is_empty() {
             return Ok(None);
         }
         let policy = plan.network.policy_at(ring, FIRST).map_err(io::Error::other)?;
         let agent = self.running(events)?.register(Label::from(plan.name()), policy);
         // Before anybody is served: a first call must find its route.
         agent.set_models(models);
+        agent.set_rate(rate);
         for (listener, opening) in listeners.into_iter().zip(plan.openings_at(ring)) {
             agent.listen(listener, serve(opening)?)?;
+        }
+        for (listener, serve) in shown {
+            agent.listen(listener, serve)?;
         }
         Ok(Some(agent))
     }
@@ -248,12 +285,15 @@ fn unlocked(gateway: &mut Mutex<Gateway>) -> &mut Gateway {
     gateway.get_mut().unwrap_or_else(PoisonError::into_inner)
 }
 
+const HELP_IN_R3: &str = "R3 calls models and reaches nothing else: `ring: 2` has what `network` lists";
+
 /// The first policy of a life.
 const FIRST: u64 = 1;
 
 fn serve(opening: Opening) -> io::Result<Serve> {
     Ok(match opening.way {
-        Way::Proxy => Serve::Proxy,
+        // R3's policy permits nothing, so that of the proxy only the model routes are left; what else is asked of it is a denial.
+        Way::Proxy | Way::Models => Serve::Proxy,
         Way::Socks => Serve::Socks,
         Way::Forward(forward) => Serve::Tcp(match forward.target.0 {
             Target::Address(address) => Authority { host: Host::Address(address.ip()), port: address.port() },
@@ -273,6 +313,7 @@ fn host_addresses() -> io::Result<Vec<IpAddr>> {
 
 /// A changed plan holds for what is open as well. A ring is only ever another one in the next life.
 pub(super) fn renew(agent: &Agent) {
+    agent.set_rate();
     let Some(way) = &agent.way_out else { return };
     let generation = way.generation() + 1;
     let plan = &agent.definition.plan;
@@ -300,6 +341,7 @@ impl Supervisor {
         let _ = tokio::time::timeout(END_WITHIN, way.close()).await;
         let gathered = self.ways.last().await;
         self.passed(gathered).await;
+        self.throttled(name);
         self.keep_models();
     }
 
@@ -308,10 +350,22 @@ impl Supervisor {
         for ((agent, kind, outcome), sum) in gathered.carried {
             self.telemetry.carried(&agent, kind, outcome, sum);
         }
+        for ((agent, kind), took) in &gathered.took {
+            self.telemetry.timed(agent, kind, took);
+        }
+        if !gathered.took.is_empty() {
+            self.telemetry.settle();
+        }
         for (agent, times) in gathered.limited {
             self.telemetry.connections_waited(&agent, times);
         }
+        for ((agent, port), times) in gathered.untaken {
+            self.nobody_listens(&agent, port, times);
+        }
         self.telemetry.uncounted(gathered.uncounted);
+        for agent in gathered.throttled {
+            self.throttled(&agent);
+        }
         for agent in gathered.lost {
             let text = format!("error: {agent}: a fault of the gateway took its network: a restart gives it back");
             self.say(&agent, Line::Matter, text);
@@ -321,8 +375,10 @@ impl Supervisor {
             let reason = refused.reason.word();
             self.telemetry.kept_in(&name, reason, count);
             let Refused { asked, rule, why, help, .. } = refused;
-            let tried = Tried::Network { asked, rule, reason: reason.to_owned(), why, help };
             let Some(agent) = self.agents.get_mut(&name) else { continue };
+            // No entry of `network` helps there.
+            let help = if agent.ring == Ring::R3 { Some(HELP_IN_R3.to_owned()) } else { help };
+            let tried = Tried::Network { asked, rule, reason: reason.to_owned(), why, help };
             let heard = agent.denied.refused(tried, agent.ring, count, &self.store);
             self.telemetry.denied(&name, heard.class, count);
             if let Some(line) = heard.line {
@@ -337,12 +393,18 @@ impl Supervisor {
         }
     }
 
-    /// Serves the listeners of a launch; without them it has no way out, which is said and is all.
-    pub(super) fn open_way_out(&mut self, name: &str, listeners: Vec<TcpListener>) {
+    /// Serves the listeners of a launch, and the ports that it shows; without them it has no way out, which is said and is all.
+    pub(super) fn open_way_out(&mut self, name: &str, made: Made) {
+        let served = (made.listeners, self.shown(name, made.entrance));
         let Some(agent) = self.agents.get_mut(name) else { return };
-        let models = agent.models.take();
-        match self.ways.open(&agent.definition.plan, agent.ring, listeners, models, &self.events) {
-            Ok(way) => agent.way_out = way,
+        let held = (agent.models.take(), Arc::clone(&agent.rate));
+        match self.ways.open(&agent.definition.plan, agent.ring, served, held, &self.events) {
+            Ok(way) => {
+                if way.is_some() {
+                    self.telemetry.opened(name);
+                }
+                agent.way_out = way;
+            }
             Err(e) => eprintln!("error: {name}: it has no way out: {}", in_full(&e)),
         }
     }

@@ -99,6 +99,9 @@ pub struct LimitsSpec {
     /// Open files of each process.
     #[schemars(with = "u32", range(min = 8, max = 1_048_576))]
     pub files: Option<u32>,
+    /// Requests a minute through the gateway (connections, HTTP requests, model calls) and on the control socket together.
+    #[schemars(with = "u32", range(min = 1, max = 1_000_000))]
+    pub requests_per_minute: Option<u32>,
 }
 
 /// When it is started again.
