@@ -11,11 +11,11 @@ use super::answering::Answering;
 use super::attack::{self, Attack, Got, Need, Squeeze, stand};
 use super::controls::{Control, patience};
 use super::decoys::{self, Directory, Standing, Target};
-use super::judge::{Run, judge};
+use super::judge::{Ended, Run, judge};
 use super::launched::{Launched, Order};
 use super::scene::Scene;
 use super::tree::{Stock, Tree};
-use super::{ATTACK_NAME, Error, Finding, Layer, Options, Probed, Verdict};
+use super::{ATTACK_NAME, Error, Layer, Options, Probed, Verdict};
 use crate::builtin;
 use crate::cgroup::Base;
 use crate::cgroup::scope::{self, Asked, Claimed};
@@ -51,22 +51,6 @@ pub(super) fn run(rings: &[Ring], options: &Options) -> Result<Probed, Error> {
     // Also after a failure: nothing of ours is left on the host.
     let closed = session.close();
     worked.and(closed).map(|()| probed)
-}
-
-/// What came of one attack.
-enum Ended {
-    /// It was refused, got through, or could not be tried.
-    Found(Finding),
-    /// It came to no end in its time, or its control did; what that is worth if it stays so.
-    Late(Finding),
-}
-
-impl Ended {
-    fn finding(self) -> Finding {
-        match self {
-            Ended::Found(finding) | Ended::Late(finding) => finding,
-        }
-    }
 }
 
 pub(super) struct Session {
