@@ -19,7 +19,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -148,10 +148,25 @@ impl<J: Journal, S: Steps> Driver<J, S> {
     /// # Errors
     /// [`SagaError`]; among them [`JournalError::Conflict`] for an id that was used before.
     pub async fn run(&self, plan: Plan, id: SagaId, context: Value) -> Result<Rest, SagaError> {
+        self.run_with(plan, id, context, Map::new()).await
+    }
+
+    /// The same with parameters.
+    ///
+    /// # Errors
+    /// As [`Driver::run`]; [`SagaError::Params`] when they aren't those that the plan needs.
+    pub async fn run_with(
+        &self,
+        plan: Plan,
+        id: SagaId,
+        context: Value,
+        params: Map<String, Value>,
+    ) -> Result<Rest, SagaError> {
+        let params = plan.params(params).map_err(|source| SagaError::Params { saga: id.clone(), source })?;
         let live = self.enter(&id)?;
         let hash = (self.settings.digest)(plan.text().as_bytes());
         let moment = self.moment();
-        let submission = Submission { id: id.clone(), plan: Arc::new(plan), plan_hash: hash, context };
+        let submission = Submission { id: id.clone(), plan: Arc::new(plan), plan_hash: hash, context, params };
         let begun = machine::begin(submission, moment, &self.settings.policy);
         let (state, turn) = begun.map_err(|source| SagaError::Illegal { saga: id, source })?;
         drive::Drive::new(self, state, live, moment).drive(turn).await

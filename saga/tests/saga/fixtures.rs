@@ -32,7 +32,13 @@ fn every_event() -> Vec<Event> {
         Event::Resolved(Resolved { step: "charge".into(), resolution, authority: who(), becomes })
     };
     let created = |context| {
-        Event::Created(Created { saga: SagaId::new("s1"), plan_hash: "h".into(), plan: "{}".into(), context })
+        Event::Created(Created {
+            saga: SagaId::new("s1"),
+            plan_hash: "h".into(),
+            plan: "{}".into(),
+            context,
+            params: Default::default(),
+        })
     };
     let not_started = |again| Ending::NotStarted { reason: "breaker open".into(), again };
     let forward = RunKind::Forward;

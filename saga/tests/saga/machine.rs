@@ -99,7 +99,13 @@ impl Held {
         let moment = Moment { now_ms: 1_000, draw: Draw(u32::MAX / 3) };
         let plan = Arc::new(case.plan.clone());
         let plan_hash = digest(plan.text().as_bytes());
-        let submission = Submission { id: SagaId::new("s"), plan, plan_hash, context: json!({"base": "/srv"}) };
+        let submission = Submission {
+            id: SagaId::new("s"),
+            plan,
+            plan_hash,
+            context: json!({"base": "/srv"}),
+            params: Default::default(),
+        };
         let (state, turn) = machine::begin(submission, moment, &policy).unwrap();
         let mut held = Self { state, records: Vec::new(), now_ms: 1_000, policy };
         held.take(turn);

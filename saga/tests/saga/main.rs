@@ -5,6 +5,7 @@ mod cases;
 mod crash;
 mod driver;
 mod fixtures;
+mod kinds;
 mod lint;
 mod machine;
 mod world;
