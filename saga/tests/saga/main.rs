@@ -4,6 +4,7 @@
 mod cases;
 mod crash;
 mod driver;
+mod everywhere;
 mod fixtures;
 mod kinds;
 mod lint;
