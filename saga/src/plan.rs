@@ -13,7 +13,7 @@ pub use call::{Approval, Body, Call, Delegate, FillError, Http, Mcp, Request, Su
 pub(crate) use graph::topological_order;
 pub use params::{Param, ParamsError};
 pub use value::{Condition, Source, Test};
-pub(crate) use value::{same, walk};
+pub(crate) use value::{present, same, walk};
 pub use work::{CHECK_TIMEOUT_DEFAULT_MS, Retry, TIMEOUT_DEFAULT_MS, Work};
 
 use crate::schema::Schema;

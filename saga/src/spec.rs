@@ -52,7 +52,8 @@ pub struct SagaSpec {
 pub struct ParamSpec {
     /// What it means, for people.
     pub description: String,
-    /// What stands in when it isn't given; without one it must be.
+    /// What stands in when it isn't given, perhaps `null`; without one it must be.
+    #[serde(deserialize_with = "crate::plan::present", skip_serializing_if = "Option::is_none")]
     pub default: Option<Value>,
     /// The shape it must have, as a JSON Schema.
     pub schema: Option<Value>,

@@ -10,8 +10,8 @@ use crate::schema::Schema;
 /// One parameter.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Param {
-    /// What stands in when it isn't given; without one it must be.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// What stands in when it isn't given, perhaps a null; without one it must be.
+    #[serde(default, deserialize_with = "super::present", skip_serializing_if = "Option::is_none")]
     pub default: Option<Value>,
     /// The shape it must have.
     #[serde(default, skip_serializing_if = "Option::is_none")]

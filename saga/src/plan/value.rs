@@ -5,7 +5,7 @@
 
 use std::cmp::Ordering;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 /// Where an input comes from.
@@ -21,8 +21,8 @@ pub enum Source {
         /// The keys to walk down its output; none for all of it. In a list a key is a position, from 0.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         keys: Vec<String>,
-        /// What stands in where there is nothing; without one that is a fault.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        /// What stands in where there is nothing; without one that is a fault. A null is one.
+        #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
         default: Option<Value>,
     },
     /// A parameter of the saga.
@@ -121,6 +121,11 @@ impl Test {
             Self::Below(bound) => Ok(number()?.partial_cmp(bound) == Some(Ordering::Less)),
         }
     }
+}
+
+/// A value that may be absent, and that may be null where it is not: serde takes the one for the other.
+pub(crate) fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(deserializer).map(Some)
 }
 
 /// Whether two values are the same to a person: 1 and 1.0 are.

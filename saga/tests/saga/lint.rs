@@ -188,6 +188,26 @@ fn inputs_are_values_references_or_escaped_texts() {
 }
 
 #[test]
+fn a_default_of_null_survives_the_journal_as_a_default() {
+    let plan = lint(json!({"version": 1, "kind": "saga", "name": "s", "params": {"p": {"default": null}}, "steps": [
+        {"name": "a", "command": ["x"], "undo": undo()},
+        {"name": "b", "command": ["x"], "needs": ["a"], "undo": undo(),
+            "inputs": {"x": {"from": "steps.a.outputs.x", "default": null}}}]}))
+    .unwrap();
+    let again = Plan::from_text(plan.text()).unwrap();
+    assert_eq!(again, plan);
+    assert_eq!(again.params(serde_json::Map::new()).unwrap()["p"], Value::Null);
+}
+
+#[test]
+fn a_plan_of_any_kind_of_step_survives_its_text() {
+    for seed in 0..200 {
+        let plan = crate::everywhere::graphs::Graph::from_seed(seed).plan;
+        assert_eq!(Plan::from_text(plan.text()).unwrap(), plan, "seed {seed}");
+    }
+}
+
+#[test]
 fn a_plan_survives_its_text() {
     for seed in 0..50 {
         let plan = crate::cases::Case::from_seed(seed).plan;
