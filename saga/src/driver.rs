@@ -48,7 +48,7 @@ pub trait Steps: Send + Sync + 'static {
     /// Runs a command to its end and returns when its whole process tree is empty.
     ///
     /// Dropping the future must not be relied on to end the tree: that is what [`Steps::cancel`] and, after a crash,
-    /// [`Steps::verify_empty`] are for. The time limit is the driver's; `run.work.timeout_ms` is for showing.
+    /// [`Steps::verify_empty`] are for. The time limit is the driver's; `run.work().timeout_ms` is for showing.
     fn run(&self, run: StepRun) -> impl Future<Output = StepOutcome> + Send;
 
     /// Ends a run and returns when its tree is verified empty; at once when it is so already, or never began. The future
@@ -147,7 +147,7 @@ impl<J: Journal, S: Steps> Driver<J, S> {
     ///
     /// # Errors
     /// [`SagaError`]; among them [`JournalError::Conflict`] for an id that was used before.
-    pub async fn run(&self, plan: Plan, id: SagaId, context: Value) -> Result<Rest, SagaError> {
+    pub async fn run(&self, plan: impl Into<Arc<Plan>>, id: SagaId, context: Value) -> Result<Rest, SagaError> {
         self.run_with(plan, id, context, Map::new()).await
     }
 
@@ -157,16 +157,17 @@ impl<J: Journal, S: Steps> Driver<J, S> {
     /// As [`Driver::run`]; [`SagaError::Params`] when they aren't those that the plan needs.
     pub async fn run_with(
         &self,
-        plan: Plan,
+        plan: impl Into<Arc<Plan>>,
         id: SagaId,
         context: Value,
         params: Map<String, Value>,
     ) -> Result<Rest, SagaError> {
+        let plan = plan.into();
         let params = plan.params(params).map_err(|source| SagaError::Params { saga: id.clone(), source })?;
         let live = self.enter(&id)?;
         let hash = (self.settings.digest)(plan.text().as_bytes());
         let moment = self.moment();
-        let submission = Submission { id: id.clone(), plan: Arc::new(plan), plan_hash: hash, context, params };
+        let submission = Submission { id: id.clone(), plan, plan_hash: hash, context, params };
         let begun = machine::begin(submission, moment, &self.settings.policy);
         let (state, turn) = begun.map_err(|source| SagaError::Illegal { saga: id, source })?;
         drive::Drive::new(self, state, live, moment).drive(turn).await

@@ -52,7 +52,7 @@ pub use state::{Pause, Phase, Rest, State};
 
 use crate::id::{IdempotencyKey, RunId, RunKind, SagaId};
 use crate::outcome::{Ending, StepOutcome, Verdict};
-use crate::plan::{Plan, Work};
+use crate::plan::{Plan, Step, Work};
 use crate::record::{Attempt, Because, Created, Event, Finished, Gathered, GaveUp, Record};
 use crate::time::Moment;
 use state::Trees;
@@ -137,31 +137,48 @@ pub enum Action {
     End(RunId),
 }
 
-/// A command to run, with all that it needs.
+/// A piece of work to do, with all that it needs.
 #[derive(Clone, PartialEq)]
 pub struct StepRun {
     /// Saga, step, kind and attempt. A branch of a fan-out is called `STEP.NUMBER`.
     pub id: RunId,
-    /// The step's name in the plan.
-    pub step: String,
     /// The same over all attempts.
     pub key: IdempotencyKey,
-    /// What to do, its ring, workdir, environment, secrets and time limit.
-    pub work: Work,
-    /// The saga's own ring ceiling.
-    pub ceiling: Option<u8>,
     /// The step's inputs.
     pub inputs: Map<String, Value>,
     /// What the forward run gave, for a compensation.
     pub output: Value,
     /// What the caller stored with the saga.
     pub context: Arc<Value>,
+    plan: Arc<Plan>,
+    /// The step's position in the plan.
+    at: usize,
+}
+
+impl StepRun {
+    /// The step in the plan.
+    #[must_use]
+    pub fn step(&self) -> &Step {
+        &self.plan.steps()[self.at]
+    }
+
+    /// What to do, its ring, workdir, environment, secrets and time limit.
+    #[must_use]
+    pub fn work(&self) -> &Work {
+        self.step().work(self.id.kind)
+    }
+
+    /// The saga's own ring ceiling.
+    #[must_use]
+    pub fn ceiling(&self) -> Option<u8> {
+        self.plan.ring()
+    }
 }
 
 impl std::fmt::Debug for StepRun {
     /// Inputs and outputs are left out: they may be secret, and they may be large.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("StepRun").field("id", &self.id.to_string()).field("work", &self.work).finish_non_exhaustive()
+        f.debug_struct("StepRun").field("id", &self.id.to_string()).field("work", self.work()).finish_non_exhaustive()
     }
 }
 
@@ -342,29 +359,21 @@ impl State {
         }
     }
 
-    /// The work of a step for one kind of run.
     fn work(&self, at: usize, kind: RunKind) -> &Work {
-        let step = self.step(at);
-        let work = match kind {
-            RunKind::Forward => Some(&step.forward),
-            RunKind::Check => step.check.as_ref(),
-            RunKind::Compensate => step.compensate.as_ref(),
-        };
-        work.unwrap_or(&step.forward)
+        self.step(at).work(kind)
     }
 
     fn run(&self, attempt: &Attempt) -> StepRun {
         let at = self.position(&attempt.step).expect("the table took the attempt, so its step exists");
         StepRun {
             id: self.run_id(&attempt.step, attempt.kind, attempt.attempt),
-            step: self.step(at).name.clone(),
             key: IdempotencyKey::of(&self.id, &attempt.step, attempt.kind),
-            work: self.work(at, attempt.kind).clone(),
-            ceiling: self.plan.ring(),
             // A compensation runs whatever became of its inputs: going back must not fail for want of data.
             inputs: self.inputs(at).unwrap_or_default(),
             output: self.slots[at].output.clone(),
             context: self.context.clone(),
+            plan: self.plan.clone(),
+            at: self.slots[at].of,
         }
     }
 

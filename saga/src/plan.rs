@@ -16,6 +16,7 @@ pub use value::{Condition, Source, Test};
 pub(crate) use value::{present, same, walk};
 pub use work::{CHECK_TIMEOUT_DEFAULT_MS, Retry, TIMEOUT_DEFAULT_MS, Work};
 
+use crate::id::RunKind;
 use crate::schema::Schema;
 use graph::Graph;
 
@@ -93,6 +94,19 @@ pub struct Step {
     /// Its effects are files, kept apart from those of others until they are published; dropping them undoes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files: Option<Files>,
+}
+
+impl Step {
+    /// Its work for one kind of run; the forward one where that kind isn't declared.
+    #[must_use]
+    pub fn work(&self, kind: RunKind) -> &Work {
+        let work = match kind {
+            RunKind::Forward => None,
+            RunKind::Check => self.check.as_ref(),
+            RunKind::Compensate => self.compensate.as_ref(),
+        };
+        work.unwrap_or(&self.forward)
+    }
 }
 
 /// A list to fan out over.
@@ -283,7 +297,7 @@ impl Plan {
     /// The position of the step called `name`.
     #[must_use]
     pub fn position(&self, name: &str) -> Option<usize> {
-        self.graph.positions.get(name).copied()
+        self.graph.position(self.steps(), name)
     }
 
     /// Positions of the steps that `step` waits for.

@@ -1,13 +1,12 @@
 //! What can be reckoned from a plan's steps: who comes before whom, and where the pivot stands.
 
-use std::collections::HashMap;
-
 use super::{Class, PlanError, Step};
 
 /// What can be reckoned from the steps.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Graph {
-    pub(super) positions: HashMap<String, usize>,
+    /// Positions in the order of their steps' names: few and short, so that comparing beats hashing.
+    by_name: Vec<usize>,
     pub(super) needs: Vec<Vec<usize>>,
     pub(super) descendants: Vec<Vec<usize>>,
     pub(super) pivot: Option<usize>,
@@ -16,17 +15,17 @@ pub(super) struct Graph {
 impl Graph {
     pub(super) fn of(steps: &[Step]) -> Result<Self, PlanError> {
         let fault = |step: &Step, fault| PlanError::Graph { step: step.name.clone(), fault };
-        let mut positions = HashMap::new();
-        for (at, step) in steps.iter().enumerate() {
-            if positions.insert(step.name.clone(), at).is_some() {
-                return Err(fault(step, "stands there twice"));
-            }
+        let mut by_name: Vec<usize> = (0..steps.len()).collect();
+        by_name.sort_by_key(|at| &steps[*at].name);
+        if let Some(twice) = by_name.windows(2).find(|pair| steps[pair[0]].name == steps[pair[1]].name) {
+            return Err(fault(&steps[twice[1]], "stands there twice"));
         }
         let mut needs = vec![Vec::new(); steps.len()];
         let mut dependents = vec![Vec::new(); steps.len()];
         for (at, step) in steps.iter().enumerate() {
             for need in &step.needs {
-                let before = *positions.get(need).ok_or_else(|| fault(step, "needs a step that doesn't exist"))?;
+                let before =
+                    find(steps, &by_name, need).ok_or_else(|| fault(step, "needs a step that doesn't exist"))?;
                 needs[at].push(before);
                 dependents[before].push(at);
             }
@@ -34,8 +33,19 @@ impl Graph {
         let order = topological_order(&needs, &dependents).map_err(|at| fault(&steps[at], "waits for itself"))?;
         let descendants = descendants(&dependents, &order);
         let pivot = steps.iter().position(|step| step.class == Class::Pivot);
-        Ok(Self { positions, needs, descendants, pivot })
+        Ok(Self { by_name, needs, descendants, pivot })
     }
+}
+
+impl Graph {
+    /// The position of the step called `name`, of the steps that this graph was made of.
+    pub(super) fn position(&self, steps: &[Step], name: &str) -> Option<usize> {
+        find(steps, &self.by_name, name)
+    }
+}
+
+fn find(steps: &[Step], by_name: &[usize], name: &str) -> Option<usize> {
+    by_name.binary_search_by(|at| steps[*at].name.as_str().cmp(name)).ok().map(|found| by_name[found])
 }
 
 fn descendants(dependents: &[Vec<usize>], order: &[usize]) -> Vec<Vec<usize>> {

@@ -95,7 +95,7 @@ async fn wait(ms: u64) {
 
 impl Steps for Stage {
     async fn run(&self, run: StepRun) -> StepOutcome {
-        let command = run.work.call.command().unwrap().join(" ");
+        let command = run.work().call.command().unwrap().join(" ");
         self.note(&command);
         let given = json!({"inputs": run.inputs, "output": run.output, "key": run.key.as_str()});
         self.inputs.lock().unwrap().insert(command.clone(), given);

@@ -277,7 +277,7 @@ fn each_item_is_a_run_of_its_own_with_its_own_key() {
     assert_eq!(play.running(), ["book.0", "book.1", "book.2"]);
     assert_eq!(play.inputs("book.1"), json!({"hotel": "Bär", "number": 1}));
     let run = play.runs.iter().find(|run| run.id.step == "book.2").unwrap();
-    assert_eq!((run.step.as_str(), run.key.to_string()), ("book", "s/book.2".to_owned()));
+    assert_eq!((run.step().name.as_str(), run.key.to_string()), ("book", "s/book.2".to_owned()));
     play.ok("book.2", json!("k"));
     play.ok("book.0", json!("a"));
     assert_eq!(play.running(), ["book.1"]);
@@ -475,7 +475,7 @@ fn effects_on_files_are_undone_by_dropping_them() {
     play.ok("edit", Value::Null);
     play.fail("test");
     let undo = play.runs.last().unwrap();
-    assert_eq!((undo.id.kind, &undo.work.call), (RunKind::Compensate, &Call::Discard));
+    assert_eq!((undo.id.kind, &undo.work().call), (RunKind::Compensate, &Call::Discard));
     play.ok("edit", Value::Null);
     assert_eq!(play.end(), EndState::Compensated);
 }
