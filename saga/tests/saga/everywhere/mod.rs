@@ -46,7 +46,8 @@ fn crash_everywhere(graph: &Graph, plant: Plant, depth: Depth) -> (usize, Vec<St
         places += 1;
         let recovered = judge(&[first]);
         if depth == Depth::RecoveryToo {
-            for second in 0..recovered.get(1).copied().unwrap_or(0) {
+            // Every other one, beginning with either: twice as many sagas in the same time.
+            for second in (first % 2..recovered.get(1).copied().unwrap_or(0)).step_by(2) {
                 places += 1;
                 judge(&[first, second]);
             }
@@ -68,7 +69,7 @@ fn everywhere(seeds: std::ops::Range<u64>, depth: Depth) -> usize {
 #[test]
 fn a_saga_cut_off_at_any_place_ends_as_the_model_says() {
     let places = everywhere(0..160, Depth::Once);
-    assert!(places >= 6_000, "only {places} places were visited");
+    assert!(places >= 6_500, "only {places} places were visited");
 }
 
 #[test]
