@@ -45,7 +45,9 @@ const COMMAND_TRIES_MAX: u32 = 8;
 
 /// The world as the driver needs it. The supervisor implements it with sandboxed processes.
 pub trait Steps: Send + Sync + 'static {
-    /// Runs a command to its end and returns when its whole process tree is empty.
+    /// Does a piece of work, and returns when nothing of it goes on: of a command, when its whole process tree is empty.
+    /// What it is, `run.work().call` says; waits and approvals are the machine's own and never come here. An HTTP answer
+    /// is [`Ending::Status`](crate::outcome::Ending), a tool's or agent's error `Errored`, a broken connection `NoAnswer`.
     ///
     /// Dropping the future must not be relied on to end the tree: that is what [`Steps::cancel`] and, after a crash,
     /// [`Steps::verify_empty`] are for. The time limit is the driver's; `run.work().timeout_ms` is for showing.

@@ -32,6 +32,13 @@
 //!                                         +---> Faulted --------------------+---> Parked (stuck)
 //!   Done --Left--> Left (nothing undoes it)
 //!
+//! a wait:      Waiting --Slept--> Sleeping --Rang--> Done
+//! an approval: Waiting --Asked--> Asking --Voted, Voted, ...; Decided--> Done, or Faulted and given up
+//! a condition that doesn't hold: Waiting --Bypassed--> Bypassed (what needs it goes on)
+//! a fan-out:   Waiting --Spread--> Spread, and a slot for each branch, which goes as a step does
+//!              Spread --Gathered (enough are done)--> Done; --GaveUp (too few can be)--> Failed
+//!              branches that don't count, or are Dropped, go backward as above, whichever way the saga goes
+//!
 //! the saga
 //!   Forward --all done--> completed
 //!      |  \--Halted (cancel, deadline): running steps are ended; a pivot in flight is waited for

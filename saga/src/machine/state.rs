@@ -271,6 +271,10 @@ impl State {
     pub(super) fn deadline_ms(&self) -> Option<i64> {
         let matters = self.phase == Phase::Forward && self.halt.is_none() && !self.past_pivot();
         let limit_ms = self.plan.timeout_ms().filter(|_| matters)?;
+        // What is left of branches that nobody needs holds nothing up, so that it is no reason to undo the rest.
+        let is_open =
+            |slot: &Slot| !slot.is_lost() && !matches!(slot.stage, Stage::Done | Stage::Skipped | Stage::Bypassed);
+        self.slots.iter().any(is_open).then_some(())?;
         Some(later(self.created_at_ms, limit_ms))
     }
 

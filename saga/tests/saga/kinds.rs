@@ -370,6 +370,20 @@ fn a_loser_whose_undo_is_out_of_budget_waits_for_an_operator_and_holds_nothing_e
 }
 
 #[test]
+fn the_sagas_time_limit_is_over_when_only_losers_are_left() {
+    let spec = json!({"version": 1, "kind": "saga", "name": "s", "timeout": "10s", "steps": [
+        {"name": "book", "command": ["x"], "undo": undo(), "each": {"items": [1, 2], "enough": "any"}}]});
+    let mut play = Play::new(plan(spec));
+    assert_eq!(play.state.next_wake_ms(play.now_ms), Some(11_000));
+    play.ok("book.0", Value::Null);
+    play.finish("book.1", StepOutcome::ended(Ending::Cancelled));
+    play.wait(60_000);
+    assert_eq!((play.stage("book"), play.running()), ("done", vec!["compensate book.1".to_owned()]));
+    play.ok("book.1", Value::Null);
+    assert_eq!(play.end(), EndState::Completed);
+}
+
+#[test]
 fn branches_that_were_lost_in_a_crash_are_settled_each_for_itself() {
     let mut play = fanned(json!("any"));
     let entry = |(record, seq): (&Record, u64)| Entry { seq, event: record.to_text() };
