@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::real_agents::{NODE, PYTHON, Packages};
-use crate::support::{Outcome, PATIENCE, Rig, binary, is_root, skip};
+use crate::support::{Outcome, PATIENCE, Rig, binary, is_root, side_by_side, skip};
 
 /// The port that the documents name; each test puts a free one in its place.
 const DOCUMENTED_PORT: &str = "8099";
@@ -250,16 +250,13 @@ fn every_block_of_every_document_is_marked() {
 fn the_examples_readmes_do_what_they_say() {
     let names = documents();
     assert!(names.iter().filter(|name| name.starts_with("examples/")).count() >= 4, "{names:?}");
-    for name in names.iter().filter(|name| name.starts_with("examples/")) {
-        run_document(name, name);
-    }
+    side_by_side(names.iter().filter(|name| name.starts_with("examples/")), 3, |name| run_document(name, name));
 }
 
 #[test]
 fn the_other_documents_do_what_they_say() {
-    for name in documents().iter().filter(|name| !name.starts_with("examples/")) {
-        run_document(name, name);
-    }
+    let names = documents();
+    side_by_side(names.iter().filter(|name| !name.starts_with("examples/")), 3, |name| run_document(name, name));
 }
 
 /// The files of a kind in the examples.

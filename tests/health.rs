@@ -354,19 +354,19 @@ fn a_frozen_agent_is_not_unhealthy_and_its_checks_go_on_after_the_thaw() {
         return;
     }
     let rig = Rig::new();
-    let file = checked(
-        &rig,
-        "iced",
-        "exec sleep 1000",
-        "echo check >> checks; test ! -e bad",
-        "interval: 200ms, timeout: 100ms, retries: 2",
-        "",
-    );
-    let supervisor = rig.start(&file);
-    until("it is healthy", || health(&rig, "iced") == "healthy");
+    // The same times for both: what a check that never answers does to one is what the freezer must not do to the other.
+    let times = "interval: 1s, timeout: 1s, retries: 3";
+    let file = checked(&rig, "iced", "exec sleep 1000", "echo check >> checks; test ! -e bad", times, "");
+    let hangs = "test ! -e hang || exec sleep 1000";
+    let beside = checked(&rig, "beside", "exec sleep 1000", hangs, times, "");
+    let mut command = rig.command(["run".as_ref(), file.as_os_str(), beside.as_os_str()]);
+    let piped = std::process::Stdio::piped;
+    let supervisor = Supervisor { child: Some(command.stdout(piped()).stderr(piped()).spawn().unwrap()) };
+    until("both are healthy", || ["iced", "beside"].iter().all(|name| health(&rig, name) == "healthy"));
     assert_eq!(rig.output(["freeze", "iced", "--reason", "test"]).code, 0);
-    // Longer than two intervals and two timeouts with their second of grace: enough to be found unhealthy.
-    std::thread::sleep(Duration::from_secs(4));
+    std::fs::write(rig.work.join("hang"), "").unwrap();
+    // Frozen before the other's first check that hangs: what lasts long enough for that one has lasted long enough for this one.
+    until("the one beside it is found unhealthy", || of(&rig, "beside")["last_death"]["cause"] == "unhealthy");
     assert_eq!(of(&rig, "iced")["state"], "running");
     let checks = || std::fs::read_to_string(rig.work.join("checks")).unwrap().lines().count();
     let before = checks();

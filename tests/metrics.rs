@@ -13,7 +13,7 @@ use crate::support::{PATIENCE, Rig, Supervisor, effort, needs_root, quoted, skip
 
 // Built in: an ordinary user who runs these tests need not reach the folder they were built from.
 const RULES: &str = include_str!("../supervisor/dashboards/rules.yml");
-const DASHBOARD: &str = include_str!("../supervisor/dashboards/agents.json");
+pub(crate) const DASHBOARD: &str = include_str!("../supervisor/dashboards/agents.json");
 
 /// The shipped rules as a file.
 fn shipped_rules(dir: &Path) -> PathBuf {
@@ -80,7 +80,7 @@ fn sleeper(rig: &Rig, name: &str) -> PathBuf {
     rig.agent(name, &format!("ring: 2\n{}command: [sleep, '1000']\n", effort()))
 }
 
-fn has(test: &str, program: &str) -> bool {
+pub(crate) fn has(test: &str, program: &str) -> bool {
     let found = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
     if !found {
         skip(test, &format!("{program} is not installed (Debian: apt-get install prometheus)"));
@@ -279,14 +279,14 @@ fn a_memory_limit_that_was_met_is_counted() {
 }
 
 /// A Prometheus with a folder of its own that a failing test does not leave behind.
-struct Prometheus {
+pub(crate) struct Prometheus {
     _process: Supervisor,
     address: String,
     _dir: tempfile::TempDir,
 }
 
 impl Prometheus {
-    fn start(target: &str, rules: &[PathBuf]) -> Prometheus {
+    pub(crate) fn start(target: &str, rules: &[PathBuf]) -> Prometheus {
         let dir = tempfile::Builder::new().prefix("agt-test-prometheus-").tempdir().unwrap();
         let files: Vec<String> = rules.iter().map(|path| quoted(path.to_str().unwrap())).collect();
         let config = format!(
@@ -332,7 +332,7 @@ impl Prometheus {
     }
 
     /// The values of an instant query (already encoded for a URL).
-    fn query(&self, encoded: &str) -> Vec<String> {
+    pub(crate) fn query(&self, encoded: &str) -> Vec<String> {
         let data = self.ask(&format!("/api/v1/query?query={encoded}"));
         let results = data["result"].as_array().unwrap();
         results.iter().map(|result| result["value"][1].as_str().unwrap().to_owned()).collect()
@@ -464,7 +464,10 @@ fn the_shipped_rules_fire_on_what_they_are_for_and_on_nothing_else() {
 /// Names of metrics in a query: words that are no label, function or number, as far as our own names go.
 fn named(query: &str) -> Vec<&str> {
     let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    query.split(|c| !word(c)).filter(|name| name.starts_with("agt_") || name.starts_with("process_")).collect()
+    query
+        .split(|c| !word(c))
+        .filter(|name| ["agt_", "process_", "gen_ai_client_"].iter().any(|ours| name.starts_with(ours)))
+        .collect()
 }
 
 fn known(name: &str) -> bool {

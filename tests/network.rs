@@ -11,7 +11,7 @@ use crate::metrics::{address, scrape, value};
 use crate::support::{Outcome, Rig, Supervisor, effort, needs_root, quoted, until};
 
 /// Answers each connection with one HTTP response, for as long as the test process lives.
-fn server() -> u16 {
+pub(crate) fn server() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
@@ -25,7 +25,7 @@ fn server() -> u16 {
 }
 
 /// Writes an agent in R2 with these entries, and an operator's file that allows `allowed`.
-fn files(rig: &Rig, entries: &str, allowed: &str, script: &str) -> [PathBuf; 2] {
+pub(crate) fn files(rig: &Rig, entries: &str, allowed: &str, script: &str) -> [PathBuf; 2] {
     let rest = format!("ring: 2\n{}network: {entries}\ncommand: [sh, -c, {}]\n", effort(), quoted(script));
     let file = rig.agent("net", &rest);
     let operator = rig.dir.path().join("operator.yaml");
@@ -45,7 +45,7 @@ fn run(rig: &Rig, entries: &str, script: &str) -> Outcome {
 }
 
 /// The same, for as long as it is wanted, with metrics; waits until it runs.
-fn start(rig: &Rig, [file, operator]: &[PathBuf; 2]) -> (Supervisor, String) {
+pub(crate) fn start(rig: &Rig, [file, operator]: &[PathBuf; 2]) -> (Supervisor, String) {
     let mut command = rig.command(["run", "--metrics", "127.0.0.1:0", "--operator"]);
     let child = command.args([operator, file]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let supervisor = Supervisor { child: Some(child) };
@@ -107,7 +107,7 @@ fn datagrams_and_names_end_nowhere_and_its_own_loopback_is_its_own() {
 }
 
 /// For sh.
-fn shell(text: &str) -> String {
+pub(crate) fn shell(text: &str) -> String {
     format!("'{}'", text.replace('\'', "'\\''"))
 }
 

@@ -6,12 +6,10 @@ use std::path::PathBuf;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::support::{Outcome, Rig, Supervisor, effort, processes_with, quoted, unique, until};
+use crate::support::{Outcome, Rig, Supervisor, effort, processes_with, quoted, side_by_side, unique, until};
 
 /// SIGKILL as an exit code.
 const KILLED: i32 = 137;
-/// More places than any saga here passes: a saga that never comes to its end must fail the test, not hang it.
-const PLACES_MAX: u32 = 80;
 /// The effect is a folder: made once, taken away once, whoever tries. Each try is a line in the log.
 const ACT: &str = r#"if mkdir "effect-$AGT_STEP" 2>/dev/null; then word=new; else word=again; fi
 echo "$AGT_RUN $AGT_STEP $word" >> log; echo "{\"key\": \"$AGT_IDEMPOTENCY_KEY\"}""#;
@@ -102,47 +100,53 @@ fn assert_undone(rig: &Rig, id: &str, context: &str) {
     assert!(!log.keys().any(|line| line.contains("five")), "{context}: {log:?}");
 }
 
+/// Kills a supervisor at each place up to the last but one, each in a rig of its own; at the last it comes to its end unhurt. `one`
+/// says whether its supervisor was killed.
+fn at_every_place(last: u32, one: impl Fn(u32) -> bool + Sync) {
+    side_by_side(1..=last, 4, |place| {
+        assert_eq!(one(place), place < last, "{place} of {last}: the places are not those that this test knows");
+    });
+}
+
 #[test]
 fn a_supervisor_killed_at_every_place_going_forward_completes_each_effect_once() {
-    for place in 1..PLACES_MAX {
+    // Six appends and five runs, each with a place before and one after it.
+    at_every_place(2 * (6 + 5) + 1, |place| {
         let rig = Rig::new();
         let file = chain(&rig, None);
         let outcome = run_to(&rig, &file, place);
         if outcome.code != KILLED {
             assert_eq!(outcome.code, 0, "{}", outcome.stderr);
             assert_completed(&rig, "unhurt");
-            // Six appends and five runs, each with a place before and one after it.
-            assert_eq!(place, 2 * (6 + 5) + 1, "the places are not those that this test knows");
-            return;
+            return false;
         }
         // Nothing was begun before the first record was durable.
         let Some(id) = only(&rig) else {
             assert_eq!((place, effects(&rig).len()), (1, 0));
-            continue;
+            return true;
         };
         let resumed = saga(&rig, &["resume", &id]);
         assert_eq!(resumed.code, 0, "place {place}: {}", resumed.stderr);
         assert_completed(&rig, &format!("place {place}"));
-    }
-    panic!("the saga never came to its end");
+        true
+    });
 }
 
 #[test]
 fn a_supervisor_killed_twice_at_every_place_going_back_undoes_each_effect_once() {
-    for place in 1..PLACES_MAX {
+    // Four steps, three undos: as many runs, and one append more.
+    at_every_place(2 * (8 + 7) + 1, |place| {
         let rig = Rig::new();
         let file = chain(&rig, Some("four"));
         let outcome = run_to(&rig, &file, place);
         if outcome.code != KILLED {
             assert_eq!(outcome.code, 1, "{}", outcome.stderr);
             assert_undone(&rig, &only(&rig).unwrap(), "unhurt");
-            // Four steps, three undos: as many runs, and one append more.
-            assert_eq!(place, 2 * (8 + 7) + 1, "the places are not those that this test knows");
-            return;
+            return false;
         }
         let Some(id) = only(&rig) else {
             assert_eq!((place, effects(&rig).len()), (1, 0));
-            continue;
+            return true;
         };
         // Killed once more while it is taken up, at another place each time.
         let again = saga(&rig, &["resume", &id, "--crash-at", &(place % 6 + 1).to_string()]);
@@ -150,8 +154,8 @@ fn a_supervisor_killed_twice_at_every_place_going_back_undoes_each_effect_once()
         let resumed = saga(&rig, &["resume", &id]);
         assert_eq!(resumed.code, 1, "place {place}: {}", resumed.stderr);
         assert_undone(&rig, &id, &format!("place {place}"));
-    }
-    panic!("the saga never came to its end");
+        true
+    });
 }
 
 /// Starts a saga and waits until `line` stands in its log.

@@ -76,6 +76,29 @@ pub struct Listen {
     pub address: SocketAddr,
 }
 
+/// Whether an agent in R3, which has no network, keeps the listeners that are asked for and may call them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ModelAccess {
+    /// It has none of them.
+    #[default]
+    None,
+    /// It has them, for calls to models: an operator's decision, without effect in every other ring. There has to be a network
+    /// namespace of its own.
+    Granted,
+}
+
+/// Whether the supervisor can connect to the agent's own ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Inbound {
+    /// Nobody outside can.
+    #[default]
+    Closed,
+    /// It can, in a network of the agent's own: R1 and R2.
+    Open,
+}
+
 /// A launch, as asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spec {
@@ -114,6 +137,12 @@ pub struct Spec {
     pub hide: Vec<PathBuf>,
     /// Listeners inside the network namespace.
     pub listen: Vec<Listen>,
+    /// Whether R3 keeps them.
+    #[serde(default)]
+    pub models: ModelAccess,
+    /// Whether there is a way into its network.
+    #[serde(default)]
+    pub inbound: Inbound,
     /// Resource limits.
     pub limits: Limits,
     /// Open files of each process; `None` = the ring's default.
@@ -155,6 +184,8 @@ impl Spec {
             names: None,
             hide: Vec::new(),
             listen: Vec::new(),
+            models: ModelAccess::None,
+            inbound: Inbound::Closed,
             limits: builtin::definition(ring).limits,
             open_files: None,
             user: User::Own,

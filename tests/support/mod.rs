@@ -187,10 +187,24 @@ impl From<Output> for Outcome {
 /// Waits for a condition, bounded.
 pub fn until(what: &str, mut done: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
+    // Most questions start a program: asked at one pace all along they would take the processor from what is waited for.
+    let mut pause = Duration::from_millis(10);
     while !done() {
         assert!(Instant::now() < deadline, "gave up waiting until {what}");
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::sleep(pause);
+        pause = (pause * 3 / 2).min(Duration::from_millis(60));
     }
+}
+
+/// Does the work for each item, so many at a time: for what mostly waits and shares nothing. A panic of one is the test's.
+pub fn side_by_side<T: Send>(items: impl IntoIterator<Item = T>, at_once: usize, work: impl Fn(T) + Sync) {
+    let items = std::sync::Mutex::new(items.into_iter().collect::<std::collections::VecDeque<_>>());
+    let next = || items.lock().unwrap().pop_front();
+    std::thread::scope(|scope| {
+        for _ in 0..at_once {
+            scope.spawn(|| std::iter::from_fn(next).for_each(&work));
+        }
+    });
 }
 
 /// Processes whose command line holds this text, this test process itself left out.

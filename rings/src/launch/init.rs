@@ -1,7 +1,8 @@
 //! The first process of an agent's namespaces: builds the view, starts the agent, reaps, reports, and takes the tree along.
 //!
 //! It stays what it was forked as: no exec, so it needs no program in the agent's view. Once the agent runs it holds no
-//! capability, can't be traced, and waits for two things only: a child that ended, or a supervisor that is gone.
+//! capability, can't be traced, and waits for three things only: a child that ended, a supervisor that is gone, or one that asks
+//! for a socket of the agent's network ([`super::entrance`]).
 
 use std::fs;
 use std::net::TcpListener;
@@ -13,6 +14,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use super::attendant::{Attendant, Door};
 use super::child::{self, For, Prepared};
+use super::entrance::{Asked, Maker};
 use super::given::Given;
 use super::lent::MADE_BY_LAUNCHER;
 use super::oom::Score;
@@ -87,15 +89,16 @@ fn live(plan: &Plan, given: &mut Given) -> Result<(), Failure> {
     let checker = checker::start(plan, &prepared, landlock.as_ref(), given.birth, outside)?;
     let agent = child::start(&prepared)?;
     score.put_back().map_err(|e| Failure::new("put oom_score_adj back", &e))?;
-    announce(given, &agent, checker, door.as_ref().map(Door::notices), listeners)?;
+    let maker = announce(given, plan, &agent, checker, door.as_ref().map(Door::notices), listeners)?;
     // After the program was executed, unless it waits already: calls that need it wait for it.
     let attendant =
         door.map(|door| door.attend(plan, &prepared, landlock.as_ref(), &wiring, given.birth)).transpose()?;
     // What was built for the launch (the agent's environment among it) is not kept beside a running agent; which groups the
     // agent joins is decided, and the way into them is closed; its streams are let go of, so that their ends are seen.
     drop((prepared, landlock, wiring));
-    settle(given, plan, &signals, &agent, attendant.as_ref())?;
-    watch(given, &agent, attendant.as_ref(), &signals, plan.namespaces & libc::CLONE_NEWPID != 0)
+    let beside = Beside { attendant: attendant.as_ref(), maker: maker.as_ref() };
+    settle(given, plan, &signals, &agent, &beside)?;
+    watch(given, &agent, &beside, &signals, plan.namespaces & libc::CLONE_NEWPID != 0)
 }
 
 /// Makes everything that needs neither the agent's streams nor its groups.
@@ -221,21 +224,33 @@ fn child_signals() -> Result<SignalFd, Failure> {
     SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map_err(failed)
 }
 
+/// Tells the start; our end of the way into the agent's network, if there is one.
 fn announce(
     given: &Given,
+    plan: &Plan,
     agent: &child::Agent,
     checker: Option<OwnedFd>,
     notices: Option<RawFd>,
     listeners: Vec<TcpListener>,
-) -> Result<(), Failure> {
+) -> Result<Option<Maker>, Failure> {
     let failed = |e: std::io::Error| Failure::new("report the start", &e);
+    // The agent runs already, and has no copy.
+    let (maker, theirs) = Maker::of(plan).map_err(failed)?.unzip();
     let ourselves = process::pidfd_open(nix::unistd::getpid().as_raw()).map_err(failed)?;
     let mut fds: Vec<RawFd> = vec![ourselves.as_raw_fd(), agent.pidfd.as_raw_fd()];
     fds.extend(checker.iter().map(AsRawFd::as_raw_fd));
     fds.extend(notices);
+    fds.extend(theirs.iter().map(AsRawFd::as_raw_fd));
     fds.extend(listeners.iter().map(AsRawFd::as_raw_fd));
     let bytes = serde_json::to_vec(&Word::Started).map_err(|e| failed(e.into()))?;
-    fdpass::send(given.channel.as_fd(), &bytes, &fds).map_err(failed)
+    fdpass::send(given.channel.as_fd(), &bytes, &fds).map_err(failed)?;
+    Ok(maker)
+}
+
+/// What an init has beside its agent.
+struct Beside<'a> {
+    attendant: Option<&'a Attendant>,
+    maker: Option<&'a Maker>,
 }
 
 /// Gives up everything that only the launch needed: descriptors, capabilities, dumpability.
@@ -244,7 +259,7 @@ fn settle(
     plan: &Plan,
     signals: &SignalFd,
     agent: &child::Agent,
-    attendant: Option<&Attendant>,
+    beside: &Beside<'_>,
 ) -> Result<(), Failure> {
     let failed = |step: &'static str| move |e: std::io::Error| Failure::new(step, &e);
     // First: where the agent has our uid, it could look into us from the moment at which we have no more capabilities than it.
@@ -258,7 +273,8 @@ fn settle(
     // these numbers never closes it again.
     let mut kept =
         vec![given.channel.as_raw_fd(), given.launcher.as_raw_fd(), signals.as_raw_fd(), agent.pidfd.as_raw_fd()];
-    kept.extend(attendant.map(Attendant::descriptors).into_iter().flatten());
+    kept.extend(beside.attendant.map(Attendant::descriptors).into_iter().flatten());
+    kept.extend(beside.maker.map(|maker| maker.as_fd().as_raw_fd()));
     process::close_all_but(&mut kept).map_err(failed("let go of the launcher's descriptors"))?;
     process::drop_bounding_set_but(Capabilities::NONE)
         .or_else(ignore_eperm)
@@ -283,26 +299,31 @@ pub(super) fn replace_with_nothing(number: RawFd) -> std::io::Result<()> {
     if ret < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Waits until the agent ends or the supervisor is gone.
+/// Waits until the agent ends or the supervisor is gone; makes the sockets that it is asked for meanwhile.
 fn watch(
     given: &Given,
     agent: &child::Agent,
-    attendant: Option<&Attendant>,
+    beside: &Beside<'_>,
     signals: &SignalFd,
     has_namespace: bool,
 ) -> Result<(), Failure> {
     let failed = |e: nix::errno::Errno| Failure::new("watch the agent", &e.into());
+    let mut maker = beside.maker;
     loop {
-        let mut fds =
-            [PollFd::new(signals.as_fd(), PollFlags::POLLIN), PollFd::new(given.channel.as_fd(), PollFlags::POLLIN)];
+        let watched = [signals.as_fd(), given.channel.as_fd()].into_iter().chain(maker.map(AsFd::as_fd));
+        let mut fds: Vec<_> = watched.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
         match poll(&mut fds, PollTimeout::NONE) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
             Err(e) => return Err(failed(e)),
         }
-        let supervisor_gone = fds[1].revents().is_some_and(|events| !events.is_empty());
+        let happened = |fd: Option<&PollFd<'_>>| fd.and_then(PollFd::revents).is_some_and(|events| !events.is_empty());
+        let supervisor_gone = happened(fds.get(1));
+        if happened(fds.get(2)) {
+            maker = maker.filter(|maker| maker.answer() == Asked::Still);
+        }
         while signals.read_signal().map_err(failed)?.is_some() {}
         if let Some(usage) = reap(agent.pid)? {
-            if let Some(attendant) = attendant {
+            if let Some(attendant) = beside.attendant {
                 attendant.finish();
             }
             if !has_namespace {

@@ -16,6 +16,9 @@
 //! An agent whose filter asks a listener has one more beside it, the attendant: forked by the init once the agent runs, it answers
 //! the calls that are left to it and tells the supervisor of them.
 //!
+//! Into an agent's network leads its init, where the plan asks for it: it makes sockets there and passes them out
+//! ([`Entrance`]).
+//!
 //! Nothing outlives the supervisor: the launcher ends when its socket closes, each init when the launcher dies
 //! (PR_SET_PDEATHSIG) or its channel closes, and with an init the kernel ends everything in its PID namespace.
 
@@ -27,6 +30,7 @@ mod checker;
 mod child;
 mod client;
 mod detect;
+mod entrance;
 mod fork;
 mod given;
 mod groups;
@@ -51,6 +55,7 @@ pub use ahead::{Ahead, READY_MAX};
 pub use alone::Alone;
 pub use check::{Checked, Checker, End, OUTPUT_BYTES_MAX};
 pub use client::{By, Launcher};
+pub use entrance::{Entrance, Family, Made};
 pub use protocol::Usage;
 pub use running::{Exit, LaunchError, Running};
 pub use server::become_launcher_if_asked;

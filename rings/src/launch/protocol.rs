@@ -82,7 +82,8 @@ pub(super) enum Reply {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Word {
     /// The program was executed. Descriptors: init's pidfd, the agent's pidfd, the checker's socket if the plan has a check, that of
-    /// the notices if its filter has a listener, the TCP listeners in the plan's order.
+    /// the notices if its filter has a listener, the way into its network if the plan opens one, the TCP listeners in the plan's
+    /// order.
     Started,
     /// From an init that is prepared: it waits for [`Go`].
     Ready,

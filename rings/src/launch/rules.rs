@@ -3,14 +3,14 @@
 use std::os::fd::OwnedFd;
 
 use super::protocol::Failure;
-use crate::plan::Plan;
+use crate::plan::{Plan, Tcp};
 use crate::spec;
 
 /// Builds the Landlock ruleset in the agent's own view. Best effort inside the crate is off: what was planned must be had.
 pub(super) fn landlock(plan: &Plan) -> Result<Option<OwnedFd>, Failure> {
     use landlock::{
-        ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
-        RulesetCreatedAttr, Scope,
+        ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, NetPort, PathBeneath, PathFd, Ruleset,
+        RulesetAttr, RulesetCreatedAttr, Scope,
     };
     let Some(wanted) = &plan.landlock else { return Ok(None) };
     let failed = |e: &dyn std::fmt::Display| Failure { step: format!("build the Landlock rules: {e}"), errno: 0 };
@@ -20,7 +20,7 @@ pub(super) fn landlock(plan: &Plan) -> Result<Option<OwnedFd>, Failure> {
     let of_files = AccessFs::from_file(abi);
     let mut ruleset = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
     ruleset = ruleset.handle_access(all).map_err(|e| failed(&e))?;
-    if wanted.refuse_tcp {
+    if let Tcp::Calls(_) = &wanted.tcp {
         ruleset = ruleset.handle_access(AccessNet::from_all(abi)).map_err(|e| failed(&e))?;
     }
     if abi >= ABI::V6 {
@@ -40,6 +40,11 @@ pub(super) fn landlock(plan: &Plan) -> Result<Option<OwnedFd>, Failure> {
             rights &= of_files;
         }
         created = created.add_rule(PathBeneath::new(fd, rights)).map_err(|e| failed(&e))?;
+    }
+    if let Tcp::Calls(ports) = &wanted.tcp {
+        for port in ports {
+            created = created.add_rule(NetPort::new(*port, AccessNet::ConnectTcp)).map_err(|e| failed(&e))?;
+        }
     }
     let fd: Option<OwnedFd> = created.into();
     fd.map(Some)

@@ -8,10 +8,12 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::check::Checker;
+use super::entrance::Entrance;
 use super::protocol::{Descriptors, Failure, Go, Usage, Word};
 use super::streams::Stream;
 use crate::notice::Notices;
 use crate::plan::Plan;
+use crate::spec::Inbound;
 use crate::sys::{fdpass, process};
 
 /// How long a launch may take before it is given up and ended. A launch takes milliseconds; this bounds a hung filesystem.
@@ -69,6 +71,7 @@ pub struct Running {
     listeners: Vec<TcpListener>,
     checker: Option<Checker>,
     notices: Option<Notices>,
+    entrance: Option<Entrance>,
     pid: i32,
     nested: bool,
 }
@@ -114,6 +117,11 @@ impl Running {
     /// Takes the notices of what the agent is refused; `None` if its filter has no listener ([`Plan::listens`]).
     pub fn take_notices(&mut self) -> Option<Notices> {
         self.notices.take()
+    }
+
+    /// Takes the way into the agent's network; `None` if its plan opens none.
+    pub fn take_entrance(&mut self) -> Option<Entrance> {
+        self.entrance.take()
     }
 
     /// Sends a signal to the agent's main process.
@@ -221,17 +229,20 @@ fn await_word(channel: OwnedFd, plan: &Plan) -> Result<Option<Running>, LaunchEr
             };
             let checker = if plan.check.is_some() { fds.next().map(Checker::new) } else { None };
             let notices = if plan.listens().is_some() { fds.next().map(Notices::new) } else { None };
+            let inbound = plan.inbound == Inbound::Open;
+            let entrance = if inbound { fds.next().map(Entrance::new).transpose().map_err(at)? } else { None };
             let listeners: Vec<TcpListener> = fds.map(TcpListener::from).collect();
             let whole = listeners.len() == plan.listen.len()
                 && checker.is_some() == plan.check.is_some()
-                && notices.is_some() == plan.listens().is_some();
+                && notices.is_some() == plan.listens().is_some()
+                && entrance.is_some() == inbound;
             if !whole {
-                let missing = "listeners, the checker or the notices are missing";
+                let missing = "listeners, the checker, the notices or the way in are missing";
                 return Err(at(io::Error::new(io::ErrorKind::InvalidData, missing)));
             }
             let pid = process::pid_of(agent.as_fd()).map_err(at)?;
             let nested = plan.namespaces & libc::CLONE_NEWPID != 0;
-            Ok(Some(Running { channel, init, agent, listeners, checker, notices, pid, nested }))
+            Ok(Some(Running { channel, init, agent, listeners, checker, notices, entrance, pid, nested }))
         }
         Word::Failed(failure) => Err(failure.into()),
         Word::Stale => Ok(None),

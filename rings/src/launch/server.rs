@@ -60,6 +60,8 @@ fn serve() -> io::Result<()> {
         // An unprivileged launcher must stay dumpable: the kernel lets nobody write the id maps of its children else.
         process::set_non_dumpable()?;
     }
+    // Attendants are forks of forks of ours: each makes a policy, and finds what that needs read already.
+    crate::seccomp::read_tables();
     let socket = std::io::stdin();
     let socket = socket.as_fd();
     let ourselves = process::pidfd_open(nix::unistd::getpid().as_raw())?;

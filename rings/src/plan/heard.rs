@@ -3,13 +3,13 @@
 //! The filters refuse the same either way. So a plan can be made again with another listener, or with none, and stays the same
 //! plan in everything that it promises; only names that don't exist yet need somebody who answers.
 
-use super::{Plan, nested};
+use super::{Plan, nested, network};
 use crate::builtin;
 use crate::host::Host;
 use crate::names::Rules;
 use crate::ring::Ring;
 use crate::seccomp::{self, ExecCookie};
-use crate::spec::Spec;
+use crate::spec::{ModelAccess, Spec};
 
 /// The rules about names, where somebody can be had who keeps them.
 pub(super) fn names<'a>(spec: &'a Spec, host: &Host) -> Option<&'a Rules> {
@@ -32,6 +32,9 @@ pub(super) fn filter_options(
     if !host.namespaces.is_yes() {
         // No network namespace: not one socket but AF_UNIX pairs, stricter than the ring and never looser.
         options.sockets = seccomp::Sockets::UnixPairs;
+    }
+    if network::models(spec, host) == ModelAccess::Granted {
+        options.sockets = seccomp::Sockets::Calls;
     }
     if host.notify.is_yes() {
         options.notify = seccomp::Notify::Refusals;

@@ -11,6 +11,7 @@ mod identity_tests;
 mod left_out;
 mod mounts;
 mod nested;
+mod network;
 mod protections;
 
 use std::ffi::OsString;
@@ -24,11 +25,12 @@ use crate::host::{Host, Privilege, Tree};
 use crate::report::{Enforced, Gap, Report, in_words};
 use crate::ring::Ring;
 use crate::seccomp::{self, ExecCookie, Nested};
-use crate::spec::{Enforcement, Listen, Spec, Terminal, User};
+use crate::spec::{Enforcement, Inbound, Listen, Spec, Terminal, User};
 
 pub use self::control::CONTROL;
 pub use self::left_out::LeftOut;
 pub use self::mounts::{Execute, Marks, ProcView};
+pub use self::network::Tcp;
 use self::protections::capabilities;
 
 /// How the agent's file system view comes to be.
@@ -138,8 +140,8 @@ pub struct Landlock {
     pub abi: u32,
     /// Trees, with what may be done below them.
     pub rules: Vec<(PathBuf, crate::spec::Access)>,
-    /// TCP is refused altogether (ABI 4).
-    pub refuse_tcp: bool,
+    /// What may be done by TCP (ABI 4).
+    pub tcp: Tcp,
 }
 
 /// How the program is started.
@@ -207,6 +209,9 @@ pub struct Plan {
     pub workdir: PathBuf,
     /// Listeners inside its network namespace.
     pub listen: Vec<Listen>,
+    /// Whether the init makes sockets in it for the supervisor: only in a network of the agent's own.
+    #[serde(default)]
+    pub inbound: Inbound,
     /// Whether descriptor 0 becomes its controlling terminal.
     pub terminal: Terminal,
     /// What can be started beside it to see whether it is well.
@@ -322,13 +327,22 @@ pub fn compile(
         program: spec.program.clone(),
         argv: spec.argv.clone(),
         workdir: spec.workdir.clone(),
-        listen: if spec.ring == Ring::R0 || spec.ring == Ring::R3 { Vec::new() } else { spec.listen.clone() },
+        listen: network::listen(spec, host),
+        inbound: inbound(spec, namespaces),
         terminal: spec.terminal,
         check: spec.check.clone(),
         limits: spec.limits,
         left_out: None,
         report: Report { ring: spec.ring, enforced, launch: host.launch.clone(), gaps },
     })
+}
+
+/// R3 has no network to listen in. Where the agent has the host's, a socket would lead to the host's own ports.
+fn inbound(spec: &Spec, namespaces: i32) -> Inbound {
+    match spec.ring {
+        Ring::R1 | Ring::R2 if namespaces & libc::CLONE_NEWNET != 0 => spec.inbound,
+        _ => Inbound::Closed,
+    }
 }
 
 /// The open-file limit. In R3 it stays at or below the number from which the program is executed: a descriptor of that number
@@ -402,7 +416,7 @@ fn landlock(
     let access = if spec.ring == Ring::R3 { crate::spec::Access::Read } else { crate::spec::Access::Write };
     let declared = spec.files.iter().filter(|r| r.access == crate::spec::Access::Write);
     rules.extend(declared.map(|r| (r.path.clone(), access)));
-    Some(Landlock { abi, rules, refuse_tcp: spec.ring == Ring::R3 && abi >= 4 })
+    Some(Landlock { abi, rules, tcp: network::tcp(spec, host, abi) })
 }
 
 /// HOME and the like point into the private directories: whatever the caller said about them.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Ids, Landlock, Root, groups, nested};
+use super::{Ids, Landlock, Root, groups, nested, network};
 use crate::builtin::Definition;
 use crate::capability::Capabilities;
 use crate::host::{Host, Privilege, Support, Tree};
@@ -30,6 +30,7 @@ pub(super) fn judge(definition: &Definition, facts: &Facts<'_>) -> (Vec<Enforced
     let mut enforced = Vec::new();
     let mut gaps = Vec::new();
     for &protection in definition.protections {
+        let protection = network::promised(protection, facts);
         let known: Vec<&Gap> = facts.spec.gaps.iter().filter(|gap| concerns(gap, protection, facts.spec)).collect();
         gaps.extend(known.iter().copied().cloned());
         match judge_one(protection, facts) {
@@ -89,8 +90,7 @@ fn judge_one(protection: Protection, facts: &Facts<'_>) -> Judgement {
         Protection::IpcIsolation => {
             namespaced(facts, "IPC namespace", "nothing else separates System V IPC and message queues")
         }
-        Protection::NetworkIsolation => network(facts, "network namespace"),
-        Protection::NoNetwork => network(facts, "network namespace"),
+        Protection::NetworkIsolation | Protection::NoNetwork => network::judged(facts),
         Protection::SingleProgram | Protection::Syscalls => syscalls(facts),
         Protection::Privileges => privileges(facts),
         Protection::CleanStart => Ok(vec!["clean environment".into(), "close_range".into()]),
@@ -107,7 +107,7 @@ fn judge_one(protection: Protection, facts: &Facts<'_>) -> Judgement {
     }
 }
 
-fn namespace_help(facts: &Facts<'_>) -> String {
+pub(super) fn namespace_help(facts: &Facts<'_>) -> String {
     let why = why_no_namespaces(facts);
     if why.contains("seccomp filter") {
         return "let this container make namespaces: docs/containers.md has the lines for Docker (--security-opt \
@@ -127,7 +127,7 @@ fn namespace_help(facts: &Facts<'_>) -> String {
     }
 }
 
-fn why_no_namespaces(facts: &Facts<'_>) -> String {
+pub(super) fn why_no_namespaces(facts: &Facts<'_>) -> String {
     facts.host.namespaces.reason().unwrap_or("no namespaces").to_owned()
 }
 
@@ -279,30 +279,6 @@ fn without_roots_group(tree: &Tree) -> &'static str {
     } else {
         ""
     }
-}
-
-fn network(facts: &Facts<'_>, mechanism: &str) -> Judgement {
-    let mut by = Vec::new();
-    if facts.host.namespaces.is_yes() {
-        by.push(mechanism.to_owned());
-    }
-    if facts.filters && (facts.spec.ring == Ring::R3 || !facts.host.namespaces.is_yes()) {
-        // Without a namespace the filter refuses every socket but AF_UNIX pairs: stricter than the ring, never looser.
-        by.push("seccomp: no sockets".to_owned());
-    }
-    if by.is_empty() {
-        return Err((
-            format!("needs a network namespace ({}) or seccomp", why_no_namespaces(facts)),
-            namespace_help(facts),
-        ));
-    }
-    if !facts.host.namespaces.is_yes() && facts.spec.ring != Ring::R3 {
-        return Err((
-            format!("needs a network namespace ({}); seccomp refuses every socket instead", why_no_namespaces(facts)),
-            namespace_help(facts),
-        ));
-    }
-    Ok(by)
 }
 
 fn syscalls(facts: &Facts<'_>) -> Judgement {

@@ -10,14 +10,14 @@ use proptest::prelude::*;
 use proptest::sample::{Index, subsequence};
 use proptest::strategy::ValueTree;
 
-use super::{Landlock, Mount, Plan, Root, SystemEntry, SystemTrees, compile};
+use super::{Landlock, Mount, Plan, Root, SystemEntry, SystemTrees, Tcp, compile};
 use crate::capability::Capabilities;
 use crate::host::{Host, Privilege, Support, Tree};
 use crate::report::Protection;
 use crate::ring::Ring;
 use crate::seccomp::policy::{Decision, Notified};
 use crate::seccomp::{self, Arch, Call, ExecCookie, Verdict};
-use crate::spec::{Access, Enforcement, FileRule, Listen, Spec, User};
+use crate::spec::{Access, Enforcement, FileRule, Listen, ModelAccess, Spec, User};
 
 const FOLDERS: [&str; 7] = ["/data", "/data/a", "/data/a/b", "/data/c", "/work", "/work/sub", "/opt/tool"];
 const PATHS: [&str; 18] = [
@@ -76,14 +76,15 @@ fn a_spec() -> impl Strategy<Value = Spec> {
         some(&["/work/sub/.state", "/var/lib/agt", "/data/c"]),
         some(&["/work/f", "/data/a/b"]),
     );
-    let rest = (any::<u64>(), prop::option::of(1u32..100_000), 0usize..3, any::<bool>());
-    (paths, rest).prop_map(|((files, protect, hide, sockets), (mask, open_files, listen, own))| Spec {
+    let rest = (any::<u64>(), prop::option::of(1u32..100_000), 0usize..3, any::<bool>(), any::<bool>());
+    (paths, rest).prop_map(|((files, protect, hide, sockets), (mask, open_files, listen, own, models))| Spec {
         enforcement: Enforcement::BestEffort,
         files,
         protect,
         sockets,
         hide,
         listen: (0..listen).map(|n| Listen { address: ([127, 0, 0, 1], 8000 + n as u16).into() }).collect(),
+        models: if models { ModelAccess::Granted } else { ModelAccess::None },
         user: if own { User::Own } else { User::Fixed { uid: 7, gid: 7 } },
         capabilities: Capabilities::from_mask(mask & 0xffff),
         open_files,
@@ -265,6 +266,41 @@ fn filters_of_a_less_privileged_ring_let_no_more_through() {
             assert!(!widened_calls(&pair[0], &pair[1]).is_empty(), "{}: the comparison sees nothing", pair[0].ring);
         }
     }
+}
+
+#[test]
+fn model_access_opens_r3s_listeners_and_calls_to_them_and_changes_no_other_ring() {
+    let listen = vec![Listen { address: ([127, 0, 0, 1], 20_789).into() }];
+    let with = |models| Spec { listen: listen.clone(), models, ..any_spec() };
+    let (without, granted) = (with(ModelAccess::None), with(ModelAccess::Granted));
+    let host = full_host(Support::Yes);
+    for ring in [Ring::R0, Ring::R1, Ring::R2] {
+        assert_eq!(plan(&without, ring, &host), plan(&granted, ring, &host), "{ring}");
+    }
+    let (closed, open) = (plan(&without, Ring::R3, &host), plan(&granted, Ring::R3, &host));
+    assert_eq!((closed.listen.len(), &open.listen), (0, &listen));
+    let tcp = |plan: &Plan| plan.landlock.as_ref().unwrap().tcp.clone();
+    assert_eq!((tcp(&closed), tcp(&open)), (Tcp::Calls(vec![]), Tcp::Calls(vec![20_789])));
+    let says = |plan: &Plan, protection: Protection| {
+        let held = plan.report.enforced.iter().find(|held| held.protection == protection);
+        held.map(|held| held.by.join(", "))
+    };
+    assert_eq!(says(&closed, Protection::NoNetwork).unwrap(), "network namespace, seccomp: no sockets");
+    assert_eq!(says(&open, Protection::NoNetwork), None);
+    let words = says(&open, Protection::NetworkIsolation).unwrap();
+    assert!(words.contains("seccomp: sockets that only call, Landlock ABI"), "{words}");
+    assert!(words.ends_with(": model calls to port 20789 alone"), "{words}");
+    // Debian 12's kernel has no rules on TCP.
+    let old = plan(&granted, Ring::R3, &Host { landlock_abi: Some(2), ..host.clone() });
+    assert_eq!(tcp(&old), Tcp::Unruled);
+    let words = says(&old, Protection::NetworkIsolation).unwrap();
+    assert!(words.contains("network namespace") && words.contains("nothing else listens in that namespace"), "{words}");
+    // Where the network would be the host's, a grant opens nothing.
+    let shared = full_host(Support::No { reason: "test".to_owned() });
+    let (closed, open) = (plan(&without, Ring::R3, &shared), plan(&granted, Ring::R3, &shared));
+    assert_eq!((&closed.listen, &closed.filters, &closed.landlock), (&open.listen, &open.filters, &open.landlock));
+    let words = "seccomp: no sockets, no model either: that takes a network namespace";
+    assert_eq!(says(&open, Protection::NoNetwork).as_deref(), Some(words));
 }
 
 #[test]

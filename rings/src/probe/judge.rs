@@ -47,7 +47,7 @@ impl Layer {
             Got::Nothing(_) => {
                 !matches!(self, Layer::Seccomp | Layer::Names | Layer::ReadOnlyMount | Layer::Rlimit | Layer::Ipc)
             }
-            Got::Ok | Got::Signal(_) | Got::Setup(_) | Got::Silent(_) => false,
+            Got::Ok | Got::Signal(_) | Got::Setup(_) | Got::Silent(_) | Got::Late => false,
         }
     }
 }
@@ -96,6 +96,11 @@ fn verdict(run: &Run<'_>, layers: &[Layer]) -> (Verdict, String) {
     if let Got::Setup(text) = &run.got {
         return (Verdict::NotApplicable, format!("could not be tried in the ring: {text}"));
     }
+    if run.got == Got::Late && !(run.has_changed && run.expected == Expected::Denied) {
+        let text =
+            "neither held nor broken: twice it came to no end, the second time with nothing of the probe's beside it";
+        return (Verdict::NotApplicable, text.to_owned());
+    }
     let unconfined = format!("unconfined, {} got {}", control.user, control.got.words());
     let through = gets_through(run.attack, &run.got);
     match run.expected {
@@ -103,7 +108,7 @@ fn verdict(run: &Run<'_>, layers: &[Layer]) -> (Verdict, String) {
         Expected::Allowed => (Verdict::Fail, format!("the ring should allow this; {unconfined}")),
         Expected::Denied if through => (Verdict::Fail, format!("got through, which gives {}", run.attack.gain)),
         Expected::Denied if run.has_changed => {
-            (Verdict::Fail, format!("refused, and yet a decoy has changed: this gives {}", run.attack.gain))
+            (Verdict::Fail, format!("not let through, and yet a decoy has changed: this gives {}", run.attack.gain))
         }
         Expected::Denied => {
             let by: Vec<Layer> = layers.iter().copied().filter(|layer| layer.answers(&run.got)).collect();
@@ -158,9 +163,22 @@ mod tests {
     fn an_answer_that_no_named_layer_gives_is_no_pass() {
         let odd = verdict_of("outside-read", Got::Errno(libc::EIO), Got::Ok);
         assert_eq!(odd.verdict, Verdict::Fail);
-        assert_eq!(verdict_of("outside-read", Got::Silent("given up".into()), Got::Ok).verdict, Verdict::Fail);
+        assert_eq!(verdict_of("outside-read", Got::Silent("no answer".into()), Got::Ok).verdict, Verdict::Fail);
         assert_eq!(verdict_of("memory-hog", Got::Signal(libc::SIGSEGV), Got::Ok).verdict, Verdict::Fail);
         assert_eq!(verdict_of("memory-hog", Got::Signal(libc::SIGKILL), Got::Ok).verdict, Verdict::Pass);
+    }
+
+    #[test]
+    fn what_came_to_no_end_is_neither_held_nor_broken() {
+        for (name, got, control) in [
+            ("outside-symlink", Got::Late, Got::Ok),
+            ("database", Got::Late, Got::Ok),
+            ("outside-symlink", Got::Errno(libc::ENOENT), Got::Late),
+        ] {
+            let finding = verdict_of(name, got, control);
+            assert_eq!(finding.verdict, Verdict::NotApplicable, "{finding:?}");
+            assert!(finding.got == "no end in time" || finding.reason.contains("got no end in time"), "{finding:?}");
+        }
     }
 
     #[test]

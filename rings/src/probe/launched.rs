@@ -6,13 +6,15 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::pipe2;
 
+use super::answering::{self, Answering};
 use super::attack::{Attack, Got, Squeeze, hogs};
-use super::controls::{self, ATTACK_TIMEOUT};
+use super::controls;
 use super::scene::Scene;
 use super::session::{GONE_WITHIN, OWN_ID, Session};
 use super::tree::{SOCKETS, Tree};
@@ -24,7 +26,7 @@ use crate::names::Rules;
 use crate::plan::{Plan, Root};
 use crate::report::Gap;
 use crate::ring::Ring;
-use crate::spec::{Access, Check, Enforcement, FileRule, Limits, Spec};
+use crate::spec::{Access, Check, Enforcement, FileRule, Limits, Listen, ModelAccess, Spec};
 
 /// What the supervisor finds in a workdir like the decoys' one.
 const REPOSITORIES: [&str; 3] = ["work/.git", "work/vendor/.git", "work/plain/.git"];
@@ -42,6 +44,9 @@ const PROTECTED: [&str; 11] = [
     "work/vendor/.git/hooks",
 ];
 
+/// How long a neighbour may take to say its first word, on the busiest of machines.
+const SPEAKS_WITHIN: Duration = Duration::from_secs(60);
+
 /// What to launch.
 pub(super) struct Order {
     /// Which part it plays.
@@ -50,6 +55,8 @@ pub(super) struct Order {
     pub(super) squeeze: Squeeze,
     /// Its health check.
     pub(super) check: Option<Check>,
+    /// Whether R3 has access to models.
+    pub(super) models: ModelAccess,
 }
 
 impl Session {
@@ -94,6 +101,11 @@ impl Session {
             hide: vec![tree.path("state"), tree.path("work/.state")],
             own_id: OWN_ID,
             check: order.check.clone(),
+            listen: match order.models {
+                ModelAccess::Granted => vec![Listen { address: answering::inside() }],
+                ModelAccess::None => Vec::new(),
+            },
+            models: order.models,
             ..Spec::new("probe", ring, &self.program, tree.path("work"))
         }
     }
@@ -144,7 +156,9 @@ impl Session {
         let join = group.as_ref().map(Group::join).transpose()?.unwrap_or_default();
         let mut running = self.launcher.launch(&plan, &streams, &join)?;
         let checker = running.take_checker();
-        Ok(Launched { running, checker, group, output, leash: Some(leash), gaps, keep: None })
+        let answering = running.take_listeners().into_iter().map(Answering::start).collect::<Result<_, _>>();
+        let answering = answering.map_err(Error::decoy("answer at the listener in the ring"))?;
+        Ok(Launched { running, checker, group, output, leash: Some(leash), gaps, keep: None, _answering: answering })
     }
 }
 
@@ -160,17 +174,19 @@ pub(super) struct Launched {
     pub(super) gaps: Option<Vec<Gap>>,
     /// Its decoys, where they must live as long as it.
     pub(super) keep: Option<Tree>,
+    /// Who answers at its listeners.
+    _answering: Vec<Answering>,
 }
 
 impl Launched {
-    /// Waits for its end, and says what it got.
-    pub(super) fn finish(mut self, attack: &Attack) -> Result<Got, Error> {
+    /// Waits so long for its end, and says what it got.
+    pub(super) fn finish(mut self, attack: &Attack, within: Duration) -> Result<Got, Error> {
         let failed = |e| Error::decoy(format!("wait for {}", attack.name))(e);
         let checker = self.checker.take();
         // The check runs until the attacker has ended, and its namespace with it: how it ends is of no interest.
         let in_time = std::thread::scope(|scope| {
-            checker.as_ref().map(|checker| scope.spawn(|| checker.check(ATTACK_TIMEOUT)));
-            let in_time = readable(self.running.channel()).map_err(failed)?;
+            checker.as_ref().map(|checker| scope.spawn(|| checker.check(within)));
+            let in_time = readable(self.running.channel(), within).map_err(failed)?;
             if !in_time {
                 // Already ended between the two calls: as well.
                 let _gone = self.running.kill_init();
@@ -187,13 +203,13 @@ impl Launched {
         };
         self.leash = None;
         self.clean()?;
-        Ok(if in_time { controls::judge_end(attack, status, &output) } else { Got::Silent("given up".to_owned()) })
+        Ok(if in_time { controls::judge_end(attack, status, &output) } else { Got::Late })
     }
 
     /// Waits until it has said something.
     pub(super) fn await_word(&self) -> Result<(), Error> {
         let failed = Error::decoy("wait for a neighbour");
-        match readable(self.output.as_fd()) {
+        match readable(self.output.as_fd(), SPEAKS_WITHIN) {
             Ok(true) => Ok(()),
             Ok(false) => Err(failed(std::io::ErrorKind::TimedOut.into())),
             Err(e) => Err(failed(e)),
@@ -220,8 +236,8 @@ impl Launched {
     }
 }
 
-fn readable(fd: BorrowedFd<'_>) -> std::io::Result<bool> {
-    let timeout = PollTimeout::try_from(ATTACK_TIMEOUT).unwrap_or(PollTimeout::MAX);
+fn readable(fd: BorrowedFd<'_>, within: Duration) -> std::io::Result<bool> {
+    let timeout = PollTimeout::try_from(within).unwrap_or(PollTimeout::MAX);
     loop {
         match poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], timeout) {
             Ok(ready) => return Ok(ready > 0),

@@ -150,7 +150,11 @@ pub(super) fn take_out(plan: &mut Plan, layer: Layer, host: &Host) {
         Layer::Seccomp => plan.filters = None,
         Layer::Names => plan.let_names_be(),
         Layer::Pid => plan.namespaces &= !libc::CLONE_NEWPID,
-        Layer::Network => plan.namespaces &= !libc::CLONE_NEWNET,
+        Layer::Network => {
+            plan.namespaces &= !libc::CLONE_NEWNET;
+            // There is no place for them.
+            plan.listen.clear();
+        }
         Layer::Ipc => plan.namespaces &= !libc::CLONE_NEWIPC,
         Layer::Uid => plan.ids = None,
         Layer::Capabilities => plan.capabilities = Capabilities::from_mask(host.capabilities.mask()),

@@ -14,6 +14,7 @@
 //!   for each ring, for each attack:  fresh decoy tree -> control (once a user) -> launch in the ring -> look -> judge
 //! ```
 
+mod answering;
 mod attack;
 mod controls;
 mod decoys;
@@ -31,6 +32,7 @@ mod wire;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -124,6 +126,8 @@ pub struct Finding {
 pub struct Probed {
     /// In the order of rings and attacks.
     pub findings: Vec<Finding>,
+    /// How long each of them took, its control included where that was not known yet, waiting for a worker left out.
+    pub took: Vec<Duration>,
     /// Rings that can't be enforced in full here and were probed with what there is: their gaps show as failing attacks.
     pub gaps: Vec<(Ring, Vec<Gap>)>,
 }

@@ -38,9 +38,11 @@ pub(super) struct Scene {
     pub(super) abstract_name: String,
     /// A port on the host's 127.0.0.1 that somebody listens on.
     pub(super) tcp: u16,
-    /// The same on ::1, where the host has IPv6.
+    /// The port of a model's route on 127.0.0.1.
+    pub(super) model: u16,
+    /// A port on the host's ::1 that somebody listens on, where the host has IPv6.
     pub(super) tcp6: Option<u16>,
-    /// The same for datagrams.
+    /// One on 127.0.0.1 for datagrams.
     pub(super) udp: u16,
     /// The same on 127.0.0.53, where a resolver could be.
     pub(super) stub: u16,
@@ -64,6 +66,8 @@ pub(super) struct Scene {
     pub(super) reaper: i32,
     /// Open files that the ring gives.
     pub(super) open_files: u64,
+    /// After so many seconds it is ended by a signal.
+    pub(super) seconds: u32,
 }
 
 /// An interface of the host.

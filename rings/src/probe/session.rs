@@ -2,18 +2,19 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use super::answering::{self, Answering};
 use super::attack::{self, Attack, Got, Need, Squeeze, stand};
-use super::controls::{self, Control};
+use super::controls::{Control, patience};
 use super::decoys::{self, Directory, Standing, Target};
 use super::judge::{Run, judge};
 use super::launched::{Launched, Order};
 use super::scene::Scene;
-use super::tree::Tree;
+use super::tree::{Stock, Tree};
 use super::{ATTACK_NAME, Error, Finding, Layer, Options, Probed, Verdict};
 use crate::builtin;
 use crate::cgroup::Base;
@@ -23,10 +24,14 @@ use crate::launch::Launcher;
 use crate::plan::Ids;
 use crate::report::Gap;
 use crate::ring::Ring;
-use crate::spec::Check;
+use crate::spec::{Check, ModelAccess};
 
 /// Attacks that run at once: a launch is mostly waiting for the kernel (namespaces and groups take grace periods to go).
 const WORKERS: usize = 8;
+/// How long an attack is given: none takes a tenth of it on a machine of its own.
+const GIVEN: Duration = Duration::from_secs(20);
+/// And how long where it came to no end in that and is tried again, alone.
+const GIVEN_AGAIN: Duration = Duration::from_secs(60);
 /// How long ended processes may take to be gone.
 pub(super) const GONE_WITHIN: Duration = Duration::from_secs(10);
 /// The uid of the probe's agents where the caller is root: the last of the range, so that it meets no real agent's.
@@ -35,7 +40,7 @@ pub(super) const OWN_ID: u32 = builtin::OWN_ID_BASE + builtin::OWN_ID_COUNT - 1;
 /// Probes rings one after another, the attacks of one a few at a time.
 pub(super) fn run(rings: &[Ring], options: &Options) -> Result<Probed, Error> {
     let session = Session::open(options)?;
-    let mut probed = Probed { findings: Vec::new(), gaps: Vec::new() };
+    let mut probed = Probed { findings: Vec::new(), took: Vec::new(), gaps: Vec::new() };
     let mut worked = Ok(());
     for &ring in rings {
         worked = session.ring(ring, options, &mut probed);
@@ -48,16 +53,35 @@ pub(super) fn run(rings: &[Ring], options: &Options) -> Result<Probed, Error> {
     worked.and(closed).map(|()| probed)
 }
 
+/// What came of one attack.
+enum Ended {
+    /// It was refused, got through, or could not be tried.
+    Found(Finding),
+    /// It came to no end in its time, or its control did; what that is worth if it stays so.
+    Late(Finding),
+}
+
+impl Ended {
+    fn finding(self) -> Finding {
+        match self {
+            Ended::Found(finding) | Ended::Late(finding) => finding,
+        }
+    }
+}
+
 pub(super) struct Session {
     pub(super) launcher: Launcher,
     pub(super) base: Option<Base>,
-    standing: Standing,
+    pub(super) standing: Standing,
+    /// What answers at the port of a model's route, outside.
+    model: Answering,
     pub(super) program: PathBuf,
     pub(super) count: AtomicUsize,
-    controls: Mutex<HashMap<(&'static str, Option<u32>), Control>>,
+    pub(super) controls: Mutex<HashMap<(&'static str, Option<u32>), Control>>,
     protocols: String,
     pub(super) without: Vec<Layer>,
-    directory: Directory,
+    pub(super) trees: Stock,
+    _directory: Directory,
 }
 
 impl Session {
@@ -68,17 +92,21 @@ impl Session {
         let (base, controllers, _) = control_groups()?;
         // After the base: the launcher is born in the group that we moved to.
         let launcher = Launcher::start_by(options.by, controllers)?;
+        // The first thread: what is planted in the environment is planted before there is one.
+        let model = Answering::outside().map_err(Error::decoy("answer at a port"))?;
         let protocols = fs::read_to_string("/proc/net/protocols").map_err(Error::decoy("read /proc/net/protocols"))?;
         Ok(Session {
             launcher,
             base,
             standing,
+            model,
             program,
             count: AtomicUsize::new(0),
             controls: Mutex::new(HashMap::new()),
             protocols,
             without: options.without.clone(),
-            directory,
+            trees: Stock::new(directory.path.clone()),
+            _directory: directory,
         })
     }
 
@@ -102,9 +130,21 @@ impl Session {
         let attacks: Vec<&'static Attack> = attack::all().filter(wanted).collect();
         let (quiet, hogs): (Vec<_>, Vec<_>) = attacks.into_iter().partition(|a| a.squeeze == Squeeze::None);
         let gaps = Mutex::new(Vec::new());
-        for finding in self.at_once(&quiet, WORKERS, ring, &gaps).into_iter().chain(self.at_once(&hogs, 1, ring, &gaps))
+        let side_by_side = self.at_once(&quiet, WORKERS, GIVEN, ring, &gaps);
+        for ((took, ended), attack) in
+            side_by_side.into_iter().chain(self.at_once(&hogs, 1, GIVEN, ring, &gaps)).zip(quiet.iter().chain(&hogs))
         {
-            probed.findings.push(finding?);
+            let (took, finding) = match ended? {
+                Ended::Found(finding) => (took, finding),
+                // A machine under load is no finding. By now nothing of ours runs beside it.
+                Ended::Late(_) => {
+                    let again = self.at_once(&[attack], 1, GIVEN_AGAIN, ring, &gaps);
+                    let (more, ended) = again.into_iter().next().expect("one for each attack");
+                    (took + more, ended?.finding())
+                }
+            };
+            probed.findings.push(finding);
+            probed.took.push(took);
         }
         let gaps = gaps.into_inner().unwrap_or_else(PoisonError::into_inner);
         if !gaps.is_empty() {
@@ -113,14 +153,15 @@ impl Session {
         Ok(())
     }
 
-    /// Runs attacks, `workers` at a time; the findings come in the order of the attacks.
+    /// Runs attacks, `workers` at a time, each for so long at most; what came of them comes in the order of the attacks.
     fn at_once(
         &self,
         attacks: &[&'static Attack],
         workers: usize,
+        given: Duration,
         ring: Ring,
         gaps: &Mutex<Vec<Gap>>,
-    ) -> Vec<Result<Finding, Error>> {
+    ) -> Vec<(Duration, Result<Ended, Error>)> {
         let next = AtomicUsize::new(0);
         let work = || {
             let mut mine = Vec::new();
@@ -128,19 +169,27 @@ impl Session {
                 let at = next.fetch_add(1, Ordering::Relaxed);
                 attacks.get(at).map(|attack| (at, *attack))
             } {
-                mine.push((at, self.one(attack, ring, gaps)));
+                let began = Instant::now();
+                let ended = self.one(attack, given, ring, gaps);
+                mine.push((at, began.elapsed(), ended));
             }
             mine
         };
-        let mut found: Vec<(usize, Result<Finding, Error>)> = std::thread::scope(|scope| {
+        let mut found: Vec<(usize, Duration, Result<Ended, Error>)> = std::thread::scope(|scope| {
             let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
             workers.into_iter().flat_map(|worker| worker.join().expect("workers return their errors")).collect()
         });
-        found.sort_by_key(|(at, _)| *at);
-        found.into_iter().map(|(_, finding)| finding).collect()
+        found.sort_by_key(|(at, ..)| *at);
+        found.into_iter().map(|(_, took, ended)| (took, ended)).collect()
     }
 
-    fn one(&self, attack: &'static Attack, ring: Ring, gaps: &Mutex<Vec<Gap>>) -> Result<Finding, Error> {
+    fn one(
+        &self,
+        attack: &'static Attack,
+        given: Duration,
+        ring: Ring,
+        gaps: &Mutex<Vec<Gap>>,
+    ) -> Result<Ended, Error> {
         let expected = attack.expected[usize::from(ring.number())].expect("only what is expected is asked");
         let missing = attack.needs.iter().find_map(|need| match need {
             Need::Protocol(name) if !self.has_protocol(name) => {
@@ -159,6 +208,9 @@ impl Session {
             Need::SignalScope if self.launcher.host().landlock_abi.is_none_or(|abi| abi < 6) => {
                 Some("Landlock has no scope for signals before ABI 6".to_owned())
             }
+            Need::Models if !self.launcher.host().namespaces.is_yes() => {
+                Some("no network namespace here, so R3 is given no access to models".to_owned())
+            }
             Need::OwnUid if self.agent(ring).is_none() => {
                 Some("without root the agent has its user's uid, and with it that user's files".to_owned())
             }
@@ -167,15 +219,18 @@ impl Session {
         if let Some(missing) = missing {
             let got = Got::Setup(missing);
             let control = Control { user: "nobody".to_owned(), got: got.clone() };
-            return Ok(judge(&Run { attack, ring, expected, got, has_changed: false, control: &control }));
+            let run = Run { attack, ring, expected, got, has_changed: false, control: &control };
+            return Ok(Ended::Found(judge(&run)));
         }
-        let control = self.control(attack, ring)?;
+        let control = self.control(attack, ring, given)?;
         if !control.reaches(attack) {
             // What shows nothing need not be launched.
             let got = Got::Setup("the control did not get through".to_owned());
-            return Ok(judge(&Run { attack, ring, expected, got, has_changed: false, control: &control }));
+            let finding = judge(&Run { attack, ring, expected, got, has_changed: false, control: &control });
+            return Ok(if control.got == Got::Late { Ended::Late(finding) } else { Ended::Found(finding) });
         }
-        let (got, has_changed) = self.confined(attack, ring, gaps)?;
+        let (got, has_changed) = self.confined(attack, given, ring, gaps)?;
+        let is_late = got == Got::Late;
         let mut finding = judge(&Run { attack, ring, expected, got, has_changed, control: &control });
         if finding.verdict == Verdict::Fail {
             let gaps = gaps.lock().unwrap_or_else(PoisonError::into_inner);
@@ -184,7 +239,7 @@ impl Session {
                 finding.reason = format!("{}; not enforced here: {}", finding.reason, missing.join(", "));
             }
         }
-        Ok(finding)
+        Ok(if is_late { Ended::Late(finding) } else { Ended::Found(finding) })
     }
 
     fn has_protocol(&self, name: &str) -> bool {
@@ -192,80 +247,23 @@ impl Session {
     }
 
     /// The uid that this ring's agents get, when we are root.
-    fn agent(&self, ring: Ring) -> Option<Ids> {
+    pub(super) fn agent(&self, ring: Ring) -> Option<Ids> {
         let is_root = self.launcher.host().privilege == Privilege::Root;
         (is_root && ring != Ring::R0).then_some(Ids { uid: OWN_ID, gid: OWN_ID })
     }
 
-    /// As the agent's own uid first; where that does not get through and we have more power, as ourselves.
-    fn control(&self, attack: &'static Attack, ring: Ring) -> Result<Control, Error> {
-        let agent = self.agent(ring);
-        let control = self.control_as(attack, ring, agent)?;
-        if control.reaches(attack) || agent.is_none() { Ok(control) } else { self.control_as(attack, ring, None) }
-    }
-
-    fn control_as(&self, attack: &'static Attack, ring: Ring, user: Option<Ids>) -> Result<Control, Error> {
-        // How many files the ring gives is the only thing that differs between rings.
-        let per_ring = attack.needs.contains(&Need::OpenFiles);
-        let key = (attack.name, user.map(|ids| ids.uid));
-        if let Some(known) = self.controls.lock().unwrap_or_else(PoisonError::into_inner).get(&key)
-            && !per_ring
-        {
-            return Ok(known.clone());
-        }
-        let place = self.place()?;
-        // The tree belongs to whoever the agent would be, also when the control is ourselves.
-        let tree = self.tree(&place, self.agent(ring))?;
-        let victim = self.victim(attack, user, &tree)?.or(self.beside(attack, user, &tree)?);
-        let neighbour = self.neighbour(attack, ring)?;
-        let mut scene = self.scene(ring, &tree, victim.as_ref());
-        scene.neighbour = neighbour.as_ref().map(|launched| launched.running.pid());
-        scene.reaper = victim.as_ref().map_or(1, |target| target.victim.pid);
-        (scene.own, scene.home, scene.shared) = (tree.path("scratch"), tree.path("scratch"), tree.path("scratch"));
-        if attack.needs.contains(&Need::Datagram) {
-            self.standing.has_datagram(attack.name);
-        }
-        let mut control = controls::run(attack, user, &scene)?;
-        control.got = self.witnessed(attack, control.got);
-        if let Some(neighbour) = neighbour {
-            neighbour.end()?;
-        }
-        self.controls.lock().unwrap_or_else(PoisonError::into_inner).insert(key, control.clone());
-        Ok(control)
-    }
-
     /// A datagram that nobody got was sent to nobody.
-    fn witnessed(&self, attack: &Attack, got: Got) -> Got {
+    pub(super) fn witnessed(&self, attack: &Attack, got: Got) -> Got {
         let unseen =
             attack.needs.contains(&Need::Datagram) && got == Got::Ok && !self.standing.has_datagram(attack.name);
         if unseen { Got::Nothing("it never arrived".to_owned()) } else { got }
     }
 
-    fn place(&self) -> Result<PathBuf, Error> {
-        let number = self.count.fetch_add(1, Ordering::Relaxed);
-        Ok(self.directory.path.join(format!("run-{number}")))
+    pub(super) fn tree(&self, agent: Option<Ids>) -> Result<Tree, Error> {
+        self.trees.take(agent).map_err(Error::decoy("make a tree of decoys"))
     }
 
-    fn tree(&self, place: &Path, agent: Option<Ids>) -> Result<Tree, Error> {
-        Tree::make(place.to_owned(), agent).map_err(Error::decoy(format!("make {}", place.display())))
-    }
-
-    fn victim(&self, attack: &Attack, user: Option<Ids>, tree: &Tree) -> Result<Option<Target>, Error> {
-        if !attack.needs.contains(&Need::Victim) {
-            return Ok(None);
-        }
-        Target::start(user, &tree.path("scratch")).map(Some).map_err(Error::decoy("start a victim"))
-    }
-
-    /// Unconfined, an ordinary process stands in for the health check, and for whoever answers for a filter.
-    fn beside(&self, attack: &Attack, user: Option<Ids>, tree: &Tree) -> Result<Option<Target>, Error> {
-        if !attack.needs.iter().any(|need| matches!(need, Need::Check | Need::Attendant)) {
-            return Ok(None);
-        }
-        Target::start(user, &tree.path("scratch")).map(Some).map_err(Error::decoy("start a stand-in"))
-    }
-
-    fn scene(&self, ring: Ring, tree: &Tree, victim: Option<&Target>) -> Scene {
+    pub(super) fn scene(&self, ring: Ring, tree: &Tree, victim: Option<&Target>, given: Duration) -> Scene {
         Scene {
             program: self.program.clone(),
             outside: tree.path("outside"),
@@ -282,6 +280,7 @@ impl Session {
             socket: self.standing.socket.clone(),
             abstract_name: self.standing.abstract_name.clone(),
             tcp: self.standing.tcp,
+            model: self.model.port(),
             tcp6: self.standing.tcp6,
             udp: self.standing.udp.local_addr().map_or(0, |address| address.port()),
             stub: self.standing.stub.local_addr().map_or(0, |address| address.port()),
@@ -295,17 +294,23 @@ impl Session {
             neighbour: None,
             reaper: 1,
             open_files: builtin::definition(ring).open_files,
+            seconds: u32::try_from(given.as_secs()).unwrap_or(u32::MAX),
         }
     }
 
     /// Launches an attack in its ring; what it got, and whether a decoy that it must not change has changed.
-    fn confined(&self, attack: &'static Attack, ring: Ring, gaps: &Mutex<Vec<Gap>>) -> Result<(Got, bool), Error> {
-        let place = self.place()?;
+    fn confined(
+        &self,
+        attack: &'static Attack,
+        given: Duration,
+        ring: Ring,
+        gaps: &Mutex<Vec<Gap>>,
+    ) -> Result<(Got, bool), Error> {
         let agent = self.agent(ring);
-        let tree = self.tree(&place, agent)?;
+        let tree = self.tree(agent)?;
         let victim = self.victim(attack, agent, &tree)?;
         let neighbour = self.neighbour(attack, ring)?;
-        let mut scene = self.scene(ring, &tree, victim.as_ref());
+        let mut scene = self.scene(ring, &tree, victim.as_ref(), given);
         scene.neighbour = neighbour.as_ref().map(|launched| launched.running.pid());
         let before = tree.look();
         if attack.needs.contains(&Need::Datagram) {
@@ -317,7 +322,11 @@ impl Session {
         }
         let check = || Check { program: self.program.clone(), argv: vec![ATTACK_NAME.into(), stand::CHECKED.into()] };
         let check = attack.needs.contains(&Need::Check).then(check);
-        let order = Order { part: attack.name, squeeze: attack.squeeze, check };
+        let models = if attack.needs.contains(&Need::Models) { ModelAccess::Granted } else { ModelAccess::None };
+        if models == ModelAccess::Granted {
+            scene.model = answering::PORT;
+        }
+        let order = Order { part: attack.name, squeeze: attack.squeeze, check, models };
         let launched = match self.launch(&order, ring, &tree, Some(&mut scene)) {
             Err(Error::Launch(e)) if !self.without.is_empty() => {
                 let mut causes = std::iter::successors(Some(&e as &dyn std::error::Error), |e| e.source());
@@ -332,20 +341,23 @@ impl Session {
         if let Some(missing) = launched.gaps.clone() {
             *gaps.lock().unwrap_or_else(PoisonError::into_inner) = missing;
         }
-        let got = self.witnessed(attack, launched.finish(attack)?);
+        let got = self.witnessed(attack, launched.finish(attack, patience(&scene))?);
         if let Some(neighbour) = neighbour {
             neighbour.end()?;
         }
-        Ok((got, tree.look() != before))
+        drop(victim);
+        let has_changed = tree.look() != before;
+        self.trees.give_back(tree);
+        Ok((got, has_changed))
     }
 
     /// Another agent in the same ring (R2 for R0's sake), with its secret in place.
-    fn neighbour(&self, attack: &Attack, ring: Ring) -> Result<Option<Launched>, Error> {
+    pub(super) fn neighbour(&self, attack: &Attack, ring: Ring) -> Result<Option<Launched>, Error> {
         if !attack.needs.contains(&Need::Neighbour) {
             return Ok(None);
         }
-        let tree = self.tree(&self.place()?, self.agent(ring))?;
-        let order = Order { part: stand::NEIGHBOUR, squeeze: Squeeze::None, check: None };
+        let tree = self.tree(self.agent(ring))?;
+        let order = Order { part: stand::NEIGHBOUR, squeeze: Squeeze::None, check: None, models: ModelAccess::None };
         let mut launched = self.launch(&order, ring, &tree, None)?;
         launched.keep = Some(tree);
         launched.await_word()?;

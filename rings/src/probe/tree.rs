@@ -1,6 +1,8 @@
-//! A fresh tree of decoys for each run, and a look at what became of it.
+//! A tree of decoys for each run, and a look at what became of it.
 //!
-//! Why fresh: a control that got through has changed its tree. Why owned by the agent's own uid (all but the workdir): then
+//! Why one of its own: a control that got through has changed its tree. Only a tree in which nothing at all has changed is used
+//! again ([`Stock`]): most attacks leave theirs as it was, and a fresh one for each is what the probe's time went into (ext4 looks
+//! at every inode that was removed in the last minutes before it gives one out). Why owned by the agent's own uid (all but the workdir): then
 //! permission bits let everything through, and what stops the attack is the ring. The workdir belongs to the caller, as a real
 //! one does.
 
@@ -9,6 +11,8 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use super::attack::MARK;
 use crate::plan::Ids;
@@ -20,18 +24,55 @@ const CONTROL: &str = "state/control";
 /// Debian's group `disk`.
 const PRIVILEGED_GROUP: u32 = 6;
 
+/// Trees that are ready to be used.
+#[derive(Debug)]
+pub(super) struct Stock {
+    /// Where they stand.
+    place: PathBuf,
+    made: AtomicUsize,
+    unchanged: Mutex<Vec<Tree>>,
+}
+
+impl Stock {
+    /// Trees will stand below `place`.
+    pub(super) fn new(place: PathBuf) -> Stock {
+        Stock { place, made: AtomicUsize::new(0), unchanged: Mutex::default() }
+    }
+
+    /// One for an agent of this identity: as good as fresh.
+    pub(super) fn take(&self, agent: Option<Ids>) -> io::Result<Tree> {
+        let mut unchanged = self.unchanged.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = unchanged.iter().position(|tree| tree.agent == agent) {
+            return Ok(unchanged.swap_remove(at));
+        }
+        drop(unchanged);
+        let number = self.made.fetch_add(1, Ordering::Relaxed);
+        Tree::make(self.place.join(format!("run-{number}")), agent)
+    }
+
+    /// Keeps it if nothing in it has changed since it was made; else it goes. Nobody may use it any more.
+    pub(super) fn give_back(&self, tree: Tree) {
+        if tree.is_as_made() {
+            self.unchanged.lock().unwrap_or_else(PoisonError::into_inner).push(tree);
+        }
+    }
+}
+
 /// One run's decoys.
 #[derive(Debug)]
 pub(super) struct Tree {
     root: PathBuf,
+    agent: Option<Ids>,
     /// Held open: a socket that nobody listens on answers nobody.
     listeners: Vec<UnixListener>,
+    /// All of it, when it was new.
+    made: Look,
 }
 
 impl Tree {
     /// Makes the tree at `root`, which must not exist yet.
     pub(super) fn make(root: PathBuf, agent: Option<Ids>) -> io::Result<Tree> {
-        let mut tree = Tree { root, listeners: Vec::new() };
+        let mut tree = Tree { root, agent, listeners: Vec::new(), made: Look::default() };
         make_dir(&tree.root)?;
         for dir in ["outside", "outside/dir", "readonly", "readonly/dir", "installed", "state", "scratch"] {
             make_dir(&tree.root.join(dir))?;
@@ -85,6 +126,7 @@ impl Tree {
             // Where the path is too long for a socket's name, the attack's control says so.
             if let Ok(listener) = UnixListener::bind(&path) {
                 fs::set_permissions(&path, fs::Permissions::from_mode(0o777))?;
+                listener.set_nonblocking(true)?;
                 tree.listeners.push(listener);
             }
         }
@@ -93,7 +135,21 @@ impl Tree {
                 give(&tree.root.join(part), agent)?;
             }
         }
+        tree.made = tree.whole();
         Ok(tree)
+    }
+
+    fn whole(&self) -> Look {
+        let mut seen = Vec::new();
+        look_at(&self.root, &mut seen);
+        Look { seen }
+    }
+
+    /// Whether nothing in it has changed, and nobody waits at its sockets.
+    fn is_as_made(&self) -> bool {
+        // Who connected and is gone would still take up room at the socket.
+        self.listeners.iter().for_each(|listener| while listener.accept().is_ok() {});
+        self.whole() == self.made
     }
 
     pub(super) fn path(&self, part: &str) -> PathBuf {
@@ -152,7 +208,7 @@ fn give(path: &Path, agent: Ids) -> io::Result<()> {
 
 /// Inodes, sizes and change times: the change time moves with every kind of change (content, mode, owner, times, attributes,
 /// links) and can't be set back.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Look {
     seen: Vec<(PathBuf, u64, u64, i64, i64)>,
 }
@@ -171,6 +227,8 @@ fn look_at(path: &Path, seen: &mut Vec<(PathBuf, u64, u64, i64, i64)>) {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::os::unix::net::UnixStream;
+
     use super::*;
 
     #[test]
@@ -204,6 +262,31 @@ mod tests {
             change(&tree);
             assert_ne!(tree.look(), before, "{name}");
         }
+    }
+
+    #[test]
+    fn a_tree_is_used_again_only_when_nothing_in_it_has_changed() {
+        let dir = tempfile::tempdir().unwrap();
+        let stock = Stock::new(dir.path().to_owned());
+        let first = stock.take(None).unwrap();
+        let root = first.root.clone();
+        UnixStream::connect(first.path("work/socket")).unwrap();
+        fs::read(first.path("outside/secret")).unwrap();
+        stock.give_back(first);
+        let again = stock.take(None).unwrap();
+        assert_eq!(again.root, root, "nothing has changed");
+        let refused = again.listeners[0].accept().unwrap_err().kind();
+        assert_eq!(refused, io::ErrorKind::WouldBlock, "nobody waits at its socket");
+        // Also where no attack is judged by it: a later one would find it there.
+        fs::create_dir(again.path("work/a/left")).unwrap();
+        stock.give_back(again);
+        assert!(!root.exists(), "it has changed");
+        let third = stock.take(None).unwrap();
+        assert_ne!(third.root, root);
+        let back = third.root.clone();
+        stock.give_back(third);
+        let ids = Ids { uid: nix::unistd::geteuid().as_raw(), gid: nix::unistd::getegid().as_raw() };
+        assert_ne!(stock.take(Some(ids)).unwrap().root, back, "another identity's");
     }
 
     #[test]

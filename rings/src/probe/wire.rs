@@ -32,7 +32,8 @@ mod tests {
             Got::Signal(9),
             Got::Nothing("an \"empty\" mask\n".to_owned()),
             Got::Setup("no".to_owned()),
-            Got::Silent("given up".to_owned()),
+            Got::Silent("no answer".to_owned()),
+            Got::Late,
         ];
         for got in all {
             let output = format!("noise\n{}\nmore", line(&got));

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::options::{Options, Sockets};
+use super::options::Options;
 use super::policy::{Decision, Notified, Policy, Refusal, Rule};
 use super::{asks, checks, groups};
 use crate::ring::Ring;
@@ -54,7 +54,7 @@ fn rule(name: &str, ring: Ring, options: &Options) -> Rule {
     if let Some(how) = group.refused.in_ring(ring) {
         return refused(how);
     }
-    if group.name == groups::NAMED_SOCKETS && options.sockets == Sockets::UnixPairs {
+    if group.is_closed_by(options.sockets) {
         return refused(Refusal::NotPermitted);
     }
     let checks = checks::of(name, ring).filter_map(|rule| (rule.check)(options));

@@ -72,6 +72,12 @@ const IPPROTO_TCP: u32 = 6;
 const IPPROTO_UDP: u32 = 17;
 const NETLINK_ROUTE: u32 = 0;
 
+// asm-generic/socket.h and linux/tcp.h: what clients of HTTP set.
+const SOL_SOCKET: u32 = 1;
+/// SO_SNDTIMEO: up to here reuse, buffers, keep-alive, lingering, time-outs; filters on packets and the like come after it. Of TCP
+/// delay, keep-alive, time-outs (and repair, which takes a capability); upper-layer protocols come after it.
+const LAST_PLAIN_OPTION: u32 = 21;
+
 // linux/prctl.h.
 const PR_SET_MM: u32 = 35;
 const PR_SET_SYSCALL_USER_DISPATCH: u32 = 59;
@@ -121,6 +127,14 @@ fn new_socket(options: &Options) -> Option<Check> {
             ],
             vec![arg(0, Test::one_of(&[AF_NETLINK])), arg(2, Test::one_of(&[NETLINK_ROUTE]))],
         ]),
+        Sockets::Calls => refuse_unless([
+            unix,
+            vec![
+                arg(0, Test::one_of(&[AF_INET])),
+                arg(1, Test::OneOf { mask: SOCK_TYPE, values: vec![SOCK_STREAM] }),
+                arg(2, Test::one_of(&[0, IPPROTO_TCP])),
+            ],
+        ]),
         // With pairs alone `socket` is refused as a whole.
         Sockets::Unix | Sockets::UnixPairs => refuse_unless([unix]),
     }
@@ -128,13 +142,20 @@ fn new_socket(options: &Options) -> Option<Check> {
 
 fn new_socket_pair(options: &Options) -> Option<Check> {
     match options.sockets {
-        Sockets::Any | Sockets::Loopback | Sockets::Unix => None,
+        Sockets::Any | Sockets::Loopback | Sockets::Unix | Sockets::Calls => None,
         // A datagram socket, paired or not, can be pointed at any other by address; connected kinds can't.
         Sockets::UnixPairs => refuse_unless([vec![
             arg(0, Test::one_of(&[AF_UNIX])),
             arg(1, Test::OneOf { mask: SOCK_TYPE, values: vec![SOCK_STREAM, SOCK_SEQPACKET] }),
         ]]),
     }
+}
+
+fn socket_option(options: &Options) -> Option<Check> {
+    if options.sockets != Sockets::Calls {
+        return None;
+    }
+    refuse_unless([vec![arg(1, Test::one_of(&[SOL_SOCKET, IPPROTO_TCP])), arg(2, Test::AtMost(LAST_PLAIN_OPTION))]])
 }
 
 fn creating_open(flags: u8) -> Option<Check> {
@@ -201,6 +222,15 @@ pub const ARGUMENT_RULES: &[ArgumentRule] = &[
         refuses: "with pairs only: everything but AF_UNIX stream and seqpacket",
         why: "a paired datagram socket can still send to any socket by its name",
         check: new_socket_pair,
+    },
+    ArgumentRule {
+        calls: &["setsockopt"],
+        from: Ring::R3,
+        until: Ring::R3,
+        refuses: "with sockets that only call: options but buffers, time-outs, keep-alive and the like",
+        why: "filters on packets, upper-layer protocols, IP options and repair are kernel attack surface that a client of \
+              HTTP has no use for",
+        check: socket_option,
     },
     ArgumentRule {
         calls: &["open"],

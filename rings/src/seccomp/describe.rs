@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 use super::policy::{Call, Decision, Refusal, Rule};
-use super::{Names, Notify, Options, Sockets, builtin, checks, groups};
+use super::{Names, Notify, Options, builtin, checks, groups};
 use crate::ring::Ring;
 
 /// What a ring's filter does, and why.
@@ -69,8 +69,8 @@ pub fn describe(ring: Ring, options: &Options) -> Description {
         if calls.is_empty() {
             continue;
         }
-        let no_names = group.name == groups::NAMED_SOCKETS && options.sockets == Sockets::UnixPairs;
-        let refusal = if no_names { Some(Refusal::NotPermitted) } else { group.refused.in_ring(ring) };
+        let refusal =
+            if group.is_closed_by(options.sockets) { Some(Refusal::NotPermitted) } else { group.refused.in_ring(ring) };
         let errno = refusal.map(|refusal| match refusal {
             Refusal::NotPermitted => "EPERM",
             Refusal::NoSuchCall => "ENOSYS",
@@ -101,9 +101,7 @@ pub fn describe(ring: Ring, options: &Options) -> Description {
 pub fn reason(ring: Ring, options: &Options, call: &Call) -> Option<&'static str> {
     let name = options.arch.name(call.number)?;
     let group = groups::of(name)?;
-    if group.refused.in_ring(ring).is_some()
-        || (group.name == groups::NAMED_SOCKETS && options.sockets == Sockets::UnixPairs)
-    {
+    if group.refused.in_ring(ring).is_some() || group.is_closed_by(options.sockets) {
         return Some(group.why);
     }
     checks::of(name, ring)

@@ -6,9 +6,12 @@
 //! [`checks`](super::checks). What programs really use was measured: the union over twenty agents and MCP servers is
 //! 136 calls, none of them io_uring, ptrace, bpf, userfaultfd or keyctl.
 
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
 use serde::Serialize;
 
-use super::options::Nested;
+use super::options::{Nested, Sockets};
 use super::policy::Refusal;
 use crate::ring::Ring;
 
@@ -75,11 +78,28 @@ impl Refused {
 /// The group of a call, by name.
 #[must_use]
 pub fn of(call: &str) -> Option<&'static Group> {
-    GROUPS.iter().find(|group| group.contains(call))
+    // Asked for every call of an architecture whenever a policy is made, and one is made at each launch.
+    static BY_CALL: LazyLock<BTreeMap<&'static str, &'static Group>> =
+        LazyLock::new(|| GROUPS.iter().flat_map(|group| group.names().map(move |name| (name, group))).collect());
+    BY_CALL.get(call).copied()
 }
 
-/// Calls that make a socket or name one: refused as a whole where there are no sockets but pairs.
-pub const NAMED_SOCKETS: &str = "named-sockets";
+/// Calls that make a socket or call by one: refused as a whole where there are no sockets but pairs.
+const NAMED_SOCKETS: &str = "named-sockets";
+/// Calls by which a socket is called by others: refused as a whole where sockets only call, too.
+const ANSWERING_SOCKETS: &str = "answering-sockets";
+
+impl Group {
+    /// Whether a launch's choice of sockets refuses all of it.
+    #[must_use]
+    pub fn is_closed_by(&self, sockets: Sockets) -> bool {
+        match sockets {
+            Sockets::Any | Sockets::Loopback | Sockets::Unix => false,
+            Sockets::Calls => self.name == ANSWERING_SOCKETS,
+            Sockets::UnixPairs => self.name == ANSWERING_SOCKETS || self.name == NAMED_SOCKETS,
+        }
+    }
+}
 
 /// All groups, from what everything needs to what nothing gets.
 pub const GROUPS: &[Group] = &[
@@ -156,10 +176,17 @@ pub const GROUPS: &[Group] = &[
     },
     Group {
         name: NAMED_SOCKETS,
-        why: "makes sockets and gives or calls addresses; which families is checked, whom they reach is for the \
-              network namespace to say",
+        why: "makes sockets and calls addresses; which families is checked, whom they reach is for the network namespace \
+              to say",
         refused: Refused::Never,
-        calls: "socket connect bind listen accept accept4",
+        calls: "socket connect",
+    },
+    Group {
+        name: ANSWERING_SOCKETS,
+        why: "gives sockets an address and answers those who call it; who can call is for the network namespace and the \
+              mounts to say. Sockets that are there for calls to models have no use for it",
+        refused: Refused::Never,
+        calls: "bind listen accept accept4",
     },
     Group {
         name: "launch",

@@ -23,6 +23,9 @@ pub enum Sockets {
     /// AF_UNIX only: R3's control socket. Others must be out of sight, by mounts and by a network namespace (abstract
     /// names), since a filter can't see whom `connect` calls.
     Unix,
+    /// AF_UNIX and TCP over IPv4, which only call: none is given an address or listened at, and few of their options can be set. R3
+    /// with access to models, only for a network namespace of its own in which nothing else listens.
+    Calls,
     /// AF_UNIX pairs only, no `socket`, no `connect`: holds without any namespace.
     UnixPairs,
 }

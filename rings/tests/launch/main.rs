@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod inside;
 mod leaks;
 mod look;
 mod paths;
@@ -49,6 +50,7 @@ fn main() {
         println!("SKIPPED tests of what is prepared ahead: they need root");
     }
     run_tests(&leaks::TESTS);
+    run_tests(&inside::TESTS);
     run_tests(&paths::TESTS);
 }
 

@@ -17,6 +17,9 @@ use crate::proxy;
 /// Serves one connection to its end. A refusal is a closed connection: there is no protocol to say more in.
 pub(crate) async fn serve(stream: TcpStream, seat: &Arc<Seat>, target: Authority) {
     let waits = seat.agent.gateway.settings.waits;
+    if seat.agent.request().is_err() {
+        return;
+    }
     let Ok(decided) = seat.decide(Kind::Tcp, Ask::new(target, Via::Tcp)) else { return };
     let Ok(reached) = reach(&decided).await else { return };
     proxy::carry_tunnel(stream, reached, Bytes::new(), decided, waits).await;

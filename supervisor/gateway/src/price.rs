@@ -9,4 +9,4 @@ pub mod spec;
 mod table;
 
 pub use money::{BadMoney, Money};
-pub use table::{BadTable, Charge, Known, Price, Rates, Table};
+pub use table::{BadTable, Charge, Known, Price, Rates, Source, Table, sources};

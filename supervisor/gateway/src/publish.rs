@@ -17,11 +17,11 @@ use crate::live::Seat;
 use crate::proxy;
 
 /// A connection being made inside.
-pub type Connecting<'a> = Pin<Box<dyn Future<Output = io::Result<std::net::TcpStream>> + Send + 'a>>;
+pub type Connecting<'a> = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send + 'a>>;
 
 /// Makes connections to an agent's ports, inside its network.
 pub trait Inside: fmt::Debug + Send + Sync + 'static {
-    /// A connection to a port of the agent's loopback.
+    /// A connection to a port of the agent's loopback, watched by the runtime that this is called in.
     fn connect(&self, port: u16) -> Connecting<'_>;
 }
 
@@ -58,17 +58,15 @@ pub(crate) async fn serve(stream: TcpStream, seat: &Arc<Seat>, port: u16, inside
         return passage.end(Outcome::Failed(failure));
     }
     let connected = match timeout(waits.connect, inside.connect(port)).await {
-        Ok(connected) => connected.and_then(asynchronous),
+        Ok(connected) => connected,
         Err(_) => return passage.end(Outcome::TimedOut(Wait::Connect)),
     };
     match connected {
-        Ok(far) => passage.end(proxy::carry_bytes(stream, far, Bytes::new(), &passage, waits).await),
+        Ok(far) => {
+            // A socket that can't be set so is one that has ended; carrying finds that out.
+            let _ = far.set_nodelay(true);
+            passage.end(proxy::carry_bytes(stream, far, Bytes::new(), &passage, waits).await);
+        }
         Err(_) => passage.end(Outcome::Unreachable),
     }
-}
-
-fn asynchronous(stream: std::net::TcpStream) -> io::Result<TcpStream> {
-    stream.set_nonblocking(true)?;
-    stream.set_nodelay(true)?;
-    TcpStream::from_std(stream)
 }

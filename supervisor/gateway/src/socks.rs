@@ -59,11 +59,16 @@ enum Asked {
 /// Serves one connection to its end.
 pub(crate) async fn serve(mut stream: TcpStream, seat: &Arc<Seat>) {
     let waits = seat.agent.gateway.settings.waits;
+    let within = seat.agent.request();
     let asked = match timeout(waits.head, ask(&mut stream)).await {
         Ok(Ok(asked)) => asked,
         // Too slow, or gone.
         Ok(Err(_)) | Err(_) => return seat.agent.malformed(),
     };
+    if within.is_err() {
+        // SOCKS5 has no word for "later".
+        return end(stream, Reply::Failure).await;
+    }
     let to = match asked {
         Asked::To(to) => to,
         Asked::Refused(reply) => {

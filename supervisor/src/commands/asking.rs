@@ -10,7 +10,6 @@ use agt_rings::Ring;
 use agt_rings::builtin::OWN_ID_BASE;
 use agt_rings::plan::Plan;
 use agt_rings::probe::outlook::outlook;
-use agt_rings::seccomp::Nested;
 use agt_rings::spec::Access;
 use serde_json::{Value, json};
 
@@ -20,7 +19,7 @@ use super::why::ring_words;
 use super::{Failure, Outcome, dirs, print, show};
 use crate::cli::Global;
 use crate::config::plan::is_file_of_ours;
-use crate::config::spec::{HostPort, NestedSpec};
+use crate::config::spec::HostPort;
 use crate::config::{self, AgentPlan, ConfigError, Surroundings, Wish, grant};
 use crate::denials::advice;
 use crate::denials::view::{self, Mode, Verdict};
@@ -177,8 +176,10 @@ impl Subject {
                 (format!("{verb} {}", escaped(&real.display().to_string())), verdict)
             }
             Question::Call(call) => {
-                let (ring, namespaces) = (self.plan.ceiling, self.compiled.namespaces);
-                let verdict = view::call(ring, namespaces, self.nested(), call).ok_or_else(|| {
+                let (ring, compiled) = (self.plan.ceiling, &self.compiled);
+                let of_ring = || view::filter_options(ring, compiled.namespaces);
+                let options = compiled.filter_options.or_else(of_ring);
+                let verdict = options.and_then(|options| view::call(ring, &options, call)).ok_or_else(|| {
                     let text = format!("there is no system call `{}` here", escaped(call));
                     Failure::usage(text).help("the name is that of section 2 of the manual: openat, connect, ptrace")
                 })?;
@@ -186,13 +187,6 @@ impl Subject {
             }
             Question::Connect(to) => (format!("connect {to}"), view::connect(&self.plan, self.plan.ceiling, to)),
         })
-    }
-
-    fn nested(&self) -> Nested {
-        match self.plan.nested_sandbox {
-            NestedSpec::On => Nested::Allowed,
-            NestedSpec::Off => Nested::Refused,
-        }
     }
 
     /// The line that opens a never-writable name: an operator's, and for the agent's own file there is none.

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use super::run::files;
 use super::{Failure, Outcome, client_runtime, dirs, print};
 use crate::cli::Global;
+use crate::config::plan::BUILT_IN_RATES;
 use crate::config::{
     self, AgentPlan, Color, ConfigError, Overrides, OwnFolders, Problem, RingDefaults, RingTable, Surroundings,
 };
@@ -46,7 +47,11 @@ pub struct CheckArgs {
 fn ring_table() -> RingTable {
     RingTable(Ring::ALL.map(|ring| {
         let definition = builtin::definition(ring);
-        RingDefaults { limits: definition.limits, open_files: u32::try_from(definition.open_files).ok() }
+        RingDefaults {
+            limits: definition.limits,
+            open_files: u32::try_from(definition.open_files).ok(),
+            requests_per_minute: BUILT_IN_RATES.at(ring),
+        }
     }))
 }
 

@@ -57,7 +57,13 @@ pub fn probe(global: &Global, args: &ProbeArgs) -> Outcome {
         by: if args.fork { agt_rings::launch::By::Fork } else { agt_rings::launch::By::WhatWorks },
         ..agt_rings::probe::Options::default()
     };
-    match attacks::probe(&rings, &options, form(global), &mut io::stdout().lock()).map_err(|e| failed(&e))? {
+    #[cfg(debug_assertions)]
+    let mut stderr = io::stderr().lock();
+    #[cfg(debug_assertions)]
+    let times = args.times.then_some(&mut stderr as &mut dyn io::Write);
+    #[cfg(not(debug_assertions))]
+    let times = None;
+    match attacks::probe(&rings, &options, form(global), &mut io::stdout().lock(), times).map_err(|e| failed(&e))? {
         attacks::Outcome::AsExpected => Ok(0),
         attacks::Outcome::Mismatch => Ok(exit::NO),
     }

@@ -222,6 +222,7 @@ fn harmless(asked: &AgentPlan) -> AgentPlan {
     }
     plan.restart.policy = RestartPolicy::Never;
     plan.health = None;
+    plan.ports.clear();
     plan
 }
 

@@ -16,6 +16,7 @@ mod learn_world;
 pub mod limits;
 pub mod logs;
 pub mod man;
+mod metered;
 mod namesakes;
 pub mod probe;
 pub mod reload;

@@ -31,6 +31,10 @@ pub struct ProbeArgs {
     #[cfg(debug_assertions)]
     #[arg(long, hide = true, value_name = "NAME")]
     pub only: Vec<String>,
+    /// Say on stderr how long each took, the longest first
+    #[cfg(debug_assertions)]
+    #[arg(long, hide = true)]
+    pub times: bool,
 }
 
 /// How it came out: the exit code is the caller's to choose.
@@ -43,12 +47,25 @@ pub enum Outcome {
     Mismatch,
 }
 
-/// Probes `rings` and writes the findings: as JSON exactly the list of [`Finding`]s.
+/// Probes `rings` and writes the findings: as JSON exactly the list of [`Finding`]s. How long each took goes to `times`.
 ///
 /// # Errors
 /// When the probe itself can't run, or the output can't be written.
-pub fn probe(rings: &[Ring], options: &Options, form: Form, out: &mut dyn Write) -> anyhow::Result<Outcome> {
+pub fn probe(
+    rings: &[Ring],
+    options: &Options,
+    form: Form,
+    out: &mut dyn Write,
+    times: Option<&mut dyn Write>,
+) -> anyhow::Result<Outcome> {
     let probed = run_probe(rings, options).context("the probe could not run")?;
+    if let Some(times) = times {
+        let mut took: Vec<_> = probed.took.iter().zip(&probed.findings).collect();
+        took.sort_by_key(|(took, _)| std::cmp::Reverse(**took));
+        for (took, finding) in took {
+            writeln!(times, "{:8.3} s  {}  {}", took.as_secs_f64(), finding.ring, finding.name)?;
+        }
+    }
     match form {
         Form::Json => {
             serde_json::to_writer_pretty(&mut *out, &probed.findings)?;
@@ -139,7 +156,7 @@ mod tests {
     #[test]
     fn a_pass_is_one_line_and_everything_else_says_why() {
         let findings = vec![finding(Verdict::Pass), finding(Verdict::Fail), finding(Verdict::NotApplicable)];
-        let text = render(&[Ring::R2], &Probed { findings, gaps: Vec::new() });
+        let text = render(&[Ring::R2], &Probed { findings, took: Vec::new(), gaps: Vec::new() });
         assert_eq!(text.matches("read a file that nothing declares: because").count(), 2, "{text}");
         assert!(text.contains("R2: 1 attacks denied, 0 acts allowed, 1 mismatches, 1 n/a"), "{text}");
         assert!(text.contains("pass     outside-read  denied    ENOENT  mount namespace, Landlock\n"), "{text}");

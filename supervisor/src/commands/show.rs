@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use agt_rings::host::LaunchPath;
 
-use super::{Failure, Outcome, client_runtime, dirs, limits, print, used};
+use super::{Failure, Outcome, client_runtime, dirs, limits, metered, print, used};
 use crate::cli::Global;
 use crate::control::client;
 use crate::control::protocol::{AGENTS, Agents};
@@ -50,6 +50,8 @@ pub fn ps(global: &Global) -> Outcome {
         "MEMORY",
         "TASKS",
         "CPU",
+        "REQUESTS",
+        "SPENT 1D",
         "UP",
     ]);
     for agent in &agents.agents {
@@ -64,6 +66,8 @@ pub fn ps(global: &Global) -> Outcome {
             memory(agent),
             used::tasks(agent),
             used::cpu_time(agent),
+            metered::requests(agent),
+            metered::spent(agent),
             agent.up_ms.map_or("-".to_owned(), up),
         ]);
     }
@@ -187,7 +191,11 @@ pub fn status(global: &Global, agent: &str) -> Outcome {
                 .as_deref()
                 .map_or_else(|| "none: its output goes to its caller".into(), std::path::Path::to_string_lossy)
         ));
+        for port in &agent.ports {
+            text.push_str(&format!("  shows its port {} at {}\n", port.port, port.listen));
+        }
         text.push_str(&used::lines(agent));
+        text.push_str(&metered::lines(agent));
         if let Some(health) = &agent.health {
             text.push_str(&health_lines(health));
         }

@@ -203,7 +203,7 @@ fn agent_json(agent: &OfAgent) -> Value {
         value["layer"] = json!(layer(denial));
         value["why"] = json!(advice::reason(denial));
         value["allow"] = serde_json::to_value(advice::advice(&agent.agent, denial)).expect("plain data");
-        value["retry"] = json!(false);
+        value["retry"] = json!(matches!(denial.tried, Tried::Rate { .. }));
         value
     };
     json!({
@@ -220,6 +220,7 @@ fn layer(denial: &Denial) -> &'static str {
         Tried::Call { .. } => "seccomp",
         Tried::Name { .. } => "name rules",
         Tried::Network { .. } => "network",
+        Tried::Rate { .. } => "rate",
     }
 }
 
@@ -236,7 +237,7 @@ fn paragraph(agent: &str, denial: &Denial) -> String {
     };
     let answered = match tried {
         Tried::Call { errno, .. } => format!(", answered with {}", words::errno(*errno)),
-        Tried::Name { .. } | Tried::Network { .. } => String::new(),
+        Tried::Name { .. } | Tried::Network { .. } | Tried::Rate { .. } => String::new(),
     };
     let who = if *pid == 0 { String::new() } else { format!("   by {} (pid {pid})", escaped(comm)) };
     format!(

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use agt_gateway::route::{RouteSpec, upstream_of};
 use serde::{Deserialize, Serialize};
 
+use super::spec::ListenAt;
 use super::units::{ByteSize, Cpu};
 
 /// One right that only an operator gives.
@@ -25,8 +26,12 @@ pub enum Right {
     Writable(PathBuf),
     /// Reach this destination: an entry of `network`, as it would stand there.
     Network(String),
+    /// Show a port of its own at this address.
+    Publish(ListenAt),
     /// Use this model route.
     Models(String),
+    /// Use it in R3 too.
+    ModelsInR3(String),
     /// The same, which the operator's file does not even declare yet.
     Provider(String),
     /// Be given the content of this file.
@@ -45,6 +50,8 @@ pub enum Right {
     Tasks(u32),
     /// This many open files.
     OpenFiles(u32),
+    /// This many requests a minute.
+    Requests(u32),
     /// Be the target of these faults (empty: of all).
     Chaos(Vec<String>),
 }
@@ -79,7 +86,9 @@ impl Right {
             Right::Write(_) => "write",
             Right::Writable(_) => "writable",
             Right::Network(_) => "network",
+            Right::Publish(_) => "publish",
             Right::Models(_) | Right::Provider(_) => "models",
+            Right::ModelsInR3(_) => "models_in_r3",
             Right::Secret(_) => "secrets",
             Right::Env(_) => "env",
             Right::User(_) => "user",
@@ -88,6 +97,7 @@ impl Right {
             Right::Cpu(_) => "cpu",
             Right::Tasks(_) => "tasks",
             Right::OpenFiles(_) => "files",
+            Right::Requests(_) => "requests_per_minute",
             Right::Chaos(_) => "chaos",
         }
     }
@@ -96,11 +106,13 @@ impl Right {
         match self {
             Right::Read(path) | Right::Write(path) | Right::Writable(path) | Right::Secret(path) => scalar_path(path),
             Right::Network(entry) => entry.clone(),
-            Right::Env(name) | Right::User(name) | Right::Models(name) | Right::Provider(name) => scalar(name),
+            Right::Env(name) | Right::User(name) => scalar(name),
+            Right::Models(name) | Right::ModelsInR3(name) | Right::Provider(name) => scalar(name),
+            Right::Publish(at) => scalar(&at.to_string()),
             Right::NestedSandbox => "on".to_owned(),
             Right::Memory(size) => size.to_string(),
             Right::Cpu(cpu) => scalar(&cpu.to_string()),
-            Right::Tasks(number) | Right::OpenFiles(number) => number.to_string(),
+            Right::Tasks(number) | Right::OpenFiles(number) | Right::Requests(number) => number.to_string(),
             Right::Chaos(faults) => {
                 let faults: Vec<String> = faults.iter().map(|fault| scalar(fault)).collect();
                 format!("{{opt_in: true, faults: [{}]}}", faults.join(", "))
@@ -109,7 +121,7 @@ impl Right {
     }
 
     fn is_limit(&self) -> bool {
-        matches!(self, Right::Memory(_) | Right::Cpu(_) | Right::Tasks(_) | Right::OpenFiles(_))
+        matches!(self, Right::Memory(_) | Right::Cpu(_) | Right::Tasks(_) | Right::OpenFiles(_) | Right::Requests(_))
     }
 
     fn is_list(&self) -> bool {

@@ -6,8 +6,10 @@
 
 mod diff;
 mod display;
+mod health;
 mod models;
 mod network;
+mod rates;
 mod secret;
 mod standing;
 
@@ -23,21 +25,23 @@ use agt_rings::capability::Capabilities;
 use agt_rings::names::Pattern;
 use agt_rings::report::Gap;
 use agt_rings::seccomp::Nested;
-use agt_rings::spec::{Access, Check, Enforcement, FileRule, Limits, Listen, Spec, Terminal, User};
+use agt_rings::spec::{Access, Enforcement, FileRule, Limits, Listen, Spec, Terminal, User};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::grant::Refusal;
 use super::source::regular;
 use super::spec::{
-    ChaosSpec, Environment, HostPort, Keep, LogSpec, NestedSpec, RestartSpec, SloSpec, Stdio, Switch, TimeoutsSpec,
+    ChaosSpec, Environment, HostPort, Keep, LogSpec, NestedSpec, Publish, RestartSpec, SloSpec, Stdio, Switch,
+    TimeoutsSpec,
 };
-use super::units::Span;
 
 pub use super::resolve::look::Opened;
 pub use diff::{Change, diff};
+pub use health::{Ask, HealthPlan, Look};
 pub use models::ModelPlan;
 pub use network::{NetworkPlan, Opening, Openness, Way};
+pub use rates::{BUILT_IN as BUILT_IN_RATES, RingRates};
 pub use secret::{EnvValue, SecretText, UnreadableSecret};
 pub(super) use standing::is_stranger;
 
@@ -59,29 +63,6 @@ pub struct Forward {
     pub listen: SocketAddr,
     /// Where it connects to.
     pub target: HostPort,
-}
-
-/// A health check, resolved like the program.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HealthPlan {
-    /// The program, links resolved, never a script.
-    pub program: PathBuf,
-    /// `argv`.
-    pub argv: Vec<String>,
-    /// Time between checks.
-    pub interval: Span,
-    /// How long a check may take.
-    pub timeout: Span,
-    /// Failures in a row that make it unhealthy.
-    pub retries: u32,
-    /// Time after the start in which failures don't count.
-    pub start_period: Span,
-}
-
-impl HealthPlan {
-    fn check(&self) -> Check {
-        Check { program: self.program.clone(), argv: self.argv.iter().map(OsString::from).collect() }
-    }
 }
 
 /// What an earlier version's plans have: left out of the text that is hashed, so that their attestations stay true.
@@ -139,12 +120,18 @@ pub struct AgentPlan {
     /// The model routes that it may use.
     #[serde(default, skip_serializing_if = "ModelPlan::is_nothing")]
     pub models: ModelPlan,
+    /// Ports of its own that are shown to the host.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<Publish>,
     /// Limits at each ring, R0 first: a demoted agent has those of its new ring.
     pub ring_limits: [Limits; 4],
     /// The most that an operator may set each limit to while it runs, without saying that it is more than the ring and the
     /// operator's file give; R0 first, `None` = no such bound.
     #[serde(default)]
     pub ring_limits_most: [Limits; 4],
+    /// Requests a minute at each ring.
+    #[serde(default, skip_serializing_if = "RingRates::is_built_in")]
+    pub ring_requests_per_minute: RingRates,
     /// Open files of each process at each ring, R0 first; `None` = the host's.
     pub ring_open_files: [Option<u32>; 4],
     /// Whose uid it has.
@@ -286,15 +273,6 @@ impl AgentPlan {
         self.files.iter().map(narrow).collect()
     }
 
-    /// Ways out in this ring: none in R3.
-    #[must_use]
-    pub fn forwards_at(&self, ring: Ring) -> &[Forward] {
-        match ring {
-            Ring::R3 => &[],
-            Ring::R0 | Ring::R1 | Ring::R2 => &self.forwards,
-        }
-    }
-
     /// The whole environment, secrets read from their files now.
     ///
     /// # Errors
@@ -328,18 +306,17 @@ impl AgentPlan {
             names: None,
             hide: self.hide.clone(),
             listen: self.openings_at(ring).iter().map(|opening| Listen { address: opening.listen }).collect(),
+            models: self.models.access(),
+            inbound: self.inbound_at(ring),
             limits: self.limits_at(ring),
             user: self.user,
             own_id: 0,
-            nested: match self.nested_sandbox {
-                NestedSpec::Off => Nested::Refused,
-                NestedSpec::On => Nested::Allowed,
-            },
+            nested: if is_off(&self.nested_sandbox) { Nested::Refused } else { Nested::Allowed },
             // Every name was checked when the operator's file was read.
             capabilities: Capabilities::named(self.capabilities.iter().map(String::as_str)).unwrap_or_default(),
             open_files: self.open_files_at(ring),
             terminal: Terminal::None,
-            check: self.health.as_ref().map(HealthPlan::check),
+            check: self.health.as_ref().and_then(HealthPlan::check),
         })
     }
 
@@ -374,6 +351,7 @@ impl AgentPlan {
     #[must_use]
     pub fn to_json(&self) -> serde_json::Value {
         let mut value = serde_json::to_value(self).expect("a plan can be written as JSON");
+        value["ring_requests_per_minute"] = serde_json::json!(self.ring_requests_per_minute);
         if let Some(env) = value.get_mut("env").and_then(serde_json::Value::as_object_mut) {
             for variable in env.values_mut().filter(|variable| variable.get("plain").is_some()) {
                 *variable = serde_json::json!({"plain": HIDDEN_VALUE});

@@ -8,11 +8,13 @@
 mod deny;
 mod env;
 mod files;
+mod health;
 mod installation;
 pub(super) mod look;
 pub(super) mod models;
 pub(super) mod network;
 mod packages;
+mod ports;
 mod program;
 mod protect;
 mod rules;
@@ -32,7 +34,7 @@ use serde::{Deserialize, Serialize};
 use super::diagnostic::{Class, ConfigError, Problem, Report};
 use super::document::Document;
 use super::grant::{Grant, Refusal, Right};
-use super::plan::{self, AgentPlan, HealthPlan, Identity};
+use super::plan::{self, AgentPlan, Identity};
 use super::rights::{Operator, Rights};
 use super::spec::{AgentName, AgentSpec, EnforcementSpec, NestedSpec};
 use super::surroundings::Surroundings;
@@ -183,14 +185,14 @@ impl Context<'_> {
         let workdir = workdir::resolve(self);
         let (forwards, network) = network::resolve(self);
         let models = models::resolve(self);
+        let ports = ports::resolve(self, &forwards);
         let user = self.user();
         let nested_sandbox = self.nested_sandbox();
-        let rules::RingRows { limits: ring_limits, most: ring_limits_most, open_files: ring_open_files } =
-            rules::limits(self);
+        let rows = rules::limits(self);
         let workdir = workdir?;
         let search = program::Search { path: env::path_of(&env), workdir: &workdir, project: self.origin.folder };
         let program = program::of_command(self, &search);
-        let health = self.health(&search);
+        let health = health::resolve(self, &search, &forwards);
         let files = files::resolve(self, &workdir, program.as_ref(), health.as_ref().map(|(_, installed)| installed));
         let program = program?;
         let as_owner: Vec<PathBuf> =
@@ -240,9 +242,11 @@ impl Context<'_> {
             forwards,
             network,
             models,
-            ring_limits,
-            ring_limits_most,
-            ring_open_files,
+            ports,
+            ring_limits: rows.limits,
+            ring_limits_most: rows.most,
+            ring_requests_per_minute: rows.requests,
+            ring_open_files: rows.open_files,
             user,
             nested_sandbox,
             capabilities: if self.ceiling == Ring::R0 { self.rights.capabilities.clone() } else { Vec::new() },
@@ -268,21 +272,6 @@ impl Context<'_> {
         let visible = |path: &Path| self.ceiling == Ring::R1 || files.iter().any(|rule| path.starts_with(&rule.path));
         let named = rights.read.iter().chain(&rights.write).filter(|path| visible(path) && !path.is_dir());
         look::Opened { names: rights.writable.clone(), sockets: named.cloned().collect() }
-    }
-
-    fn health(&mut self, search: &program::Search<'_>) -> Option<(HealthPlan, Vec<PathBuf>)> {
-        let health = self.spec.health.as_ref()?;
-        let path = KeyPath::of("health.command");
-        let program = program::find(self, search, health.command.words(), &path)?;
-        let plan = HealthPlan {
-            program: program.program,
-            argv: program.argv,
-            interval: health.interval,
-            timeout: health.timeout(),
-            retries: health.retries,
-            start_period: health.start_period,
-        };
-        Some((plan, program.installation))
     }
 
     /// In R0 too, because a demotion would give it: R3 alone is one program, in which it could have no effect.
@@ -355,6 +344,9 @@ fn limit_rights(spec: &super::spec::LimitsSpec) -> Vec<(&'static str, u64, Right
     }
     if let Some(files) = spec.files {
         rights.push(("files", u64::from(files), Right::OpenFiles(files)));
+    }
+    if let Some(requests) = spec.requests_per_minute {
+        rights.push(("requests_per_minute", u64::from(requests), Right::Requests(requests)));
     }
     rights
 }

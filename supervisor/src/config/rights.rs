@@ -22,7 +22,9 @@ use super::diagnostic::{Class, ConfigError, Problem, Report};
 use super::document::{Document, Kind, Loaded, parse_partial, parse_typed};
 use super::resolve::{models, network};
 use super::source;
-use super::spec::{AgentGrant, ChaosSpec, Environment, Keep, LimitsSpec, NestedSpec, OperatorSpec, Operators, Switch};
+use super::spec::{
+    AgentGrant, ChaosSpec, Environment, Keep, LimitsSpec, ListenAt, NestedSpec, OperatorSpec, Operators, Switch,
+};
 use super::surroundings::{RingDefaults, Surroundings};
 use super::tree::KeyPath;
 use super::zones::settled;
@@ -205,9 +207,12 @@ pub(super) struct Rights {
     pub(super) known: bool,
     pub(super) network: Vec<EntrySpec>,
     pub(super) addresses: Vec<RangeSpec>,
+    /// Where its ports may be shown beyond what is free.
+    pub(super) publish: Vec<ListenAt>,
     /// All model routes that the operator declares, with the names of those that this agent may use.
     pub(super) providers: BTreeMap<String, RouteSpec>,
     pub(super) models: Vec<String>,
+    pub(super) models_in_r3: Vec<String>,
     pub(super) model_limits: LimitSpec,
     pub(super) model_rings: [LimitSpec; 4],
     pub(super) prices: TableSpec,
@@ -268,7 +273,9 @@ impl Rights {
         self.known = true;
         self.network.clone_from(&grant.network);
         self.addresses.clone_from(&grant.addresses);
+        self.publish.clone_from(&grant.publish);
         self.models.clone_from(&grant.models);
+        self.models_in_r3.clone_from(&grant.models_in_r3);
         self.model_limits = grant.model_limits.clone();
         self.env.clone_from(&grant.env);
         self.user.clone_from(&grant.user);
@@ -314,4 +321,5 @@ fn overlay(defaults: &mut RingDefaults, limits: &LimitsSpec) {
         tasks: limits.tasks.or(defaults.limits.tasks),
     };
     defaults.open_files = limits.files.or(defaults.open_files);
+    defaults.requests_per_minute = limits.requests_per_minute.or(defaults.requests_per_minute);
 }

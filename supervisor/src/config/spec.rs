@@ -6,6 +6,7 @@
 
 mod operator;
 mod parts;
+mod ports;
 mod texts;
 
 use std::collections::BTreeMap;
@@ -18,9 +19,10 @@ use serde::Deserialize;
 
 pub use operator::{AgentGrant, Environment, Keep, ModelsSpec, OperatorSpec, Operators, RingLimits, Switch};
 pub use parts::{
-    Backoff, ChaosSpec, EnforcementSpec, EnvSpec, FilesSpec, HealthSpec, LimitsSpec, LogSpec, NestedSpec,
+    Backoff, ChaosSpec, EnforcementSpec, EnvSpec, FilesSpec, HealthSpec, HttpSpec, LimitsSpec, LogSpec, NestedSpec,
     RestartPolicy, RestartSpec, SecretSpec, Stdio, TimeoutsSpec,
 };
+pub use ports::{ListenAt, Publish};
 pub(super) use texts::check_text;
 pub use texts::{AgentName, BadText, Command, HostPort, Target, split_words};
 
@@ -69,6 +71,11 @@ pub struct AgentSpec {
     /// Destinations that it may reach; each needs a line in the operator's file.
     #[serde(default)]
     pub network: Vec<EntrySpec>,
+    /// Ports of its own that it shows to this host: `8080`, `8080 -> 3000`, `127.0.0.1:8080 -> 8080`. Beyond loopback, and below
+    /// port 1024, each needs a line in the operator's file.
+    #[serde(default)]
+    #[schemars(length(max = 32))]
+    pub ports: Vec<Publish>,
     /// Model routes that it uses, by the names that the operator's file gives them (`openai`); each needs a line there.
     #[serde(default)]
     pub models: Vec<String>,
@@ -81,7 +88,7 @@ pub struct AgentSpec {
     /// What happens when it ends.
     #[serde(default)]
     pub restart: RestartSpec,
-    /// A command, run inside the ring, that exits 0 while the agent is well.
+    /// What tells whether the agent is well: a command inside the ring, or a port of its that answers.
     #[serde(default)]
     #[schemars(with = "HealthSpec")]
     pub health: Option<HealthSpec>,
@@ -124,6 +131,7 @@ impl AgentSpec {
             nested_sandbox: NestedSpec::default(),
             files: FilesSpec::default(),
             network: Vec::new(),
+            ports: Vec::new(),
             models: Vec::new(),
             model_limits: LimitSpec::default(),
             limits: LimitsSpec::default(),

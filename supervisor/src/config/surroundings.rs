@@ -30,6 +30,8 @@ pub struct RingDefaults {
     pub limits: Limits,
     /// Open files of each process (RLIMIT_NOFILE).
     pub open_files: Option<u32>,
+    /// Requests a minute, through the gateway and on the control socket.
+    pub requests_per_minute: Option<u32>,
 }
 
 /// The built-in defaults of the four rings, R0 first.

@@ -6,6 +6,7 @@ mod misspelling;
 mod models;
 mod operator;
 mod plans;
+mod ports;
 mod programs;
 mod schemas;
 mod standing;
@@ -26,15 +27,16 @@ const FULL_OPERATOR: &str = include_str!("tests/full-operator.yaml");
 
 /// The table of SEMANTICS.
 pub(super) fn rings() -> RingTable {
-    let row = |memory_mib: Option<u64>, cpu_millis, tasks, open_files| RingDefaults {
+    let row = |memory_mib: Option<u64>, cpu_millis, tasks, open_files, requests_per_minute| RingDefaults {
         limits: Limits { memory_bytes: memory_mib.map(|mib| mib << 20), cpu_millis, tasks },
         open_files,
+        requests_per_minute,
     };
     RingTable([
-        row(None, None, None, None),
-        row(Some(4096), Some(2000), Some(512), Some(4096)),
-        row(Some(1024), Some(1000), Some(256), Some(1024)),
-        row(Some(512), Some(500), Some(64), Some(1024)),
+        row(None, None, None, None, None),
+        row(Some(4096), Some(2000), Some(512), Some(4096), Some(1000)),
+        row(Some(1024), Some(1000), Some(256), Some(1024), Some(100)),
+        row(Some(512), Some(500), Some(64), Some(1024), Some(10)),
     ])
 }
 

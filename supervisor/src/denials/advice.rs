@@ -64,6 +64,10 @@ pub fn reason(denial: &Denial) -> String {
     match &denial.tried {
         Tried::Name { pattern, .. } => words::name_rule(pattern),
         Tried::Network { why, .. } => why.clone(),
+        Tried::Rate { .. } => {
+            "so many a minute may pass through the gateway and on the control socket together; the rest is refused until there is room"
+                .to_owned()
+        }
         Tried::Call { call, .. } => {
             let Some(group) = groups::of(call) else {
                 return "the ring's list does not have it: newer than this program, or no call at all".to_owned();
@@ -146,6 +150,7 @@ pub fn advice(agent: &str, denial: &Denial) -> Advice {
                 None => Advice::never("no line can".to_owned()),
             };
         }
+        Tried::Rate { per_minute } => return of_rate(whose, *per_minute),
         Tried::Call { call, arch, args, .. } => (call, arch, *args),
     };
     let kind = groups::of(call).map_or("newer than this program", |group| group.name);
@@ -164,6 +169,21 @@ pub fn advice(agent: &str, denial: &Denial) -> Advice {
     match above {
         None => Advice::never(format!("no line can: no ring allows it ({kind})")),
         Some(ring) => of_ring(whose, denial.ring, ring, kind),
+    }
+}
+
+/// Twice as many requests a minute; nobody knows what it needs.
+fn of_rate(whose: Whose<'_>, per_minute: u64) -> Advice {
+    if whose.is_step {
+        return Advice::never("no line can for a step of a saga: it has its ring's".to_owned());
+    }
+    let (agent, more) = (whose.name, per_minute.saturating_mul(2));
+    let line = format!("limits: {{requests_per_minute: {more}}}");
+    Advice {
+        ring: None,
+        text: format!("`{line}` in its file and for `agents.{agent}` in the operator's file; waiting helps too"),
+        agent_yaml: Some(line.clone()),
+        operator: Some(line),
     }
 }
 

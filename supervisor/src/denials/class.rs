@@ -97,7 +97,7 @@ impl Class {
             "keyrings" => Class::Keys,
             "shared-ipc" => Class::Ipc,
             "io-uring" | "kernel-aio" => Class::IoUring,
-            "named-sockets" | "socket-pairs" => Class::Sockets,
+            "named-sockets" | "answering-sockets" | "socket-pairs" => Class::Sockets,
             "files" | "file-internals" | "special-files" | "attributes" | "identity" | "nameless-files" => Class::Files,
             "processes" | "launch" => Class::Programs,
             _ => match call {

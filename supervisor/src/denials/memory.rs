@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use agt_gateway::limit::rate::RULE;
 use agt_rings::Ring;
 use agt_rings::notice::{Notice, What, escaped};
 use agt_sre::sli::Severity;
@@ -66,6 +67,11 @@ pub enum Tried {
         /// The line that would allow it, and in which file.
         help: Option<String>,
     },
+    /// More requests than its ring or its file lets through, by the gateway or on its control socket.
+    Rate {
+        /// How many a minute were let through.
+        per_minute: u64,
+    },
 }
 
 impl Tried {
@@ -98,6 +104,7 @@ impl Tried {
         match self {
             Tried::Call { call, .. } | Tried::Name { call, .. } => call,
             Tried::Network { .. } => "connect",
+            Tried::Rate { .. } => "request",
         }
     }
 
@@ -107,7 +114,7 @@ impl Tried {
         match self {
             Tried::Call { call, .. } => Class::of_call(call),
             Tried::Name { .. } => Class::Names,
-            Tried::Network { .. } => Class::Network,
+            Tried::Network { .. } | Tried::Rate { .. } => Class::Network,
         }
     }
 
@@ -118,6 +125,7 @@ impl Tried {
             Tried::Call { call, .. } => class::severity(call),
             Tried::Name { .. } => Severity::Medium,
             Tried::Network { reason, .. } => class::severity_of_network(reason),
+            Tried::Rate { .. } => Severity::Low,
         }
     }
 
@@ -129,6 +137,7 @@ impl Tried {
             }
             Tried::Name { path, pattern, .. } => format!("name\0{path}\0{pattern}"),
             Tried::Network { asked, rule, .. } => format!("network\0{asked}\0{rule}"),
+            Tried::Rate { .. } => "rate".to_owned(),
         }
     }
 
@@ -141,6 +150,7 @@ impl Tried {
             }
             Tried::Name { pattern, .. } => format!("name.{pattern}"),
             Tried::Network { rule, .. } => rule.clone(),
+            Tried::Rate { .. } => RULE.to_owned(),
         }
     }
 }
@@ -153,6 +163,7 @@ impl std::fmt::Display for Tried {
             Tried::Call { call, .. } => f.write_str(call),
             Tried::Name { call, path, .. } => write!(f, "{call} {path}"),
             Tried::Network { asked, .. } => f.write_str(asked),
+            Tried::Rate { per_minute } => write!(f, "more than {per_minute} requests a minute"),
         }
     }
 }

@@ -12,7 +12,7 @@ use agt_rings::Ring;
 use agt_rings::names;
 use agt_rings::plan::{Mount, Plan, ProcView, Root};
 use agt_rings::seccomp::policy::{Decision, Refusal, Rule};
-use agt_rings::seccomp::{ExecCookie, Nested, Options, Sockets, builtin, checks, groups};
+use agt_rings::seccomp::{ExecCookie, Names, Notify, Options, Sockets, builtin, checks, groups};
 use agt_rings::spec::Access;
 
 use super::words::name_rule;
@@ -315,6 +315,10 @@ fn procfs(path: &Path) -> (Verdict, bool) {
 pub fn connect(plan: &AgentPlan, ring: Ring, to: &HostPort) -> Verdict {
     match ring {
         Ring::R0 => return Verdict::allowed("the host's own network"),
+        Ring::R3 if plan.models.has_routes_at(ring) => {
+            let why = "R3 reaches nothing but the model routes that the operator leaves to it";
+            return Verdict::denied("network", "network.none", libc::EACCES, why);
+        }
         Ring::R3 => return Verdict::denied("network", "network.none", libc::EACCES, "R3 has no network"),
         Ring::R1 | Ring::R2 => {}
     }
@@ -357,10 +361,12 @@ pub fn filter_options(ring: Ring, namespaces: i32) -> Option<Options> {
     Some(options)
 }
 
-/// What becomes of a system call by name, whatever its arguments. `None`: the kernel's table here has no such call.
+/// What becomes of a system call by name, whatever its arguments, in a ring whose filter is made from `options`. `None`: the
+/// kernel's table here has no such call.
 #[must_use]
-pub fn call(ring: Ring, namespaces: i32, nested: Nested, name: &str) -> Option<Verdict> {
-    let options = Options { nested, ..filter_options(ring, namespaces)? };
+pub fn call(ring: Ring, options: &Options, name: &str) -> Option<Verdict> {
+    // Who answers a refused call changes nothing about what is refused.
+    let options = Options { notify: Notify::Off, names: Names::Free, ..*options };
     let number = options.arch.number(name)?;
     let group = groups::of(name)?;
     let rule = format!("seccomp.{}", group.name);
@@ -382,6 +388,7 @@ pub fn call(ring: Ring, namespaces: i32, nested: Nested, name: &str) -> Option<V
 mod tests {
     #![allow(clippy::unwrap_used)]
     use agt_rings::plan::Execute;
+    use agt_rings::seccomp::Nested;
 
     use super::*;
 
@@ -439,20 +446,19 @@ mod tests {
 
     #[test]
     fn the_policy_that_filters_are_made_from_answers_for_calls() {
-        let all = i32::MAX;
-        assert!(matches!(
-            call(Ring::R2, all, Nested::Refused, "mount"),
-            Some(Verdict::Denied { errno: libc::EPERM, .. })
-        ));
-        assert!(matches!(
-            call(Ring::R2, all, Nested::Refused, "clone3"),
-            Some(Verdict::Denied { errno: libc::ENOSYS, .. })
-        ));
-        assert!(matches!(call(Ring::R0, all, Nested::Refused, "mount"), Some(Verdict::Allowed { .. })));
-        assert!(matches!(call(Ring::R2, all, Nested::Allowed, "mount"), Some(Verdict::Allowed { .. })));
-        let Some(Verdict::Allowed { by }) = call(Ring::R2, all, Nested::Refused, "socket") else { panic!("refused") };
+        let of = |ring| filter_options(ring, i32::MAX).unwrap();
+        let r2 = Options { notify: Notify::Refusals, names: Names::Asked, ..of(Ring::R2) };
+        assert!(matches!(call(Ring::R2, &r2, "mount"), Some(Verdict::Denied { errno: libc::EPERM, .. })));
+        assert!(matches!(call(Ring::R2, &r2, "clone3"), Some(Verdict::Denied { errno: libc::ENOSYS, .. })));
+        assert!(matches!(call(Ring::R0, &of(Ring::R0), "mount"), Some(Verdict::Allowed { .. })));
+        let nested = Options { nested: Nested::Allowed, ..r2 };
+        assert!(matches!(call(Ring::R2, &nested, "mount"), Some(Verdict::Allowed { .. })));
+        let Some(Verdict::Allowed { by }) = call(Ring::R2, &r2, "socket") else { panic!("refused") };
         assert!(by.contains("refused: families"), "{by}");
-        assert_eq!(call(Ring::R2, all, Nested::Refused, "no_such_call"), None);
+        assert_eq!(call(Ring::R2, &r2, "no_such_call"), None);
+        let calls = Options { sockets: Sockets::Calls, ..of(Ring::R3) };
+        assert!(matches!(call(Ring::R3, &calls, "bind"), Some(Verdict::Denied { errno: libc::EPERM, .. })));
+        assert!(matches!(call(Ring::R3, &of(Ring::R3), "bind"), Some(Verdict::Allowed { .. })));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use agt_gateway::limit::rate::Rate;
 use agt_rings::Ring;
 use agt_rings::cgroup::Group;
 use agt_rings::launch::Running;
@@ -54,6 +55,10 @@ pub(super) struct Agent {
     pub(super) served: JoinSet<()>,
     /// Its place in the gateway, in a life that has a way out; taken with it.
     pub(super) way_out: Option<agt_gateway::live::Agent>,
+    /// The ports that it shows to the host.
+    pub(super) shown: super::ways::Shown,
+    /// Its requests a minute, by whatever way.
+    pub(super) rate: Arc<Rate>,
     /// The model routes of a launch that is on its way.
     pub(super) models: Option<agt_gateway::live::Models>,
     timers: HashMap<Timer, AbortHandle>,
@@ -123,7 +128,9 @@ impl Agent {
             pumps: JoinSet::new(),
             served: JoinSet::new(),
             way_out: None,
+            shown: super::ways::Shown::default(),
             models: None,
+            rate: Rate::new(None),
             timers: HashMap::new(),
             done: Some(done),
             again: Again::No,
@@ -207,6 +214,9 @@ impl Agent {
             usage: None,
             memory_limit_bytes: self.limits_at(self.ring).memory_bytes,
             limits: self.limits_status(),
+            ports: self.shown.status(),
+            requests: self.requests_status(),
+            models: None,
             log: Some(self.log.clone()).filter(|log| log.exists()),
             kill: self.kill.clone(),
             governed: None,

@@ -145,7 +145,7 @@ fn record(name: &str, denial: &Denial) -> Record {
         .detail("comm", denial.comm.as_str());
     match &denial.tried {
         Tried::Call { errno, .. } => record.detail("errno", i64::from(*errno)),
-        Tried::Name { .. } => record,
+        Tried::Name { .. } | Tried::Rate { .. } => record,
         Tried::Network { reason, .. } => record.detail("reason", reason.as_str()),
     }
 }
@@ -156,7 +156,7 @@ fn line(name: &str, denial: &Denial, news: News) -> String {
     let who = if *pid == 0 { String::new() } else { format!(" (pid {pid}, {comm})") };
     let answered = match tried {
         Tried::Call { errno, .. } => format!("It was answered with {}: ", words::errno(*errno)),
-        Tried::Name { .. } | Tried::Network { .. } => "It was refused: ".to_owned(),
+        Tried::Name { .. } | Tried::Network { .. } | Tried::Rate { .. } => "It was refused: ".to_owned(),
     };
     let more = match news {
         News::LastLine => format!("\nFurther denials of this run are only counted: agt-supervise why {name}"),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use agt_rings::cgroup::{Group, Usage};
-use agt_rings::launch::{Checked, Exit, Running};
+use agt_rings::launch::{Exit, Running};
 use agt_rings::plan::Plan;
 use tokio::sync::oneshot;
 
@@ -32,7 +32,7 @@ pub enum Event {
     /// A kill has done its work.
     Killed(Whose, KillSeen),
     /// A health check has ended; the error is ours, not the agent's.
-    Checked(Whose, Box<std::io::Result<Checked>>),
+    Checked(Whose, Box<std::io::Result<super::health::Looked>>),
     /// An operator or the program asks.
     Request(Request),
     /// An agent says something on its control socket.

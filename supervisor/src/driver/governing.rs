@@ -1,6 +1,7 @@
 //! Where the loop and the governor meet: rings at launch, evidence in. What verdicts then do is in [`super::remedies`].
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use agt_rings::Ring;
@@ -58,12 +59,13 @@ pub(super) fn tick(events: mpsc::UnboundedSender<Event>) -> AbortHandle {
 
 /// Serves the control socket of a life that has begun.
 pub(super) fn serve(agent: &mut Agent, whose: &Whose, plan: &Plan, events: &mpsc::UnboundedSender<Event>) {
+    agent.set_rate();
     let Some(listener) = agent.control.take() else { return };
     let own = nix::unistd::geteuid().as_raw();
     let served = socket::Served {
         whose: whose.clone(),
         uid: plan.ids.map_or(own, |ids| ids.uid),
-        per_minute: socket::lines_per_minute(plan.ring),
+        rate: Arc::clone(&agent.rate),
         events: events.clone(),
     };
     socket::serve(listener, served, &mut agent.served);
@@ -181,6 +183,7 @@ impl Supervisor {
 
     pub(super) fn status_of(&self, name: &str) -> Option<AgentStatus> {
         let mut status = self.agents.get(name)?.status();
+        status.models = self.ways.accounts.status(name);
         status.governed = self.governor.get(name).map(|governed| governed.status(self.governor.now()));
         Some(status)
     }

@@ -1,16 +1,23 @@
 //! Health checks of running agents: asked for beside the loop, judged in it.
 //!
-//! A check runs in the ring (`agt_rings::launch::Checker`); here is when it is run and what is told of it. Checks belong to a
+//! A command runs in the ring (`agt_rings::launch::Checker`), a port is knocked at from inside ([`knock`]); here is when that is done
+//! and what is told of it. Checks belong to a
 //! life: they are aborted with it, and a result that comes later is ignored. While an operator or a quarantine holds the agent
 //! frozen, nothing is held against it.
+
+mod knock;
+mod looked;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use agt_rings::launch::{Checked, Checker, End};
+use agt_gateway::publish::Inside;
+use agt_rings::launch::Checker;
 use agt_sre::sli::Outcome as Evidence;
 use tokio::sync::mpsc;
 
+use self::knock::Knock;
+pub use self::looked::Looked;
 use super::Supervisor;
 use super::agent::Agent;
 use super::audience::Line;
@@ -19,6 +26,7 @@ use super::event::{Event, Whose};
 use super::records::wall_ms;
 use super::status::{CheckSeen, HealthState, HealthStatus};
 use crate::audit::record::{Action, Actor, Outcome, Record};
+use crate::config::plan::Look;
 use crate::config::units::Span;
 use crate::machine::health::{Health, Passed, Rules, Watch};
 use crate::machine::lifecycle::{self, Death, Now, State};
@@ -26,10 +34,30 @@ use crate::machine::lifecycle::{self, Death, Now, State};
 const READY: Action = Action::new("health.ready");
 const UNHEALTHY: Action = Action::new("health.unhealthy");
 
+/// By what an agent is looked at.
+#[derive(Debug, Clone)]
+enum Means {
+    Command(Arc<Checker>),
+    Knock(Knock),
+}
+
+impl Means {
+    async fn look(self, timeout: Span) -> std::io::Result<Looked> {
+        match self {
+            Means::Command(checker) => {
+                let checked = tokio::task::spawn_blocking(move || checker.check(timeout.0)).await;
+                let checked = checked.unwrap_or_else(|e| Err(std::io::Error::other(e)));
+                checked.map(|checked| Looked::of(checked, timeout))
+            }
+            Means::Knock(knock) => Ok(knock.look(timeout).await),
+        }
+    }
+}
+
 /// The health of one agent.
 #[derive(Debug, Default)]
 pub(super) struct Watched {
-    checker: Option<Arc<Checker>>,
+    means: Option<Means>,
     watch: Option<Watch>,
     last: Option<CheckSeen>,
     /// Kept over a restart: it says what the restart was for.
@@ -39,7 +67,7 @@ pub(super) struct Watched {
 impl Watched {
     /// The life is over, and its checks with it. What the last one said stays to be read.
     pub(super) fn end(&mut self) {
-        self.checker = None;
+        self.means = None;
         self.watch = None;
     }
 
@@ -84,30 +112,40 @@ pub(super) fn evidence(agent: &Agent) -> Option<Evidence> {
     }
 }
 
-/// Begins the checks of a life.
-pub(super) fn begin(agent: &mut Agent, checker: Option<Checker>, now: Now, events: &mpsc::UnboundedSender<Event>) {
+/// Begins the checks of a life. `inside`: the way to its ports.
+pub(super) fn begin(
+    agent: &mut Agent,
+    checker: Option<Checker>,
+    inside: Option<Arc<dyn Inside>>,
+    now: Now,
+    events: &mpsc::UnboundedSender<Event>,
+) {
     agent.health = Watched { last_failure: agent.health.last_failure.take(), ..Watched::default() };
-    let (Some(checker), Some(health)) = (checker, &agent.definition.plan.health) else { return };
+    let Some(health) = &agent.definition.plan.health else { return };
+    let means = match &health.look {
+        Look::Command { .. } => checker.map(|checker| Means::Command(Arc::new(checker))),
+        Look::Knock { port, http } => Some(Means::Knock(Knock { inside, port: *port, http: http.clone() })),
+    };
+    let Some(means) = means else { return };
     let rules = Rules {
         interval: health.interval.0,
         start_period: health.start_period.0,
         ready_within: agent.definition.start_timeout(),
     };
-    agent.health.checker = Some(Arc::new(checker));
+    agent.health.means = Some(means);
     agent.health.watch = Some(Watch::new(rules, now));
     arm(agent, Duration::ZERO, events);
 }
 
 /// Has a check run after a time. There is one at a time: the next is armed when the last one's result was heard.
 fn arm(agent: &mut Agent, after: Duration, events: &mpsc::UnboundedSender<Event>) {
-    let (Some(checker), Some(health)) = (agent.health.checker.clone(), &agent.definition.plan.health) else { return };
-    let (whose, events, timeout) = (agent.whose(), events.clone(), health.timeout.0);
+    let (Some(means), Some(health)) = (agent.health.means.clone(), &agent.definition.plan.health) else { return };
+    let (whose, events, timeout) = (agent.whose(), events.clone(), health.timeout);
     // Those that have ended are let go of, or a long life would keep them all.
     while agent.served.try_join_next().is_some() {}
     agent.served.spawn(async move {
         tokio::time::sleep(after).await;
-        let checked = tokio::task::spawn_blocking(move || checker.check(timeout)).await;
-        let checked = checked.unwrap_or_else(|e| Err(std::io::Error::other(e)));
+        let checked = means.look(timeout).await;
         // The loop has ended: so has the check's purpose.
         let _ = events.send(Event::Checked(whose, Box::new(checked)));
     });
@@ -115,7 +153,7 @@ fn arm(agent: &mut Agent, after: Duration, events: &mpsc::UnboundedSender<Event>
 
 impl Supervisor {
     /// Takes a check's result.
-    pub(super) async fn checked(&mut self, whose: &Whose, checked: std::io::Result<Checked>) {
+    pub(super) async fn checked(&mut self, whose: &Whose, checked: std::io::Result<Looked>) {
         let now = self.now();
         let quarantined = self.governor.get(&whose.agent).is_some_and(|governed| governed.quarantined.is_some());
         let events = self.events.clone();
@@ -126,7 +164,7 @@ impl Supervisor {
         else {
             return;
         };
-        let (interval, timeout, retries) = (health.interval.0, health.timeout, health.retries);
+        let (interval, retries) = (health.interval.0, health.retries);
         let checked = match checked {
             Ok(checked) if !quarantined && agent.frozen.is_none() => checked,
             Ok(_) => return arm(agent, interval, &events),
@@ -135,8 +173,8 @@ impl Supervisor {
                 return arm(agent, interval, &events);
             }
         };
-        let passed = if checked.end == End::Exited(0) { Passed::Yes } else { Passed::No };
-        let last = seen(&checked, timeout);
+        let passed = checked.passed;
+        let last = checked.seen();
         self.telemetry.checked(&whose.agent, passed);
         agent.health.last = Some(last.clone());
         if passed == Passed::No {
@@ -186,23 +224,4 @@ impl Supervisor {
 
 fn seconds(ms: u64) -> f64 {
     Duration::from_millis(ms).as_secs_f64()
-}
-
-fn seen(checked: &Checked, timeout: Span) -> CheckSeen {
-    let result = match &checked.end {
-        End::Exited(0) => "passed".to_owned(),
-        End::Exited(code) => format!("exited {code}"),
-        End::Signaled(signal) => format!("was ended by signal {signal}"),
-        End::TimedOut => format!("took longer than {timeout} and was ended"),
-        End::NotStarted(why) => format!("could not be started ({why})"),
-        End::Unanswered => format!("gave no answer within {timeout}: the agent is frozen or starved"),
-        End::Gone => "could not be asked for: the agent has ended the process that runs its checks".to_owned(),
-    };
-    CheckSeen {
-        at_ms: wall_ms(),
-        result,
-        took_ms: u64::try_from(checked.took.as_millis()).unwrap_or(u64::MAX),
-        output: String::from_utf8_lossy(&checked.output).into_owned(),
-        output_dropped: checked.dropped,
-    }
 }

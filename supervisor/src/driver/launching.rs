@@ -43,6 +43,10 @@ impl Supervisor {
         if let Err(refusal) = self.record_launch(name).await {
             return failed(refusal.to_string(), exit::CANT_CREATE);
         }
+        if let Err(e) = self.show_ports(name) {
+            return failed(format!("{}\nhelp: {}", in_full(&e), e.help()), exit::UNAVAILABLE);
+        }
+        self.recall_models(name).await;
         let agent = self.agents.get_mut(name)?;
         agent.launches += 1;
         agent.kill = None;

@@ -55,7 +55,7 @@ use agt_rings::launch::{Exit, Running};
 use tokio::sync::{mpsc, oneshot};
 
 pub use self::handle::Handle;
-pub(crate) use self::ways::Carried;
+pub(crate) use self::ways::{Carried, Gathered, Took};
 
 use self::acting::Owed;
 use self::agent::{Agent, STOP_WITHIN};
@@ -416,8 +416,8 @@ impl Supervisor {
         let Some(agent) = self.agents.get_mut(&whose.agent).filter(|a| a.launches == whose.life) else { return };
         match result {
             Ok(mut launched) => {
-                health::begin(agent, launched.running.take_checker(), now, &self.events);
-                let listeners = launched.running.take_listeners();
+                let made = ways::Made::by(&mut launched.running, whose, agent.ring);
+                health::begin(agent, launched.running.take_checker(), made.inside(), now, &self.events);
                 let (notices, names) = (launched.running.take_notices(), launched.plan.names.as_ref());
                 let ear = noticing::of_agent(whose, agent, notices, names, &self.events);
                 let running = Arc::new(launched.running);
@@ -429,7 +429,7 @@ impl Supervisor {
                 agent.started = Some(Instant::now());
                 self.telemetry.launched(&whose.agent, agent.ring);
                 watch(whose.clone(), running, launched.group, ear, self.events.clone());
-                self.open_way_out(&whose.agent, listeners);
+                self.open_way_out(&whose.agent, made);
                 self.listen_for_limits(whose);
                 self.step_life(whose, lifecycle::Event::Started).await;
             }

@@ -70,6 +70,11 @@ impl Supervisor {
             .detail("trust", self.score_of(name))
             .detail("plan", definition.plan_hash.as_str())
             .detail("program", definition.plan.program.display().to_string());
+        let shows = definition.plan.ports_at(agent.ring);
+        if !shows.is_empty() {
+            let shows: Vec<String> = shows.iter().map(ToString::to_string).collect();
+            record = record.detail("shows", shows.join(", "));
+        }
         let launched = definition.origin.as_ref().map(Origin::launched);
         if let Some(operator) = launched.as_ref().and_then(|launched| launched.operator.as_ref()) {
             record = record.detail("operator", operator.display().to_string());
@@ -134,6 +139,9 @@ impl Supervisor {
         for to in agent.definition.plan.destinations_at(agent.ring) {
             line.push_str(&format!("  net {to}"));
         }
+        for port in agent.shown.status() {
+            line.push_str(&format!("  shows {} -> {}", port.listen, port.port));
+        }
         line.push_str(&format!("   enforced: {}", plan.report.extent()));
         // Where less would do, it is said what there is.
         if agent.definition.plan.enforcement == Enforcement::BestEffort {
@@ -187,6 +195,7 @@ impl Supervisor {
         let Some(agent) = self.agents.get_mut(name) else { return };
         // Whoever gave it its streams sees their end now; should it live again, its words go to its log.
         agent.wiring = Wiring::Log;
+        agent.shown = super::ways::Shown::default();
         let mut status = agent.status();
         status.governed = self.governor.get(name).map(|governed| governed.status(self.governor.now()));
         if let Some(file) = &agent.definition.status_file {

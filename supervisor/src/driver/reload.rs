@@ -212,10 +212,9 @@ impl Supervisor {
         let Some(agent) = self.agents.get_mut(&name) else { return };
         agent.life.set_rules(definition.rules());
         agent.definition = definition;
-        if process == Process::Left {
-            ways::renew(agent);
-            self.renew_models(&name);
-        }
+        // What is taken is taken at once, also from a process that is about to be stopped in order.
+        ways::renew(agent);
+        self.renew_models(&name);
         let Some(agent) = self.agents.get_mut(&name) else { return };
         let runs = matches!(agent.life.state(), State::Running { .. } | State::Starting);
         if runs && process == Process::Restarted {

@@ -93,6 +93,8 @@ impl Supervisor {
         match agent.life.state() {
             State::Running { .. } | State::Starting => {
                 agent.start_again();
+                // What it has open does not wait for its processes to be gone.
+                agent.way_out.iter().for_each(agt_gateway::live::Agent::cut);
                 // Twice: power is taken at once, so there is no grace in the ring that it has lost.
                 self.step(name, lifecycle::Event::Stop).await;
                 self.step(name, lifecycle::Event::Stop).await;
@@ -155,6 +157,10 @@ fn changes(definition: &Definition, from: Ring, to: Ring) -> String {
     }
     if to == Ring::R3 {
         parts.push("writes off".to_owned());
+    }
+    let routes = |ring: Ring| plan.models.routes_at(ring).len();
+    if routes(from) != routes(to) {
+        parts.push(format!("{} model routes -> {}", routes(from), routes(to)));
     }
     let hosts = |ring: Ring| plan.destinations_at(ring).len();
     if hosts(from) != hosts(to) {

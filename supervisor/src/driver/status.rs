@@ -1,10 +1,13 @@
 //! What `ps`, `status` and `--status-file` show of an agent.
 
+pub mod metered;
+
 use agt_rings::cgroup::Usage;
 use agt_rings::report::Report;
 use agt_rings::ring::Ring;
 use serde::{Deserialize, Serialize};
 
+use self::metered::{ModelsStatus, RequestsStatus};
 use super::limiting::LimitsStatus;
 use crate::govern::governed::GovernedStatus;
 use crate::machine::lifecycle::{Death, State};
@@ -46,6 +49,15 @@ pub struct AgentStatus {
     /// Its limits: which hold, and why.
     #[serde(default)]
     pub limits: LimitsStatus,
+    /// Ports that it shows to the host: where they are listened at, while it lives or is about to live again.
+    #[serde(default)]
+    pub ports: Vec<PortSeen>,
+    /// Its requests, by whatever way they came.
+    #[serde(default)]
+    pub requests: RequestsStatus,
+    /// Its model calls and what they cost; `null` for an agent without model routes.
+    #[serde(default)]
+    pub models: Option<ModelsStatus>,
     /// Its log; `null` while there is none (an agent with `stdio: raw` writes to its caller).
     pub log: Option<std::path::PathBuf>,
     /// Who holds all its tasks; `null` while they may run.
@@ -89,6 +101,15 @@ impl Frozen {
             Frozen::Other => "an experiment or another hand",
         }
     }
+}
+
+/// A port of an agent, shown to the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortSeen {
+    /// Where the supervisor listens.
+    pub listen: std::net::SocketAddr,
+    /// The agent's own port.
+    pub port: u16,
 }
 
 /// Where an agent's health stands.

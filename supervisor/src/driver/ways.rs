@@ -1,43 +1,38 @@
 //! The ways out of the agents: one gateway for all of them, begun with the first that has one, and what happens on them.
-//!
-//! What happens is gathered for a moment before the loop is told: an agent that asks a thousand times a second costs it a handful of
-//! sums. The gatherer waits for the first and only then for the moment, so nothing wakes up while nothing passes.
 
+mod gathering;
 mod models;
+mod ports;
+mod rates;
+mod spent;
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, TcpListener};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use agt_gateway::flow::{Ended, Flow, Label};
+use agt_gateway::flow::Label;
 use agt_gateway::hook::Hooks;
 use agt_gateway::host::{Authority, Host};
 use agt_gateway::intercept::{Bundle, bundle};
-use agt_gateway::live::{self, Gateway, Happening, Happenings, Outside, Serve, Settings};
-use agt_gateway::policy::{Ask, Denial, OwnAddresses, Policy};
+use agt_gateway::limit::rate::Rate;
+use agt_gateway::live::{self, Gateway, Outside, Serve, Settings};
+use agt_gateway::policy::{OwnAddresses, Policy};
 use agt_gateway::resolve::{Bounds, Resolver};
-use agt_gateway::route::BadTrust;
-use agt_gateway::{policy, route};
+use agt_gateway::route::{self, BadTrust};
 use agt_rings::Ring;
 use tokio::sync::{mpsc, oneshot};
 
+pub(crate) use self::gathering::{Carried, Gathered, Took};
+pub(super) use self::ports::{Made, Shown};
 use super::Supervisor;
 use super::agent::Agent;
-use super::audience::Line;
 use super::event::Event;
 use super::launching::in_full;
 use crate::config::AgentPlan;
 use crate::config::plan::{Opening, Way};
 use crate::config::spec::Target;
-use crate::denials::memory::Tried;
-use crate::govern::evidence::Weight;
 
-/// How long happenings are gathered before the loop is told.
-const GATHER: Duration = Duration::from_millis(200);
-/// Kinds that one gathering keeps apart; of others only the number is told.
-const KINDS_MAX: usize = 256;
 /// How long the end of an agent waits for the ends of its connections, to have them counted with its life.
 const END_WITHIN: Duration = Duration::from_millis(250);
 
@@ -58,107 +53,6 @@ struct Running {
     /// Never contended: the loop alone has it. The lock makes what it holds shareable, which the loop's own future must be.
     gateway: Mutex<Gateway>,
     last: mpsc::Sender<oneshot::Sender<Gathered>>,
-}
-
-/// What was gathered.
-#[derive(Debug, Default)]
-pub struct Gathered {
-    denials: BTreeMap<(String, Refused), u64>,
-    carried: BTreeMap<(String, &'static str, &'static str), Carried>,
-    /// Bounds on connections that were met.
-    limited: BTreeMap<String, u64>,
-    /// Agents whose network a fault of ours has taken.
-    lost: Vec<String>,
-    /// What did not fit.
-    uncounted: u64,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Refused {
-    asked: String,
-    rule: String,
-    reason: policy::Reason,
-    why: String,
-    help: Option<String>,
-}
-
-/// Requests of one kind and outcome, added up.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Carried {
-    pub(crate) count: u64,
-    pub(crate) sent: u64,
-    pub(crate) received: u64,
-}
-
-impl Gathered {
-    fn take(&mut self, happening: Happening) {
-        match happening {
-            Happening::Denied { agent, ask, denial, .. } => self.denied(&agent, ask.as_deref(), &denial),
-            Happening::Ended { flow, ended } => self.ended(&flow, ended),
-            Happening::Limited { agent, .. } => *self.limited.entry(agent.as_str().to_owned()).or_default() += 1,
-            Happening::Lost { agent } => self.lost.push(agent.as_str().to_owned()),
-        }
-    }
-
-    fn denied(&mut self, agent: &Label, ask: Option<&Ask>, denial: &Denial) {
-        let refused = Refused {
-            asked: ask.map_or_else(|| "what can't be read as a destination".to_owned(), Ask::to_string),
-            rule: denial.rule.to_string(),
-            reason: denial.reason,
-            why: denial.to_string(),
-            help: ask.and_then(|ask| denial.help(ask)),
-        };
-        let key = (agent.as_str().to_owned(), refused);
-        if self.denials.len() >= KINDS_MAX && !self.denials.contains_key(&key) {
-            self.uncounted += 1;
-            return;
-        }
-        *self.denials.entry(key).or_default() += 1;
-    }
-
-    fn ended(&mut self, flow: &Flow, ended: Ended) {
-        let key = (flow.agent.as_str().to_owned(), flow.kind.word(), ended.outcome.word());
-        let sum = self.carried.entry(key).or_default();
-        sum.count += 1;
-        sum.sent = sum.sent.saturating_add(ended.sent);
-        sum.received = sum.received.saturating_add(ended.received);
-    }
-
-    fn drain(&mut self, happenings: &mut Happenings, room: usize) {
-        for _ in 0..room {
-            let Some(happening) = happenings.try_next() else { return };
-            self.take(happening);
-        }
-    }
-}
-
-async fn gather(
-    mut happenings: Happenings,
-    mut last: mpsc::Receiver<oneshot::Sender<Gathered>>,
-    events: mpsc::UnboundedSender<Event>,
-) {
-    let room = Settings::default().happenings;
-    loop {
-        let mut gathered = Gathered::default();
-        let asked = tokio::select! {
-            biased;
-            asked = last.recv() => asked,
-            first = happenings.next() => {
-                let Some(first) = first else { return };
-                gathered.take(first);
-                tokio::time::timeout(GATHER, last.recv()).await.ok().flatten()
-            }
-        };
-        gathered.drain(&mut happenings, room);
-        let told = match asked {
-            Some(answer) => answer.send(gathered).map_err(drop),
-            None => events.send(Event::Passed(Box::new(gathered))).map_err(drop),
-        };
-        // Nobody is there to be told any more.
-        if told.is_err() && events.is_closed() {
-            return;
-        }
-    }
 }
 
 impl Ways {
@@ -187,14 +81,15 @@ impl Ways {
                 let outside = Outside { resolver, own, dial, tls };
                 let (gateway, happenings) = Gateway::start(Settings::default(), Hooks::default(), outside)?;
                 let (last, asked) = mpsc::channel(1);
-                tokio::spawn(gather(happenings, asked, events.clone()));
+                tokio::spawn(gathering::gather(happenings, asked, events.clone()));
                 *none = Some(Running { gateway: Mutex::new(gateway), last });
             }
         }
         Ok(unlocked(&mut self.running.as_mut().expect("set right above").gateway))
     }
 
-    /// Gives an agent that was launched its ways out: `listeners` are those that its plan opens in this ring, in their order.
+    /// Gives an agent that was launched its ways out: `listeners` are those that its plan opens in this ring, in their order. With
+    /// them come the ports that it shows.
     ///
     /// # Errors
     /// When the gateway can't be started, or a listener not be served.
@@ -202,19 +97,23 @@ impl Ways {
         &mut self,
         plan: &AgentPlan,
         ring: Ring,
-        listeners: Vec<TcpListener>,
-        models: Option<live::Models>,
+        (listeners, shown): (Vec<TcpListener>, Vec<(TcpListener, Serve)>),
+        (models, rate): (Option<live::Models>, Arc<Rate>),
         events: &mpsc::UnboundedSender<Event>,
     ) -> io::Result<Option<live::Agent>> {
-        if listeners.is_empty() {
+        if listeners.is_empty() && shown.is_empty() {
             return Ok(None);
         }
         let policy = plan.network.policy_at(ring, FIRST).map_err(io::Error::other)?;
         let agent = self.running(events)?.register(Label::from(plan.name()), policy);
         // Before anybody is served: a first call must find its route.
         agent.set_models(models);
+        agent.set_rate(rate);
         for (listener, opening) in listeners.into_iter().zip(plan.openings_at(ring)) {
             agent.listen(listener, serve(opening)?)?;
+        }
+        for (listener, serve) in shown {
+            agent.listen(listener, serve)?;
         }
         Ok(Some(agent))
     }
@@ -253,7 +152,8 @@ const FIRST: u64 = 1;
 
 fn serve(opening: Opening) -> io::Result<Serve> {
     Ok(match opening.way {
-        Way::Proxy => Serve::Proxy,
+        // R3's policy permits nothing, so that of the proxy only the model routes are left; what else is asked of it is a denial.
+        Way::Proxy | Way::Models => Serve::Proxy,
         Way::Socks => Serve::Socks,
         Way::Forward(forward) => Serve::Tcp(match forward.target.0 {
             Target::Address(address) => Authority { host: Host::Address(address.ip()), port: address.port() },
@@ -273,6 +173,7 @@ fn host_addresses() -> io::Result<Vec<IpAddr>> {
 
 /// A changed plan holds for what is open as well. A ring is only ever another one in the next life.
 pub(super) fn renew(agent: &Agent) {
+    agent.set_rate();
     let Some(way) = &agent.way_out else { return };
     let generation = way.generation() + 1;
     let plan = &agent.definition.plan;
@@ -300,49 +201,22 @@ impl Supervisor {
         let _ = tokio::time::timeout(END_WITHIN, way.close()).await;
         let gathered = self.ways.last().await;
         self.passed(gathered).await;
+        self.throttled(name);
         self.keep_models();
     }
 
-    /// Counts, records, tells and weighs what passed the gateway.
-    pub(super) async fn passed(&mut self, gathered: Gathered) {
-        for ((agent, kind, outcome), sum) in gathered.carried {
-            self.telemetry.carried(&agent, kind, outcome, sum);
-        }
-        for (agent, times) in gathered.limited {
-            self.telemetry.connections_waited(&agent, times);
-        }
-        self.telemetry.uncounted(gathered.uncounted);
-        for agent in gathered.lost {
-            let text = format!("error: {agent}: a fault of the gateway took its network: a restart gives it back");
-            self.say(&agent, Line::Matter, text);
-        }
-        let mut heavy = Vec::new();
-        for ((name, refused), count) in gathered.denials {
-            let reason = refused.reason.word();
-            self.telemetry.kept_in(&name, reason, count);
-            let Refused { asked, rule, why, help, .. } = refused;
-            let tried = Tried::Network { asked, rule, reason: reason.to_owned(), why, help };
-            let Some(agent) = self.agents.get_mut(&name) else { continue };
-            let heard = agent.denied.refused(tried, agent.ring, count, &self.store);
-            self.telemetry.denied(&name, heard.class, count);
-            if let Some(line) = heard.line {
-                self.say(&name, Line::Course, line);
-            }
-            if self.weigh_denial(&name, heard.class, heard.severity, heard.weighs) == Weight::Heavy {
-                heavy.push(name);
-            }
-        }
-        for name in heavy {
-            self.evaluate(&name).await;
-        }
-    }
-
-    /// Serves the listeners of a launch; without them it has no way out, which is said and is all.
-    pub(super) fn open_way_out(&mut self, name: &str, listeners: Vec<TcpListener>) {
+    /// Serves the listeners of a launch, and the ports that it shows; without them it has no way out, which is said and is all.
+    pub(super) fn open_way_out(&mut self, name: &str, made: Made) {
+        let served = (made.listeners, self.shown(name, made.inside));
         let Some(agent) = self.agents.get_mut(name) else { return };
-        let models = agent.models.take();
-        match self.ways.open(&agent.definition.plan, agent.ring, listeners, models, &self.events) {
-            Ok(way) => agent.way_out = way,
+        let held = (agent.models.take(), Arc::clone(&agent.rate));
+        match self.ways.open(&agent.definition.plan, agent.ring, served, held, &self.events) {
+            Ok(way) => {
+                if way.is_some() {
+                    self.telemetry.opened(name);
+                }
+                agent.way_out = way;
+            }
             Err(e) => eprintln!("error: {name}: it has no way out: {}", in_full(&e)),
         }
     }

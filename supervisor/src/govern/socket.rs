@@ -1,7 +1,8 @@
 //! The agent's own control socket: one per agent, made by the supervisor, shown to nobody else.
 //!
 //! Who speaks is known from the socket itself, and the peer's credentials must be the agent's: a name in a message would be
-//! input. Everything is bounded: connections, the length of a line, lines a minute. A line is answered before the next one is
+//! input. Everything is bounded: connections, the length of a line, lines a minute (of the agent's requests, which its gateway counts
+//! too). A line is answered before the next one is
 //! read, so an agent can't fill the supervisor's queue.
 
 use std::io;
@@ -9,15 +10,16 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use agt_rings::Ring;
+use agt_gateway::limit::rate::Rate;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Mutex, Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use super::report::{LINE_BYTES_MAX, Reply, parse};
+use crate::driver::Gathered;
 use crate::driver::event::{Event, Whose};
 
 /// The socket's name in its folder.
@@ -26,16 +28,6 @@ pub const NAME: &str = "agent.sock";
 const CONNECTIONS_MAX: usize = 8;
 /// How long a connection that spoke too often is left waiting before its next line is read.
 const PENALTY: Duration = Duration::from_millis(100);
-
-/// Lines a minute in a ring.
-#[must_use]
-pub fn lines_per_minute(ring: Ring) -> u32 {
-    match ring {
-        Ring::R0 | Ring::R1 => 1000,
-        Ring::R2 => 100,
-        Ring::R3 => 10,
-    }
-}
 
 /// Makes the folder and the socket in it. A socket of an earlier life is replaced.
 ///
@@ -87,37 +79,14 @@ pub struct Served {
     pub whose: Whose,
     /// Its uid, as the supervisor sees it.
     pub uid: u32,
-    /// Lines a minute.
-    pub per_minute: u32,
+    /// Its requests a minute, of which each report is one.
+    pub rate: Arc<Rate>,
     /// The driver's loop.
     pub events: mpsc::UnboundedSender<Event>,
 }
 
-/// A bucket that holds a minute's lines.
-#[derive(Debug)]
-struct Bucket {
-    most: f64,
-    left: f64,
-    at: Instant,
-}
-
-impl Bucket {
-    fn take(&mut self, now: Instant) -> Result<(), f64> {
-        let rate = self.most / 60.0;
-        self.left = (self.left + now.saturating_duration_since(self.at).as_secs_f64() * rate).min(self.most);
-        self.at = now;
-        if self.left < 1.0 {
-            return Err((1.0 - self.left) / rate);
-        }
-        self.left -= 1.0;
-        Ok(())
-    }
-}
-
 /// Serves until the set is aborted.
 pub fn serve(listener: UnixListener, served: Served, tasks: &mut JoinSet<()>) {
-    let most = f64::from(served.per_minute);
-    let bucket = Arc::new(Mutex::new(Bucket { most, left: most, at: Instant::now() }));
     tasks.spawn(async move {
         let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let mut connections = JoinSet::new();
@@ -126,10 +95,10 @@ pub fn serve(listener: UnixListener, served: Served, tasks: &mut JoinSet<()>) {
             tokio::select! {
                 accepted = listener.accept() => match accepted {
                     Ok((stream, _)) if stream.peer_cred().is_ok_and(|peer| peer.uid() == served.uid) => {
-                        let (served, bucket) = (served.clone(), Arc::clone(&bucket));
+                        let served = served.clone();
                         connections.spawn(async move {
                             // A connection that breaks is the agent's own affair.
-                            let _ = converse(stream, &served, &bucket).await;
+                            let _ = converse(stream, &served).await;
                             drop(permit);
                         });
                     }
@@ -144,7 +113,7 @@ pub fn serve(listener: UnixListener, served: Served, tasks: &mut JoinSet<()>) {
     });
 }
 
-async fn converse(stream: UnixStream, served: &Served, bucket: &Mutex<Bucket>) -> io::Result<()> {
+async fn converse(stream: UnixStream, served: &Served) -> io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut reader = BufReader::new(read);
     let mut line = Vec::new();
@@ -162,11 +131,15 @@ async fn converse(stream: UnixStream, served: &Served, bucket: &Mutex<Bucket>) -
         let reply = match parse(line.trim_ascii_end()) {
             Err(reply) => reply,
             Ok(report) => {
-                let allowed = bucket.lock().await.take(Instant::now());
-                match allowed {
-                    Err(after_s) => {
-                        let limit = served.per_minute;
-                        Reply::later(format!("{limit} lines a minute are allowed in this ring"), Some(after_s))
+                match served.rate.take() {
+                    Err(too_many) => {
+                        if served.rate.is_news() {
+                            // The loop has ended: nobody is left to tell.
+                            let throttled = Box::new(Gathered::throttled(&served.whose.agent));
+                            let _ = served.events.send(Event::Passed(throttled));
+                        }
+                        let text = format!("{too_many}, those through the gateway included");
+                        Reply::later(text, Some(too_many.retry_after.as_secs_f64()))
                     }
                     Ok(()) => {
                         let (answer, hears) = oneshot::channel();
@@ -182,23 +155,5 @@ async fn converse(stream: UnixStream, served: &Served, bucket: &Mutex<Bucket>) -
         if !reply.ok {
             tokio::time::sleep(PENALTY).await;
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_minute_holds_so_many_lines_and_then_says_when() {
-        let start = Instant::now();
-        let mut bucket = Bucket { most: 10.0, left: 10.0, at: start };
-        for _ in 0..10 {
-            assert_eq!(bucket.take(start), Ok(()));
-        }
-        let wait = bucket.take(start).expect_err("the minute is used up");
-        assert!((wait - 6.0).abs() < 1e-9, "{wait}");
-        assert_eq!(bucket.take(start + Duration::from_secs(6)), Ok(()));
-        assert!(bucket.take(start + Duration::from_secs(6)).is_err());
     }
 }

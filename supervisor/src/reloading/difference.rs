@@ -112,9 +112,10 @@ pub(super) fn needs_no_restart(old: &AgentPlan, new: &AgentPlan) -> bool {
     like.environment = old.environment;
     like.notes = old.notes.clone();
     like.ring_limits_most = old.ring_limits_most;
+    like.ring_requests_per_minute = old.ring_requests_per_minute;
     // Where the same listeners are open inside, the gateway takes new entries while it runs.
     let inside = |plan: &AgentPlan, ring: Ring| (plan.openings_at(ring), plan.way_variables(ring));
-    if [Ring::R1, Ring::R2].iter().all(|ring| inside(old, *ring) == inside(new, *ring)) {
+    if [Ring::R1, Ring::R2, Ring::R3].iter().all(|ring| inside(old, *ring) == inside(new, *ring)) {
         like.network = old.network.clone();
         like.models = old.models.clone();
     }

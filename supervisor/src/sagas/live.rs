@@ -21,6 +21,7 @@ use tokio::sync::watch;
 use crate::driver::beside::beside;
 use crate::driver::killing;
 use crate::driver::limiting::LimitsStatus;
+use crate::driver::status::metered::RequestsStatus;
 use crate::driver::status::{AgentStatus, KillSeen};
 use crate::machine::lifecycle::State;
 
@@ -228,6 +229,9 @@ impl LiveRun {
             usage,
             memory_limit_bytes: seen.limits.memory_bytes,
             limits,
+            ports: Vec::new(),
+            requests: RequestsStatus::default(),
+            models: None,
             log: Some(seen.log),
             frozen: None,
             remark: None,

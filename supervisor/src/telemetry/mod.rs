@@ -35,7 +35,7 @@ use self::life::{Life, Used};
 use self::names::{Kind, Metric};
 use self::sample::Sample;
 use crate::denials::Class;
-use crate::driver::Carried;
+use crate::driver::{Carried, Took};
 use crate::machine::health::Passed;
 
 /// Most agents that have series of their own; each has about a hundred.
@@ -48,6 +48,9 @@ const SECONDS: [f64; 12] = [0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0
 /// Buckets of model calls, in seconds: those that OpenTelemetry advises, and what a long answer takes.
 const CALL_SECONDS: [f64; 15] =
     [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92, 327.68];
+/// Buckets of connections and requests, in seconds: from what stays on this host to a tunnel that is open for a working day.
+const NETWORK_SECONDS: [f64; 17] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0];
 /// Buckets of tokens: OpenTelemetry's, up to what the largest context holds.
 const TOKENS: [f64; 12] =
     [1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16_384.0, 65_536.0, 262_144.0, 1_048_576.0, 4_194_304.0];
@@ -173,6 +176,20 @@ impl Telemetry {
         });
     }
 
+    /// So long it took, each: to the first byte of the answer, if one came, and to the end.
+    pub(crate) fn timed(&self, agent: &str, kind: &str, each: &[Took]) {
+        let recorder = &self.inner.recorder;
+        self.of(agent, |_| {
+            let labels = [("agent", agent), ("kind", kind)];
+            let first = histogram(recorder, &names::NETWORK_FIRST, &labels);
+            let whole = histogram(recorder, &names::NETWORK_DURATION, &labels);
+            for took in each {
+                took.first_byte.iter().for_each(|took| first.record(took.as_secs_f64()));
+                whole.record(took.total.as_secs_f64());
+            }
+        });
+    }
+
     /// The gateway refused it destinations.
     pub(crate) fn kept_in(&self, agent: &str, reason: &str, times: u64) {
         let labels = [("agent", agent), ("reason", reason)];
@@ -264,6 +281,7 @@ fn buckets(metric: &Metric) -> &'static [f64] {
     match metric.name {
         name if name == names::MODEL_TOKENS.name => &TOKENS,
         name if name.starts_with("gen_ai_") => &CALL_SECONDS,
+        name if name.starts_with("agt_network_") => &NETWORK_SECONDS,
         _ => &SECONDS,
     }
 }

@@ -114,6 +114,28 @@ impl Telemetry {
         self.of(agent, |_| counter(&self.inner.recorder, &names::MODEL_REFUSALS, &labels).increment(1));
     }
 
+    /// It has a way out: what may be counted of it begins at nothing, since Prometheus sees no increase in a series that is born with
+    /// its first event.
+    pub(crate) fn opened(&self, agent: &str) {
+        let recorder = &self.inner.recorder;
+        self.of(agent, |_| {
+            let zero = |metric: &'static Metric, label: &'static str, words: &[&str]| {
+                words.iter().for_each(|word| drop(counter(recorder, metric, &[("agent", agent), (label, *word)])));
+            };
+            zero(&names::NETWORK_DENIALS, "reason", &names::NETWORK_REASONS);
+            zero(&names::NETWORK_BYTES, "direction", &["out", "in"]);
+            zero(&names::THROTTLED, "limit", &THROTTLES);
+            zero(&names::MODEL_REFUSALS, "reason", &REFUSALS);
+            drop(counter(recorder, &names::NETWORK_WAITED, &[("agent", agent)]));
+        });
+    }
+
+    /// A limit refused it something: `limit` is one of [`THROTTLES`].
+    pub(crate) fn throttled(&self, agent: &str, limit: &str, times: u64) {
+        let labels = [("agent", agent), ("limit", limit)];
+        self.of(agent, |_| counter(&self.inner.recorder, &names::THROTTLED, &labels).increment(times));
+    }
+
     /// Sorts what was observed into buckets, so that nothing grows where nobody scrapes.
     pub(crate) fn settle(&self) {
         self.inner.handle.run_upkeep();
@@ -172,6 +194,17 @@ pub(super) const REFUSALS: [&str; 13] = [
     "busy",
     "upstream",
     "stalled",
+];
+
+/// What refuses without a rule's no: the agent's rate, and the limits of model calls.
+pub(super) const THROTTLES: [&str; 7] = [
+    "requests",
+    "model-requests-per-minute",
+    "model-tokens-per-minute",
+    "model-concurrent",
+    "model-spend-task",
+    "model-spend-hour",
+    "model-spend-day",
 ];
 
 #[cfg(test)]

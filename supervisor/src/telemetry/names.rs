@@ -7,7 +7,7 @@
 
 use agt_gateway::policy::Reason;
 
-use super::model::{BASES, OPERATIONS, OUTCOMES, PROVIDERS, REFUSALS};
+use super::model::{BASES, OPERATIONS, OUTCOMES, PROVIDERS, REFUSALS, THROTTLES};
 use super::state::{AGENT_STATES, BREAKER_STATES, CAUSES, EXTENTS, HEALTH_STATES, LIMITS, RINGS, SLO_STATUSES};
 
 /// What a metric does over time.
@@ -56,9 +56,9 @@ pub struct Metric {
 }
 
 /// As `agt_gateway::flow::Kind` has them.
-const NETWORK_KINDS: [&str; 6] = ["connect", "http", "route", "tcp", "socks", "published"];
+const NETWORK_KINDS: [&str; 7] = ["connect", "http", "https", "route", "tcp", "socks", "published"];
 /// As `agt_gateway::flow::Outcome` has them.
-const NETWORK_OUTCOMES: [&str; 13] = [
+const NETWORK_OUTCOMES: [&str; 14] = [
     "complete",
     "denied",
     "unreachable",
@@ -70,11 +70,12 @@ const NETWORK_OUTCOMES: [&str; 13] = [
     "cut-by-policy",
     "cut-with-agent",
     "hung-up",
+    "distrusted",
     "broken",
     "failed-by-hook",
 ];
 /// As `agt_gateway::policy::Reason` has them.
-const NETWORK_REASONS: [&str; Reason::ALL.len()] = {
+pub(super) const NETWORK_REASONS: [&str; Reason::ALL.len()] = {
     let mut words = [""; Reason::ALL.len()];
     let mut at = 0;
     while at < words.len() {
@@ -111,6 +112,8 @@ const TOKEN: Label = Label { name: "gen_ai_token_type", values: &["input", "outp
 const BASIS: Label = Label { name: "basis", values: &BASES };
 const CALL_ENDED: Label = Label { name: "outcome", values: &OUTCOMES };
 const MODEL_REASON: Label = Label { name: "reason", values: &REFUSALS };
+const THROTTLE: Label = Label { name: "limit", values: &THROTTLES };
+const PERIOD: Label = Label { name: "period", values: &["task", "hour", "day"] };
 const PRICE: Label = Label { name: "price", values: &["listed", "unknown"] };
 const VERSION: Label = Label { name: "version", values: &[] };
 
@@ -179,6 +182,14 @@ metrics! {
     NETWORK_DENIALS = Counter "agt_network_denials_total" [AGENT, REASON] "Destinations that the gateway refused, by reason.";
     NETWORK_WAITED = Counter "agt_network_waited_total" [AGENT] "Connections that waited for room among those that may be open at once.";
     NETWORK_UNCOUNTED = Counter "agt_network_uncounted_total" [] "Refusals of too many kinds at once to be told apart.";
+    NETWORK_IN_FLIGHT = Gauge "agt_network_in_flight" [AGENT]
+        "Connections, requests and model calls of the agent that the gateway carries now; absent for an agent that has no way out.";
+    NETWORK_FIRST = Histogram "agt_network_first_byte_seconds" [AGENT, KIND]
+        "From the decision over a connection or request to the first byte of its answer.";
+    NETWORK_DURATION = Histogram "agt_network_duration_seconds" [AGENT, KIND]
+        "From the decision over a connection or request to its end.";
+    THROTTLED = Counter "agt_throttled_total" [AGENT, THROTTLE]
+        "What a limit refused: requests beyond the agent's rate (requests), model calls beyond one of theirs.";
     MODEL_CALLS = Counter "agt_model_calls_total" [AGENT, PROVIDER, BASIS, CALL_ENDED]
         "Model calls that left, by whether their usage was reported or had to be estimated, and by how they ended.";
     MODEL_TOKENS = Histogram "gen_ai_client_token_usage" [AGENT, OPERATION, PROVIDER, MODEL, TOKEN]
@@ -189,6 +200,10 @@ metrics! {
         "From when a model call left to the first byte of its answer.";
     MODEL_COST = Counter "agt_model_cost_usd_total" [AGENT, PROVIDER, MODEL, PRICE]
         "What model calls cost in US dollars; a model that the price table does not know is charged its worst price.";
+    MODEL_IN_FLIGHT = Gauge "agt_model_in_flight" [AGENT] "Model calls of the agent that are under way.";
+    MODEL_SPENT = Gauge "agt_model_spent_usd" [AGENT, PERIOD]
+        "What the agent spent on models in its task, the last hour and the last day, as its caps count it.";
+    MODEL_CAP = Gauge "agt_model_spend_cap_usd" [AGENT, PERIOD] "The agent's caps of that; absent without one.";
     MODEL_REFUSALS = Counter "agt_model_refusals_total" [AGENT, MODEL_REASON]
         "Model calls that were refused before they left: by a limit, or for what they were.";
     LAUNCH_SECONDS = Histogram "agt_launch_seconds" [RING]

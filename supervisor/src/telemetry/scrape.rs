@@ -163,10 +163,25 @@ fn add_agents(sample: &mut Sample, telemetry: &Telemetry, agents: &[AgentStatus]
         sample.set_known(&names::AGENT_TASK_REFUSALS, &labels, number(used.get(Counted::Hits(Limit::Tasks))));
         sample.set_known(&names::AGENT_CPU_PERIODS, &labels, number(used.get(Counted::Periods)));
         add_used(sample, &agent.name, &used);
+        add_metered(sample, agent);
     }
     sample.set(&names::AGENTS, &[], agents.len() as f64);
     sample.set(&names::AGENTS_WITHOUT_SERIES, &[], f64::from(unlabelled));
     debug_assert!(unlabelled == 0 || agents.len() > AGENTS_MAX || telemetry.lives().len() >= AGENTS_MAX);
+}
+
+/// What it asks of the gateway and of models.
+fn add_metered(sample: &mut Sample, agent: &AgentStatus) {
+    let name = agent.name.as_str();
+    let in_flight = agent.requests.in_flight.map(|count| count as f64);
+    sample.set_known(&names::NETWORK_IN_FLIGHT, &[("agent", name)], in_flight);
+    let Some(models) = &agent.models else { return };
+    sample.set(&names::MODEL_IN_FLIGHT, &[("agent", name)], models.in_flight.into());
+    for spend in &models.spend {
+        let labels = [("agent", name), ("period", spend.period.as_str())];
+        sample.set(&names::MODEL_SPENT, &labels, spend.spent_usd);
+        sample.set_known(&names::MODEL_CAP, &labels, spend.cap_usd);
+    }
 }
 
 /// What has a second label beside the agent's.

@@ -159,7 +159,7 @@ fn stream(to: (impl Into<IpAddr>, u16)) -> Answer {
     Ok(TcpStream::connect_timeout(&SocketAddr::new(to.0.into(), to.1), Duration::from_secs(2)).map(drop)?)
 }
 
-fn own_address(scene: &Scene) -> Result<IpAddr, Stopped> {
+pub(super) fn own_address(scene: &Scene) -> Result<IpAddr, Stopped> {
     scene.own_address.ok_or("the host has none").ready("find an address of the host")
 }
 

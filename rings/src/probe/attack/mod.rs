@@ -18,6 +18,7 @@ pub(super) mod ipc;
 mod kernel;
 mod later;
 mod machine;
+mod models;
 mod namespaces;
 mod netlink;
 mod privileges;
@@ -101,6 +102,8 @@ pub(super) enum Need {
     Device(&'static str),
     /// Somebody must hold the output open after the end.
     Survivor,
+    /// R3 with access to models: a listener in its network that is answered.
+    Models,
     /// The agent must have a uid of its own: as an ordinary user it has the files of its user.
     OwnUid,
 }
@@ -198,7 +201,7 @@ impl Attack {
 
 /// Every attack, then every act.
 pub(super) fn all() -> impl Iterator<Item = &'static Attack> {
-    let classes: [&'static [Attack]; 19] = [
+    let classes: [&'static [Attack]; 20] = [
         files::ATTACKS,
         declared::ATTACKS,
         config::ATTACKS,
@@ -211,6 +214,7 @@ pub(super) fn all() -> impl Iterator<Item = &'static Attack> {
         services::ATTACKS,
         egress::ATTACKS,
         netlink::ATTACKS,
+        models::ATTACKS,
         namespaces::ATTACKS,
         kernel::ATTACKS,
         machine::ATTACKS,
@@ -225,8 +229,11 @@ pub(super) fn all() -> impl Iterator<Item = &'static Attack> {
 /// What is after a way out of the network, or somebody on the host who has one.
 #[cfg(test)]
 pub(super) fn network() -> impl Iterator<Item = &'static Attack> {
-    [sockets::ATTACKS, services::ATTACKS, egress::ATTACKS, netlink::ATTACKS].into_iter().flatten()
+    [sockets::ATTACKS, services::ATTACKS, egress::ATTACKS, netlink::ATTACKS, models::ATTACKS].into_iter().flatten()
 }
+
+/// What the table says of an attack that came to no end.
+const LATE: &str = "no end in time";
 
 /// How an attack ended, as it travels from the ring to the probe.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -242,8 +249,10 @@ pub(super) enum Got {
     Nothing(String),
     /// It could not be tried.
     Setup(String),
-    /// It ended without a word, or was given up.
+    /// It ended without a word.
     Silent(String),
+    /// It was still at it when its time was over: the machine was too busy, or something never answers. Nobody has refused it.
+    Late,
 }
 
 impl Got {
@@ -257,6 +266,7 @@ impl Got {
             Got::Nothing(text) => format!("nothing ({text})"),
             Got::Setup(text) => format!("not tried ({text})"),
             Got::Silent(text) => text.clone(),
+            Got::Late => LATE.to_owned(),
         }
     }
 }

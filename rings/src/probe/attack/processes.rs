@@ -197,9 +197,18 @@ fn prlimit(scene: &Scene) -> Answer {
 
 fn renice(scene: &Scene) -> Answer {
     let pid = target(scene)?.pid as usize;
+    // One below our own, which is the victim's too: to raise a priority takes a capability, and the probe may run under `nice`.
+    // SAFETY: numbers only. The call itself answers 1 to 40 for 19 to -20.
+    let ours = 20
+        - unsafe { raw(libc::SYS_getpriority, [libc::PRIO_PROCESS as usize, 0, 0, 0, 0, 0]) }
+            .map_err(|stopped| Stopped::Setup(format!("get our own priority: {stopped:?}")))?;
+    let lower = (ours + 1).min(LOWEST) as usize;
     // SAFETY: numbers only.
-    unsafe { raw(libc::SYS_setpriority, [libc::PRIO_PROCESS as usize, pid, 5, 0, 0, 0]) }.map(drop)
+    unsafe { raw(libc::SYS_setpriority, [libc::PRIO_PROCESS as usize, pid, lower, 0, 0, 0]) }.map(drop)
 }
+
+/// The lowest priority that there is.
+const LOWEST: libc::c_long = 19;
 
 fn affinity(scene: &Scene) -> Answer {
     let pid = target(scene)?.pid as usize;

@@ -156,13 +156,8 @@ pub(super) const ATTACKS: &[Attack] = &[
         make(libc::AF_INET6, libc::SOCK_DGRAM, 0)
     })
     .rings([N, A, A, D]),
-    family("listen-unbound", "listen on TCP without bind (R3 has no network at all)", OUT, |_| {
-        let socket = made(libc::AF_INET, libc::SOCK_STREAM, 0)?;
-        // SAFETY: numbers only.
-        let ret = unsafe { libc::listen(socket.as_raw_fd(), 1) };
-        if ret < 0 { Err(io::Error::last_os_error().into()) } else { Ok(()) }
-    })
-    .rings([N, N, N, D]),
+    family("listen-unbound", "listen on TCP without bind (R3 has no network at all)", OUT, |_| listen_unbound())
+        .rings([N, N, N, D]),
 ];
 
 /// A type that no family has. The kernel says so (EINVAL) before it looks for the family, so that no module is loaded by asking, and
@@ -195,7 +190,14 @@ fn make(family: i32, kind: i32, protocol: i32) -> Answer {
     made(family, kind, protocol).map(drop)
 }
 
-fn fast_open(scene: &Scene) -> Answer {
+pub(super) fn listen_unbound() -> Answer {
+    let socket = made(libc::AF_INET, libc::SOCK_STREAM, 0)?;
+    // SAFETY: numbers only.
+    let ret = unsafe { libc::listen(socket.as_raw_fd(), 1) };
+    if ret < 0 { Err(io::Error::last_os_error().into()) } else { Ok(()) }
+}
+
+pub(super) fn fast_open(scene: &Scene) -> Answer {
     let socket = made(libc::AF_INET, libc::SOCK_STREAM, 0)?;
     let address = libc::sockaddr_in {
         sin_family: libc::AF_INET as u16,

@@ -19,8 +19,8 @@ pub(in crate::probe) const CHECKED: &str = "checked";
 /// Makes a user namespace.
 pub(in crate::probe) const USER_NAMESPACE: &str = "user-namespace";
 
-/// After this many seconds an attack is ended by a signal: none takes a tenth of it.
-const ATTACK_SECONDS_MAX: u32 = 20;
+/// After this many seconds a health check is ended by a signal, if nobody has ended it before.
+const CHECKED_SECONDS_MAX: u32 = 120;
 
 /// Plays the part `name` and returns the exit code.
 pub(in crate::probe) fn play(name: &str, scene: Option<&str>) -> i32 {
@@ -54,7 +54,7 @@ fn attack(name: &str, scene: Option<&str>) -> std::io::Result<Got> {
     let unknown = || std::io::Error::new(std::io::ErrorKind::InvalidInput, "no such attack");
     let attack = all().find(|attack| attack.name == name).ok_or_else(unknown)?;
     let scene: Scene = serde_json::from_str(scene.ok_or_else(unknown)?)?;
-    nix::unistd::alarm::set(ATTACK_SECONDS_MAX);
+    nix::unistd::alarm::set(scene.seconds);
     Ok(Got::from((attack.act)(&scene)))
 }
 
@@ -76,7 +76,7 @@ fn victim() -> std::io::Result<Got> {
 
 /// Until whoever started it has ended.
 fn checked() -> std::io::Result<Got> {
-    nix::unistd::alarm::set(ATTACK_SECONDS_MAX);
+    nix::unistd::alarm::set(CHECKED_SECONDS_MAX);
     loop {
         nix::unistd::pause();
     }

@@ -10,8 +10,8 @@ use super::*;
 /// Every combination of options that a ring can be launched with, on both architectures.
 fn all_options(ring: Ring) -> Vec<Options> {
     let sockets: &[Sockets] = match ring {
-        Ring::R0 => &[Sockets::Any, Sockets::Loopback, Sockets::Unix, Sockets::UnixPairs],
-        Ring::R1 | Ring::R2 | Ring::R3 => &[Sockets::Loopback, Sockets::Unix, Sockets::UnixPairs],
+        Ring::R0 => &[Sockets::Any, Sockets::Loopback, Sockets::Unix, Sockets::Calls, Sockets::UnixPairs],
+        Ring::R1 | Ring::R2 | Ring::R3 => &[Sockets::Loopback, Sockets::Unix, Sockets::Calls, Sockets::UnixPairs],
     };
     let mut all = Vec::new();
     for arch in Arch::ALL {

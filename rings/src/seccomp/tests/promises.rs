@@ -38,11 +38,13 @@ fn filters_of_rings_two_and_three_have_at_most_150_instructions() {
         for options in all_options(ring) {
             let filters = Filters::for_ring(ring, &options).unwrap();
             assert_eq!(filters.programs().len(), 1);
-            // R3 with other sockets than its own is no launch in full, and a launch to learn from is no ordinary one.
+            // R3 with other sockets than its own is no launch in full, and a launch to learn from is no ordinary one. With
+            // access to models it looks at more.
             // Neither is one with sandboxes of its own.
             let full =
                 (ring == Ring::R2 || options.sockets == Sockets::for_ring(ring)) && options.nested == Nested::Refused;
             let most = if full && options.notify != Notify::Learn { 150 } else { 160 };
+            let most = if ring == Ring::R3 && options.sockets == Sockets::Calls { 175 } else { most };
             assert!(filters.instructions() <= most, "{ring} {options:?}: {}", filters.instructions());
         }
     }
@@ -382,9 +384,12 @@ fn sockets_are_those_of_the_plan() {
             let only_unix = if socket.0 == unix { OK } else { EPERM };
             assert_eq!(ask(ring, Sockets::Unix, socket), only_unix, "{ring} {socket:?}");
             assert_eq!(ask(ring, Sockets::UnixPairs, socket), EPERM, "{ring} {socket:?}");
+            let calls = if socket.0 == unix || socket == (inet, stream | cloexec, 6) { OK } else { EPERM };
+            let calls = if socket == (inet | dirt, stream | dirt, dirt) { OK } else { calls };
+            assert_eq!(ask(ring, Sockets::Calls, socket), calls, "{ring} {socket:?}");
         }
         for socket in refused {
-            for sockets in [Sockets::Loopback, Sockets::Unix, Sockets::UnixPairs] {
+            for sockets in [Sockets::Loopback, Sockets::Unix, Sockets::Calls, Sockets::UnixPairs] {
                 assert_eq!(ask(ring, sockets, socket), EPERM, "{ring} {sockets:?} {socket:?}");
             }
         }
@@ -392,6 +397,36 @@ fn sockets_are_those_of_the_plan() {
     for socket in allowed.into_iter().chain(refused) {
         assert_eq!(ask(Ring::R0, Sockets::Any, socket), OK);
     }
+}
+
+#[test]
+fn sockets_that_only_call_are_tcp_over_ipv4_and_answer_nobody() {
+    let ask = |name, args| ask(Ring::R3, &Options { sockets: Sockets::Calls, ..options(Ring::R3) }, name, args);
+    let socket = |family: u64, kind: u64, protocol: u64| ask("socket", [family, kind, protocol, 0, 0, 0]);
+    // As Python, Node and Go make them, and AF_UNIX for the control socket.
+    assert_eq!([socket(2, 0o2_000_001, 6), socket(2, 0o2_004_001, 0), socket(1, 0o2_000_001, 0)], [OK; 3]);
+    for (family, kind, protocol) in
+        [(10, 1, 6), (2, 2, 17), (2, 2, 0), (2, 3, 1), (2, 1, 262), (2, 5, 132), (16, 3, 0), (40, 1, 0)]
+    {
+        assert_eq!(socket(family, kind, protocol), EPERM, "{family} {kind} {protocol}");
+    }
+    for call in ["bind", "listen", "accept", "accept4"] {
+        assert_eq!(ask(call, NONE), EPERM, "{call}");
+    }
+    let set = |level: u64, option: u64| ask("setsockopt", [3, level, option, 0, 0, 0]);
+    // NODELAY, KEEPIDLE, USER_TIMEOUT; REUSEADDR, KEEPALIVE, RCVTIMEO.
+    assert_eq!([set(6, 1), set(6, 4), set(6, 18), set(1, 2), set(1, 9), set(1, 20)], [OK; 6]);
+    // ATTACH_FILTER, ATTACH_BPF, ZEROCOPY; TCP_ULP, FASTOPEN_CONNECT; IP options, netfilter's tables, IPv6, UDP.
+    for (level, option) in [(1, 26), (1, 50), (1, 60), (6, 31), (6, 30), (0, 4), (0, 64), (41, 26), (17, 103)] {
+        assert_eq!(set(level, option), EPERM, "{level} {option}");
+    }
+    for call in ["connect", "getsockopt", "getsockname", "getpeername", "shutdown", "sendto", "recvfrom", "poll"] {
+        assert_eq!(ask(call, NONE), OK, "{call}");
+    }
+    // Without the choice R3 answers as ever.
+    let options = options(Ring::R3);
+    assert_eq!(super::promises::ask(Ring::R3, &options, "setsockopt", [3, 1, 26, 0, 0, 0]), OK);
+    assert_eq!(super::promises::ask(Ring::R3, &options, "socket", [2, 1, 6, 0, 0, 0]), EPERM);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -154,7 +155,12 @@ fn policy(plan: &Plan) -> Result<Policy, Anything> {
 
 /// Where a key stands that the gateway reads.
 pub(crate) fn key_file(folder: &Path) -> Result<PathBuf, Anything> {
-    let file = folder.join("key");
-    std::fs::write(&file, super::KEY)?;
-    Ok(file)
+    let path = folder.join("key");
+    std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&path)?
+        .write_all(super::KEY.as_bytes())?;
+    Ok(path)
 }

@@ -4,7 +4,7 @@
 //! subjects or from none. What was taken is given back by [`Held`] whatever happens to the call: dropped unsettled, it is charged
 //! its worst case, because nobody knows better.
 
-use super::spec::LimitSpec;
+use super::spec::{LimitSpec, SpendSpec};
 use super::{Actual, Limits, Refusal, Reservation, Standing, Worst};
 use crate::price::Money;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -56,6 +56,11 @@ impl Shared {
         if let Some(at) = self.now().checked_sub(ago) {
             self.lock().recall(cost, at);
         }
+    }
+
+    /// Its caps of money.
+    pub fn caps(&self) -> SpendSpec {
+        self.lock().caps().clone()
     }
 
     /// What stands against the limits.

@@ -1,7 +1,6 @@
 //! Accounts under threads.
 #![allow(clippy::unwrap_used)]
 
-use super::super::spec::SpendSpec;
 use super::*;
 use std::sync::atomic::{AtomicU64, Ordering};
 

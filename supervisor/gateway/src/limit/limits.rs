@@ -1,6 +1,6 @@
 //! The limits of one subject, and what stands against them.
 
-use super::spec::LimitSpec;
+use super::spec::{LimitSpec, SpendSpec};
 use super::{Bucket, Period, Spend};
 use crate::price::Money;
 use std::time::Duration;
@@ -187,6 +187,11 @@ impl Limits {
     pub fn recall(&mut self, cost: Money, at: Duration) {
         self.hour.add(cost, at);
         self.day.add(cost, at);
+    }
+
+    /// The caps of money.
+    pub fn caps(&self) -> &SpendSpec {
+        &self.spec.spend
     }
 
     /// What stands against the limits.

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::TcpListener;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::AbortHandle;
@@ -14,6 +14,7 @@ use super::happening::Happening;
 use super::seat::{Rooms, Seat, Sitting, Visited};
 use super::{Inner, Models};
 use crate::flow::{Cut, Ended, Flow, FlowId, Label};
+use crate::limit::rate::{Rate, TooMany};
 use crate::policy::{Ask, Denial, OwnAddresses, Policy};
 use crate::resolve::Resolver;
 
@@ -28,6 +29,7 @@ pub(crate) struct Shared {
     /// The generation in `policy`, to be read without its lock.
     generation: AtomicU64,
     models: RwLock<Option<Arc<Models>>>,
+    rate: OnceLock<Arc<Rate>>,
     seats: Mutex<Seats>,
     emptied: Notify,
     counts: Counters,
@@ -46,6 +48,7 @@ pub(super) struct Counters {
     pub(super) denied: AtomicU64,
     pub(super) malformed: AtomicU64,
     pub(super) limited: AtomicU64,
+    pub(super) in_flight: AtomicUsize,
     pub(super) cut: AtomicU64,
     pub(super) sent: AtomicU64,
     pub(super) received: AtomicU64,
@@ -56,6 +59,8 @@ pub(super) struct Counters {
 pub struct Counts {
     /// Connections open now.
     pub open: usize,
+    /// Decided and not yet over: requests, tunnels, model calls.
+    pub in_flight: usize,
     /// Connections that were accepted.
     pub accepted: u64,
     /// Denials.
@@ -79,8 +84,8 @@ impl Shared {
         let seats = Mutex::new(Seats { open: true, next: 0, taken: HashMap::new() });
         let policy = RwLock::new(Arc::new(policy));
         let (resolver, counts) = (gateway.resolver.for_agent(), Counters::default());
-        let models = RwLock::new(None);
-        Self { label, gateway, resolver, room, policy, generation, models, seats, emptied: Notify::new(), counts }
+        let (models, rate, emptied) = (RwLock::new(None), OnceLock::new(), Notify::new());
+        Self { label, gateway, resolver, room, policy, generation, models, rate, seats, emptied, counts }
     }
 
     pub(super) fn policy(&self) -> Arc<Policy> {
@@ -163,6 +168,25 @@ impl Shared {
         denial
     }
 
+    /// Takes one request out of the agent's rate.
+    ///
+    /// # Errors
+    /// It is one too many, which is counted and told.
+    pub(crate) fn request(&self) -> Result<(), TooMany> {
+        let Some(rate) = self.rate.get() else { return Ok(()) };
+        rate.take().inspect_err(|_| {
+            let told = || self.gateway.teller.tell(Happening::Throttled { agent: self.label.clone() });
+            if rate.is_news() && !told() {
+                rate.unheard();
+            }
+        })
+    }
+
+    /// A flow begins.
+    pub(super) fn began(&self) {
+        self.counts.in_flight.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Counts a request that was not understood.
     pub(crate) fn malformed(&self) {
         self.counts.malformed.fetch_add(1, Ordering::Relaxed);
@@ -179,6 +203,7 @@ impl Shared {
     }
 
     pub(super) fn ended(&self, flow: &Arc<Flow>, ended: Ended) {
+        self.counts.in_flight.fetch_sub(1, Ordering::Relaxed);
         self.counts.sent.fetch_add(ended.sent, Ordering::Relaxed);
         self.counts.received.fetch_add(ended.received, Ordering::Relaxed);
         self.gateway.hooks.ended(flow, &ended);
@@ -237,6 +262,12 @@ impl Agent {
         self.shared.visit(|seat| seat.visit_routes(stays))
     }
 
+    /// Holds its requests, by whatever listener they come, to a rate that others may count for too. To be called once, before the
+    /// first listener: without it requests are not counted, and later calls change nothing.
+    pub fn set_rate(&self, rate: Arc<Rate>) {
+        let _ = self.shared.rate.set(rate);
+    }
+
     /// The generation of the policy in force.
     #[must_use]
     pub fn generation(&self) -> u64 {
@@ -250,6 +281,7 @@ impl Agent {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Counts {
             open: self.shared.seats().taken.len(),
+            in_flight: counts.in_flight.load(Ordering::Relaxed),
             accepted: read(&counts.accepted),
             denied: read(&counts.denied),
             malformed: read(&counts.malformed),
@@ -258,6 +290,11 @@ impl Agent {
             sent: read(&counts.sent),
             received: read(&counts.received),
         }
+    }
+
+    /// Takes the network away at once: nothing new is accepted, and what is open is cut. Nothing gives it back.
+    pub fn cut(&self) {
+        self.cut_all();
     }
 
     /// Takes the network away and waits until the last connection's task is gone.

@@ -39,6 +39,12 @@ pub enum Happening {
         /// Which bound.
         limit: Limit,
     },
+    /// An agent made more requests than its rate lets through. How many its [`Rate`](crate::limit::rate::Rate) knows; told again only
+    /// once somebody has asked it.
+    Throttled {
+        /// Who.
+        agent: Label,
+    },
     /// A task that accepts for an agent died of a fault of ours: the agent has no network any more.
     Lost {
         /// Who.
@@ -63,11 +69,13 @@ pub(crate) struct Teller {
 }
 
 impl Teller {
-    /// Tells it, or counts that it did not fit.
-    pub(crate) fn tell(&self, happening: Happening) {
-        if self.channel.try_send(happening).is_err() {
+    /// Tells it, or counts that it did not fit; says whether it did.
+    pub(crate) fn tell(&self, happening: Happening) -> bool {
+        let fits = self.channel.try_send(happening).is_ok();
+        if !fits {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
+        fits
     }
 }
 

@@ -31,6 +31,7 @@ pub(crate) struct Passage {
 impl Passage {
     pub(super) fn new(seat: Arc<Seat>, flow: Arc<Flow>) -> Self {
         let watched = seat.agent.gateway.hooks.watch(&flow);
+        seat.agent.began();
         Self {
             seat,
             flow,

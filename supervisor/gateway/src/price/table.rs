@@ -3,21 +3,51 @@
 use super::Money;
 use super::spec::{LongSpec, ModelSpec, PerMillion, TableSpec};
 use crate::usage::Usage;
+use serde::Deserialize;
 use std::collections::BTreeMap;
 
-/// The prices that this program knows by itself: what the providers' public price lists said when it was made.
+/// The prices that this program knows by itself, with the providers' public pages and when they were read.
 const BUILT_IN: &str = include_str!("builtin.json");
 /// Longest name of a model that is looked up; a longer one is an unknown model.
 const MODEL_NAME_MAX: usize = 256;
 /// Most entries in a table.
 const MODELS_MAX: usize = 10_000;
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BuiltIn {
+    sources: Vec<Source>,
+    unknown: ModelSpec,
+    models: BTreeMap<String, ModelSpec>,
+}
+
+/// Where built-in prices are from.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Source {
+    /// Whose prices.
+    pub provider: String,
+    /// The public page.
+    pub page: String,
+    /// When it was read, `2026-11-22`.
+    pub read: String,
+    /// What else there is to know.
+    pub note: String,
+}
+
+fn built_in() -> BuiltIn {
+    serde_json::from_str(BUILT_IN).expect("a test loads the built-in table")
+}
+
+/// Where the built-in prices are from, and when they were read: prices change more often than programs.
+#[must_use]
+pub fn sources() -> Vec<Source> {
+    built_in().sources
+}
+
 /// A price table that can't be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadTable {
-    /// The built-in table says what an unknown model costs; one without it has no worst price.
-    #[error("the table does not say what an unknown model costs")]
-    NoUnknown,
     /// An unknown model would be free.
     #[error("an unknown model must cost something: `unknown` has a price of 0")]
     FreeUnknown,
@@ -96,9 +126,8 @@ impl Table {
 
     /// The built-in prices with those of `spec` over them.
     pub fn new(spec: &TableSpec) -> Result<Self, BadTable> {
-        let built_in: TableSpec = serde_json::from_str(BUILT_IN).expect("a test loads the built-in table");
-        let unknown = spec.unknown.as_ref().or(built_in.unknown.as_ref()).ok_or(BadTable::NoUnknown)?;
-        let unknown = Price::of_unknown(unknown)?;
+        let built_in = built_in();
+        let unknown = Price::of_unknown(spec.unknown.as_ref().unwrap_or(&built_in.unknown))?;
         let entries = built_in.models.len() + spec.models.len();
         if entries > MODELS_MAX {
             return Err(BadTable::TooMany(entries));
@@ -295,6 +324,38 @@ mod tests {
                 assert!(rates.input > 0 && rates.cached > 0 && rates.cached <= rates.input, "{name}");
             }
         }
+    }
+
+    #[test]
+    fn the_built_in_table_says_from_which_page_and_when_each_providers_prices_are() {
+        let sources = sources();
+        for provider in ["anthropic", "openai", "gemini"] {
+            let source = sources.iter().find(|source| source.provider == provider).unwrap();
+            assert!(source.page.starts_with("https://"), "{source:?}");
+            let digits = source.read.split('-').map(str::len).collect::<Vec<_>>();
+            assert!(digits == [4, 2, 2] && source.read.bytes().all(|b| b.is_ascii_digit() || b == b'-'), "{source:?}");
+        }
+    }
+
+    #[test]
+    fn newer_models_have_the_prices_of_their_pages() {
+        let table = Table::built_in();
+        let million = usage(100_000, 0, 100_000);
+        for (model, cost) in [
+            ("claude-fable-5-1", "$6.00"),
+            ("claude-fable-5-2", "$4.80"),
+            ("claude-opus-5-5", "$2.40"),
+            ("claude-haiku-5-5", "$0.06"),
+            ("gpt-6.2-sol", "$1.20"),
+            ("gpt-6-astra", "$6.00"),
+            ("gpt-5.5", "$3.50"),
+            ("gemini-3.5-flash", "$1.05"),
+        ] {
+            let charge = table.charge(model, &million);
+            assert_eq!((charge.cost.to_string().as_str(), charge.known), (cost, Known::Listed), "{model}");
+        }
+        // Five times as much above 100,000 tokens of input, for all of them.
+        assert_eq!(table.charge("claude-haiku-5-5", &usage(100_001, 0, 0)).cost.nanos(), 50_000_500);
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! As data, for agents loop on what they don't understand: a denial says that it is policy, which rule, and that a retry will not
 //! help. Clients show little of an answer to CONNECT, most only its first line: so the reason phrase says it too.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use hyper::ext::ReasonPhrase;
 use hyper::header::{self, HeaderValue};
@@ -13,6 +15,7 @@ use super::body::Body;
 use super::head::BadHead;
 use crate::flow::Wait;
 use crate::hook::Failure;
+use crate::limit::rate::{RULE, TooMany};
 use crate::live::NoWay;
 use crate::policy::{Ask, Denial};
 
@@ -38,6 +41,27 @@ pub(super) fn malformed(bad: BadHead) -> Response<Body> {
     // What follows on such a connection is not to be trusted either.
     answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     answer
+}
+
+/// More requests than its rate lets through.
+pub(super) fn too_many(too_many: &TooMany) -> Response<Body> {
+    let seconds = seconds(too_many.retry_after);
+    let error = json!({
+        "type": "too_many_requests",
+        "rule": RULE,
+        "message": format!("denied: {too_many} (rule {RULE})"),
+        "retry": true,
+        "retry_after_s": seconds,
+    });
+    let phrase = format!("Too Many Requests (rule {RULE}, again in {seconds} s)");
+    let mut answer = answer(StatusCode::TOO_MANY_REQUESTS, Some(&phrase), error);
+    answer.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+    answer
+}
+
+/// Whole seconds, one at least: to come back too early is to be refused again.
+fn seconds(wait: Duration) -> u64 {
+    u64::try_from(wait.as_millis().div_ceil(1000)).unwrap_or(u64::MAX).max(1)
 }
 
 /// There is nothing at this path of the gateway.

@@ -5,12 +5,13 @@
 //! given twice are refused. What the size of a request does not bound (files by name, images, earlier conversations) is bounded by
 //! what the model can take in at all.
 
-use super::brings::{Brings, Inside, Prompts, canonical};
+use super::brings::{Brings, Inside, Name, Prompts, canonical};
 use super::endpoint::Endpoint;
 use super::spec::{AskUsage, Reach};
 use bytes::Bytes;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
+use std::borrow::Cow;
 use std::fmt;
 
 /// Tokens that a provider puts around what it is sent (forms of messages, instructions for tools).
@@ -142,9 +143,9 @@ impl<'de> Visitor<'de> for Top<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let mut seen: Vec<String> = Vec::new();
-        while let Some(name) = map.next_key::<String>()? {
-            let plain = canonical(&name);
+        let mut seen: Vec<Cow<'de, str>> = Vec::with_capacity(FIELDS_USUAL);
+        while let Some(Name(name)) = map.next_key()? {
+            let plain = canonical(name.clone());
             if seen.contains(&plain) {
                 self.fields.wrong = Some(BadAsk::Twice(name.chars().take(40).collect()));
                 return Err(serde::de::Error::custom("a field stands there twice"));
@@ -164,6 +165,8 @@ impl<'de> Visitor<'de> for Top<'_> {
     }
 }
 
+/// Room for the fields that most bodies have.
+const FIELDS_USUAL: usize = 8;
 /// Most fields at the top of a body.
 const FIELDS_MAX: usize = 256;
 

@@ -89,7 +89,8 @@ pub(super) struct Metered {
     began: Instant,
     /// Since when the upstream is waited for; none while it is the agent that is.
     waiting: Option<Instant>,
-    alarm: Pin<Box<Sleep>>,
+    /// Set by the first wait: the answers that are there at once need none.
+    alarm: Option<Pin<Box<Sleep>>>,
     bytes: u64,
     /// The last two bytes that were handed on: an error can be told within a stream only between events.
     tail: [u8; 2],
@@ -117,7 +118,7 @@ impl Metered {
             bounds,
             began: now,
             waiting: Some(now),
-            alarm: Box::pin(sleep_until(now + bounds.idle.min(bounds.total))),
+            alarm: None,
             bytes: 0,
             tail: *b"\n\n",
             over: false,
@@ -179,8 +180,10 @@ impl Metered {
     /// Nothing came. An upstream is silent from when it was first asked in vain: a slow agent is not its fault.
     fn poll_alarm(&mut self, cx: &mut Context<'_>) -> Option<BodyError> {
         let since = *self.waiting.get_or_insert_with(Instant::now);
+        let first = self.began + self.bounds.idle.min(self.bounds.total);
+        let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep_until(first)));
         // Armed for the earliest time at which it can matter, not anew for every piece.
-        while self.alarm.as_mut().poll(cx).is_ready() {
+        while alarm.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
             if now >= self.began + self.bounds.total {
                 return Some(BodyError::Long(self.bounds.total));
@@ -189,7 +192,7 @@ impl Metered {
                 return Some(BodyError::Stalled(self.bounds.idle));
             }
             let next = (since + self.bounds.idle).min(self.began + self.bounds.total);
-            self.alarm.as_mut().reset(next);
+            alarm.as_mut().reset(next);
         }
         None
     }

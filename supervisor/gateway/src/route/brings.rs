@@ -5,12 +5,21 @@
 
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
+use std::borrow::Cow;
 use std::fmt;
 
 /// Gemini reads `generationConfig` and `generation_config` as one.
-pub(super) fn canonical(name: &str) -> String {
-    name.chars().filter(|c| *c != '_').map(|c| c.to_ascii_lowercase()).collect()
+pub(super) fn canonical(name: Cow<'_, str>) -> Cow<'_, str> {
+    match name.bytes().any(|byte| byte == b'_' || byte.is_ascii_uppercase()) {
+        true => name.chars().filter(|c| *c != '_').map(|c| c.to_ascii_lowercase()).collect(),
+        false => name,
+    }
 }
+
+/// The name of a field, copied only where it is escaped.
+#[derive(Clone, serde::Deserialize)]
+#[serde(transparent)]
+pub(super) struct Name<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
 
 /// What the body brings that its size does not show.
 #[derive(Debug, Default)]
@@ -49,7 +58,7 @@ impl Brings {
     /// What a text brings by itself.
     fn text(&mut self, key: &str, text: &str, inside: Inside) {
         match (inside, key) {
-            (Inside::Messages, "type") => self.more |= MORE_TYPES.contains(&canonical(text).as_str()),
+            (Inside::Messages, "type") => self.more |= MORE_TYPES.contains(&&*canonical(text.into())),
             (Inside::Messages, "url" | "imageurl" | "fileurl" | "fileuri") => {
                 self.more = true;
                 if !text.trim_start().get(..5).is_some_and(|begin| begin.eq_ignore_ascii_case("data:")) {
@@ -57,7 +66,7 @@ impl Brings {
                 }
             }
             (Inside::Tool, "type") => {
-                let plain = canonical(text);
+                let plain = canonical(text.into());
                 if REACH_TYPES.iter().any(|begin| plain.starts_with(begin)) {
                     self.reaches(text);
                 }
@@ -157,13 +166,13 @@ impl<'de> Visitor<'de> for Walk<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let inside = if self.inside == Inside::Tools { Inside::Tool } else { self.inside };
-        while let Some(name) = map.next_key::<String>()? {
-            let key = canonical(&name);
+        while let Some(Name(name)) = map.next_key()? {
+            let key = canonical(name);
             self.brings.name(&key, inside);
             // What a model gave to a tool and what came back is text to the provider, whatever its fields are called; so are the
             // schemas of tools.
             let inert = match inside {
-                Inside::Messages => matches!(key.as_str(), "input" | "args" | "arguments" | "response"),
+                Inside::Messages => matches!(&*key, "input" | "args" | "arguments" | "response"),
                 Inside::Tool | Inside::Tools => key != "type",
             };
             match inert {

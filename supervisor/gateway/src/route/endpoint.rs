@@ -67,11 +67,18 @@ pub(super) struct Found {
     pub(super) model: Option<String>,
 }
 
+/// Most parts of a path in the lists below.
+const PARTS_MAX: usize = 3;
+
 /// What `method` of the normal `path` does, if the provider's list has it.
 pub(super) fn find(provider: Provider, method: &Method, path: &str) -> Option<Found> {
-    let parts: Vec<&str> = path[1..].split('/').collect();
+    let (mut parts, mut count) = ([""; PARTS_MAX], 0);
+    for part in path[1..].split('/') {
+        *parts.get_mut(count)? = part;
+        count += 1;
+    }
     let found = |endpoint| Some(Found { endpoint, model: None });
-    match (provider, method.as_str(), &parts[..]) {
+    match (provider, method.as_str(), &parts[..count]) {
         (Provider::OpenAi, "POST", ["v1", "chat", "completions"]) => found(Endpoint::Chat),
         (Provider::OpenAi, "POST", ["v1", "completions"]) => found(Endpoint::Completions),
         (Provider::OpenAi, "POST", ["v1", "responses"]) => found(Endpoint::Responses),

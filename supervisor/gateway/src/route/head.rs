@@ -55,8 +55,31 @@ pub(super) enum BadHead {
 }
 
 /// The headers that go on to the provider, without the key.
-pub(super) fn outgoing(headers: &HeaderMap, extra: &[HeaderName]) -> Result<HeaderMap, BadHead> {
-    let mut out = HeaderMap::with_capacity(16);
+pub(super) fn outgoing(headers: HeaderMap, extra: &[HeaderName]) -> Result<HeaderMap, BadHead> {
+    check(&headers, extra)?;
+    let mut out = HeaderMap::with_capacity(headers.len() + HEADERS_MORE);
+    let mut last = None;
+    // Moved, not copied; of a name that is there twice only the first comes with it.
+    for (name, value) in headers {
+        last = name.or(last);
+        if let Some(name) = last.as_ref().filter(|name| passes(name, extra)) {
+            out.append(name, value);
+        }
+    }
+    out.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    Ok(out)
+}
+
+/// Headers that a request gets here: what it accepts, where it goes, the key, its length.
+const HEADERS_MORE: usize = 4;
+
+fn passes(name: &HeaderName, extra: &[HeaderName]) -> bool {
+    let text = name.as_str();
+    PASSED.contains(&text) || PASSED_BEGINNINGS.iter().any(|begin| text.starts_with(begin)) || extra.contains(name)
+}
+
+/// Whether every header may be there as it is.
+fn check(headers: &HeaderMap, extra: &[HeaderName]) -> Result<(), BadHead> {
     for name in headers.keys() {
         let text = name.as_str();
         if CREDENTIALS.contains(&text) || *name == PROXY_AUTHORIZATION || *name == COOKIE {
@@ -70,26 +93,15 @@ pub(super) fn outgoing(headers: &HeaderMap, extra: &[HeaderName]) -> Result<Head
             if !plain {
                 return Err(BadHead::Encoded(shown(headers, name)));
             }
-        } else if PASSED.contains(&text)
-            || PASSED_BEGINNINGS.iter().any(|begin| text.starts_with(begin))
-            || extra.contains(name)
-        {
-            let mut values = headers.get_all(name).iter();
-            let value = values.next().cloned();
+        } else if passes(name, extra) {
             // Lists may be split over lines; whatever else is there twice, the two sides could read differently.
-            match (value, values.next()) {
-                (Some(value), None) => drop(out.insert(name, value)),
-                _ if matches!(text, "accept" | "accept-language" | "anthropic-beta" | "openai-beta") => {
-                    for value in headers.get_all(name) {
-                        out.append(name, value.clone());
-                    }
-                }
-                _ => return Err(BadHead::Twice(text.to_owned())),
+            let list = matches!(text, "accept" | "accept-language" | "anthropic-beta" | "openai-beta");
+            if !list && headers.get_all(name).iter().nth(1).is_some() {
+                return Err(BadHead::Twice(text.to_owned()));
             }
         }
     }
-    out.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-    Ok(out)
+    Ok(())
 }
 
 fn shown(headers: &HeaderMap, name: &HeaderName) -> String {
@@ -132,18 +144,20 @@ const KEPT: [&str; 17] = [
 ];
 
 /// The headers that go back to the agent, with copies of the key taken out.
-pub(super) fn incoming(headers: &HeaderMap, needles: &Needles) -> HeaderMap {
+pub(super) fn incoming(headers: HeaderMap, needles: &Needles) -> HeaderMap {
     let named: Vec<String> = headers
         .get_all(CONNECTION)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(',').map(|name| name.trim().to_ascii_lowercase()))
         .collect();
+    let stays = |name: &HeaderName| KEPT.contains(&name.as_str()) || named.iter().any(|kept| kept == name.as_str());
+    // Nearly all are as they should be.
+    if !headers.iter().any(|(name, value)| stays(name) || needles.clean(value.as_bytes()).is_some()) {
+        return headers;
+    }
     let mut out = HeaderMap::with_capacity(headers.len());
-    for (name, value) in headers {
-        if KEPT.contains(&name.as_str()) || named.iter().any(|kept| kept == name.as_str()) {
-            continue;
-        }
+    for (name, value) in headers.iter().filter(|(name, _)| !stays(name)) {
         let value = match needles.clean(value.as_bytes()) {
             Some(clean) => HeaderValue::from_maybe_shared(clean.freeze()).unwrap_or(HeaderValue::from_static("***")),
             None => value.clone(),
@@ -188,17 +202,17 @@ mod tests {
     #[test]
     fn keys_and_payers_of_the_agent_are_refused() {
         for name in ["authorization", "x-api-key", "x-goog-api-key", "api-key", "proxy-authorization", "cookie"] {
-            let refused = outgoing(&headers(&[(name, "sk-of-the-agent")]), &[]);
+            let refused = outgoing(headers(&[(name, "sk-of-the-agent")]), &[]);
             assert_eq!(refused, Err(BadHead::Key(name.to_owned())));
-            let second = outgoing(&headers(&[(name, PLACEHOLDER_KEY), (name, "sk-of-the-agent")]), &[]);
+            let second = outgoing(headers(&[(name, PLACEHOLDER_KEY), (name, "sk-of-the-agent")]), &[]);
             assert!(second.is_err(), "{name}");
             for none in ["", PLACEHOLDER_KEY, &format!("Bearer {PLACEHOLDER_KEY}"), "Bearer "] {
-                let out = outgoing(&headers(&[(name, none)]), &[]).unwrap();
+                let out = outgoing(headers(&[(name, none)]), &[]).unwrap();
                 assert!(!out.contains_key(name), "{name}: {none}");
             }
         }
         for name in PAYERS {
-            assert_eq!(outgoing(&headers(&[(name, "x")]), &[]), Err(BadHead::Payer(name.to_owned())));
+            assert_eq!(outgoing(headers(&[(name, "x")]), &[]), Err(BadHead::Payer(name.to_owned())));
         }
     }
 
@@ -216,15 +230,15 @@ mod tests {
             ("x-mine", "1"),
             ("transfer-encoding", "chunked"),
         ]);
-        let out = outgoing(&sent, &[HeaderName::from_static("x-mine")]).unwrap();
+        let out = outgoing(sent, &[HeaderName::from_static("x-mine")]).unwrap();
         let mut names: Vec<&str> = out.keys().map(HeaderName::as_str).collect();
         names.sort_unstable();
         assert_eq!(names, ["accept-encoding", "content-type", "x-mine", "x-stainless-lang"]);
         assert_eq!(out["accept-encoding"], "identity");
-        let lists = outgoing(&headers(&[("anthropic-beta", "a"), ("anthropic-beta", "b")]), &[]).unwrap();
+        let lists = outgoing(headers(&[("anthropic-beta", "a"), ("anthropic-beta", "b")]), &[]).unwrap();
         assert_eq!(lists.get_all("anthropic-beta").iter().count(), 2);
-        assert!(outgoing(&headers(&[("content-encoding", "gzip")]), &[]).is_err());
-        assert!(outgoing(&headers(&[("content-type", "a"), ("content-type", "b")]), &[]).is_err());
+        assert!(outgoing(headers(&[("content-encoding", "gzip")]), &[]).is_err());
+        assert!(outgoing(headers(&[("content-type", "a"), ("content-type", "b")]), &[]).is_err());
     }
 
     #[test]
@@ -238,7 +252,7 @@ mod tests {
             ("set-cookie", "a=b"),
             ("openai-organization", "acme"),
         ]);
-        let out = incoming(&sent, &needles);
+        let out = incoming(sent, &needles);
         assert_eq!(out.len(), 2);
         assert_eq!(out["x-echo"], "Bearer **************!");
     }

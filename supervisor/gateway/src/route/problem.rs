@@ -190,7 +190,12 @@ impl Problem {
 
     /// The answer to the agent.
     pub fn response(&self, provider: Provider) -> Response<Body> {
-        let mut response = Response::new(full(self.json(provider)));
+        self.answer(provider).map(full)
+    }
+
+    /// The answer with its text as it is.
+    pub(super) fn answer(&self, provider: Provider) -> Response<String> {
+        let mut response = Response::new(self.json(provider));
         *response.status_mut() = self.trouble.status();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

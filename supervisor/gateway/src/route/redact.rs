@@ -72,7 +72,8 @@ impl Needle {
         let mut at = from;
         while let Some(window) = bytes.get(at..at + self.text.len()) {
             let last = window[window.len() - 1];
-            if *window == *self.text {
+            // Nearly always that byte says no: the rest is compared only where it does not.
+            if last == self.text[self.text.len() - 1] && *window == *self.text {
                 return Some(at);
             }
             at += usize::from(self.skip[usize::from(last)]);
@@ -83,7 +84,8 @@ impl Needle {
     fn begun(&self, bytes: &[u8]) -> usize {
         let most = bytes.len().min(self.text.len() - 1);
         let tail = &bytes[bytes.len() - most..];
-        (0..most).find(|from| self.text.starts_with(&tail[*from..])).map_or(0, |from| most - from)
+        let begins = |from: &usize| tail[*from] == self.text[0] && self.text.starts_with(&tail[*from..]);
+        (0..most).find(begins).map_or(0, |from| most - from)
     }
 }
 
@@ -119,7 +121,8 @@ impl Redactor {
 
     /// Nothing more comes: what still waited is no copy.
     pub fn finish(&mut self) -> Bytes {
-        self.waiting.split().freeze()
+        // An empty buffer that is frozen would still be put on the heap.
+        if self.waiting.is_empty() { Bytes::new() } else { self.waiting.split().freeze() }
     }
 }
 

@@ -34,7 +34,7 @@ const REQUEST_IDLE_MAX: Duration = Duration::from_secs(30);
 struct Ready {
     found: Found,
     asked: Option<Asked>,
-    target: String,
+    target: Uri,
     headers: HeaderMap,
     method: Method,
     eventwise: Option<Eventwise>,
@@ -46,13 +46,14 @@ impl Routes {
     where
         B: hyper::body::Body<Data = Bytes> + Send,
     {
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
+        let headers = std::mem::take(&mut parts.headers);
         let Some((route, rest)) = self.find(parts.uri.path()) else {
             let message = "no model route has this name";
             context.witness.refused("", Trouble::NotAllowed, message);
             return Problem::lasting(Trouble::NotAllowed, message).response(Provider::OpenAi);
         };
-        match self.forward(route, rest, &parts, body, context).await {
+        match self.forward(route, rest, &parts, (headers, body), context).await {
             Ok(response) => response,
             Err(problem) => {
                 context.witness.refused(route.name(), problem.trouble(), problem.message());
@@ -66,22 +67,21 @@ impl Routes {
         route: &Route,
         rest: &str,
         parts: &Parts,
-        body: B,
+        (headers, body): (HeaderMap, B),
         context: &Context,
     ) -> Result<Response<Body>, Problem>
     where
         B: hyper::body::Body<Data = Bytes> + Send,
     {
-        let found = allowed(route, parts, rest)?;
-        let headers = head::outgoing(&parts.headers, &route.headers).map_err(bad_head)?;
-        let target = target(route, parts, rest)?;
+        let normal = path::normal(rest).map_err(|bad| Problem::lasting(Trouble::NotAllowed, bad))?;
+        let found = allowed(route, parts, &normal)?;
+        let announced = head::length(&headers);
+        let headers = head::outgoing(headers, &route.headers).map_err(bad_head)?;
+        let target = target(route, parts, &normal)?;
         // The room is held until the request is sent, and freed with the copy that is sent.
         let (bytes, room) = match parts.method == Method::GET || parts.method == Method::DELETE {
             true => (Bytes::new(), None),
-            false => {
-                let announced = head::length(&parts.headers);
-                self.collect(body, announced, &context.account).await.map(|(bytes, room)| (bytes, Some(room)))?
-            }
+            false => self.collect(body, announced, &context.account).await.map(|(bytes, room)| (bytes, Some(room)))?,
         };
         // Counting tokens is free, but it can make the provider reach out as well.
         let asked = match found.endpoint {
@@ -149,7 +149,7 @@ impl Routes {
         let (model, body) = asked.map_or((String::new(), plain), |asked| (asked.model, asked.body));
         let call = new_call(route, found.endpoint, model, body.len());
         let mut meter = Meter::new(Arc::clone(&self.table), Arc::clone(&context.witness), held, call, most);
-        let request = outgoing(route, method, &target, headers, body)?;
+        let request = outgoing(route, method, target, headers, body);
         let patience = if stream { route.idle } else { route.answer }.min(route.total);
         let answer = match context.client.send(&route.base, request, patience, || meter.leaves()).await {
             Ok(answer) => answer,
@@ -216,47 +216,38 @@ fn joined(pieces: &[Bytes], size: usize) -> Bytes {
 }
 
 /// What the call does, if it is on the list.
-fn allowed(route: &Route, parts: &Parts, rest: &str) -> Result<Found, Problem> {
-    let normal = path::normal(rest).map_err(|bad| Problem::lasting(Trouble::NotAllowed, bad))?;
+fn allowed(route: &Route, parts: &Parts, normal: &str) -> Result<Found, Problem> {
     if let Some(name) = parts.uri.query().and_then(endpoint::foreign_parameter) {
         let name: String = name.chars().take(40).collect();
         let trouble = if name.to_ascii_lowercase().contains("key") { Trouble::Key } else { Trouble::NotAllowed };
         return Err(Problem::lasting(trouble, format!("the query parameter {name:?} is not passed on")));
     }
-    let listed = endpoint::find(route.provider, &parts.method, &normal);
+    let listed = endpoint::find(route.provider, &parts.method, normal);
     let free = || Found { endpoint: Endpoint::Free, model: None };
-    let extra = || route.extra.iter().any(|extra| extra.allows(&parts.method, &normal)).then(free);
+    let extra = || route.extra.iter().any(|extra| extra.allows(&parts.method, normal)).then(free);
     let not = || format!("{} {normal} is not a call that the route {} allows", parts.method, route.name);
     listed.or_else(extra).ok_or_else(|| Problem::lasting(Trouble::NotAllowed, not()))
 }
 
-fn target(route: &Route, parts: &Parts, rest: &str) -> Result<String, Problem> {
-    let normal = path::normal(rest).map_err(|bad| Problem::lasting(Trouble::NotAllowed, bad))?;
-    let query = parts.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+fn target(route: &Route, parts: &Parts, normal: &str) -> Result<Uri, Problem> {
     // Base URLs of OpenAI's language hold the version, whatever it is called there (`/v1beta/openai`).
     let path = match route.provider {
-        Provider::OpenAi if !route.base.prefix.is_empty() => normal.strip_prefix("/v1").unwrap_or(&normal),
-        _ => &normal,
+        Provider::OpenAi if !route.base.prefix.is_empty() => normal.strip_prefix("/v1").unwrap_or(normal),
+        _ => normal,
     };
-    Ok(format!("{}{path}{query}", route.base.prefix))
+    let query = parts.uri.query().map_or(["", ""], |query| ["?", query]);
+    let target = [&*route.base.prefix, path, query[0], query[1]].concat();
+    Uri::from_maybe_shared(Bytes::from(target)).map_err(|error| Problem::lasting(Trouble::Invalid, error))
 }
 
-fn outgoing(
-    route: &Route,
-    method: Method,
-    target: &str,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Request<Full<Bytes>>, Problem> {
-    let invalid = |error: &dyn std::fmt::Display| Problem::lasting(Trouble::Invalid, error);
-    let uri: Uri = target.parse().map_err(|error: hyper::http::uri::InvalidUri| invalid(&error))?;
+fn outgoing(route: &Route, method: Method, uri: Uri, headers: HeaderMap, body: Bytes) -> Request<Full<Bytes>> {
     let mut request = Request::new(Full::new(body));
     (*request.method_mut(), *request.uri_mut(), *request.headers_mut()) = (method, uri, headers);
     request.headers_mut().insert(HOST, route.authority.clone());
     if let Some((name, value)) = &route.key {
         request.headers_mut().insert(name, value.clone());
     }
-    Ok(request)
+    request
 }
 
 /// The answer as the agent gets it.
@@ -290,7 +281,7 @@ fn incoming(
     if head::length(&parts.headers).is_some_and(|bytes| bytes > route.answer_bytes) {
         return refuse(meter, format!("the answer is larger than {} bytes", route.answer_bytes));
     }
-    let mut headers = head::incoming(&parts.headers, &route.needles);
+    let mut headers = head::incoming(parts.headers, &route.needles);
     let stream = match filter {
         _ if !events => Stream::Document,
         None => Stream::Events,

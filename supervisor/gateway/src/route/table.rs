@@ -3,11 +3,14 @@
 use super::call::Witness;
 use super::endpoint::Extra;
 use super::key::{BadKey, Key};
+use super::problem::{Problem, Trouble};
 use super::redact::Needles;
 use super::spec::{AskUsage, Provider, Reach, RouteSpec};
 use super::upstream::{Base, Client};
 use crate::limit::Account;
+use crate::limit::rate::{RULE, TooMany};
 use crate::price::Table;
+use hyper::Response;
 use hyper::header::{HeaderName, HeaderValue};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -79,7 +82,7 @@ pub enum BadRoute {
 pub struct Route {
     pub(super) name: Arc<str>,
     pub(super) provider: Provider,
-    pub(super) base: Base,
+    pub(super) base: Arc<Base>,
     pub(super) authority: HeaderValue,
     pub(super) key: Option<(HeaderName, HeaderValue)>,
     pub(super) needles: Needles,
@@ -130,7 +133,7 @@ impl Route {
         Ok(Self {
             name: name.into(),
             provider,
-            base,
+            base: Arc::new(base),
             authority,
             key: key.map(|key| key.header(provider)),
             needles: key.map(Key::needles).unwrap_or_default(),
@@ -229,6 +232,15 @@ impl Routes {
     /// Whether an origin-form path is a route's, and not the proxy's own.
     pub fn claims(&self, path: &str) -> bool {
         self.find(path).is_some()
+    }
+
+    /// The no to a request for a path of a route when its agent makes too many of any kind, in the words of the route's provider;
+    /// nothing where no route has the path.
+    pub fn too_many(&self, path: &str, too_many: &TooMany) -> Option<Response<String>> {
+        let (route, _) = self.find(path)?;
+        let message = format!("{too_many} (rule {RULE}): it holds for requests of every kind together");
+        let problem = Problem::limited(Trouble::RateLimited, message, Some(too_many.retry_after));
+        Some(problem.answer(route.provider))
     }
 
     /// The route of a path, and the path behind it.

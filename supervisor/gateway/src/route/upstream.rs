@@ -150,7 +150,7 @@ struct Inner {
     tls: Arc<rustls::ClientConfig>,
     places: Arc<Semaphore>,
     /// By upstream, the most recently used last.
-    kept: Mutex<HashMap<Base, Vec<KeptOpen>>>,
+    kept: Mutex<HashMap<Arc<Base>, Vec<KeptOpen>>>,
 }
 
 /// Calls upstreams; cheap to clone, the clones share their connections.
@@ -169,7 +169,7 @@ pub(super) struct Answer {
 #[derive(Debug)]
 pub(super) struct Returning {
     client: Client,
-    base: Base,
+    base: Arc<Base>,
     open: Open,
 }
 
@@ -187,7 +187,7 @@ impl Client {
         Self { inner: Arc::new(Inner { dial, tls, places, kept: Mutex::new(HashMap::new()) }) }
     }
 
-    fn keep(&self, base: Base, open: Open) {
+    fn keep(&self, base: Arc<Base>, open: Open) {
         if open.sender.is_closed() {
             return;
         }
@@ -215,7 +215,7 @@ impl Client {
     /// leave; before that, nothing can have been billed.
     pub(super) async fn send(
         &self,
-        base: &Base,
+        base: &Arc<Base>,
         request: Request<Full<Bytes>>,
         patience: Duration,
         mut leaving: impl FnMut(),
@@ -225,7 +225,8 @@ impl Client {
         for _ in 0..=KEPT_MAX {
             let (mut open, fresh) = match self.take_kept(base) {
                 Some(open) => (open, false),
-                None => (self.open(base).await?, true),
+                // On the heap: with a handshake in it, it would be most of what every call carries along.
+                None => (Box::pin(self.open(base)).await?, true),
             };
             match timeout(CONNECT_MAX, open.sender.ready()).await {
                 Ok(Ok(())) => {}
@@ -236,7 +237,7 @@ impl Client {
             leaving();
             match timeout(patience, open.sender.try_send_request(request)).await {
                 Ok(Ok(response)) => {
-                    let returning = Returning { client: self.clone(), base: base.clone(), open };
+                    let returning = Returning { client: self.clone(), base: Arc::clone(base), open };
                     return Ok(Answer { response, returning });
                 }
                 Ok(Err(mut failed)) => match failed.take_message() {

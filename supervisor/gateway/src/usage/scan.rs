@@ -52,7 +52,7 @@ impl Scanner {
             place: Place::Out,
             depth: 0,
             level: 1,
-            name: Vec::new(),
+            name: Vec::with_capacity(NAME_BYTES_MAX),
             naming: false,
             keeping: None,
             fits: true,
@@ -72,42 +72,45 @@ impl Scanner {
 
     /// Reads on.
     pub(super) fn feed(&mut self, bytes: &[u8]) {
-        let mut rest = bytes;
-        while let Some((&byte, after)) = rest.split_first() {
-            // Text that nobody wants is most of an answer.
-            if self.place == Place::Text && self.keeping.is_none() && !self.naming {
-                let end = rest.iter().position(|b| matches!(b, b'"' | b'\\'));
-                let Some(end) = end else { return };
-                self.step(rest[end]);
-                rest = &rest[end + 1..];
-                continue;
-            }
-            self.step(byte);
-            rest = after;
-        }
-    }
-
-    fn step(&mut self, byte: u8) {
-        if self.keeping.is_some() && !(self.place == Place::Out && self.ends_value(byte)) {
-            self.keep(byte);
-        }
-        match self.place {
-            Place::Escape => {
-                self.take_name(byte);
-                self.place = Place::Text;
-            }
-            Place::Text => match byte {
-                b'\\' => {
-                    self.take_name(byte);
-                    self.place = Place::Escape;
+        // Where in `bytes` the value that is being kept goes on.
+        let (mut from, mut at) = (0, 0);
+        while let Some(&byte) = bytes.get(at) {
+            match self.place {
+                // Text that nobody wants is most of an answer.
+                Place::Text => {
+                    let length = bytes[at..].iter().position(|b| matches!(b, b'"' | b'\\'));
+                    let end = length.map_or(bytes.len(), |length| at + length);
+                    self.take_name(&bytes[at..end]);
+                    at = end + 1;
+                    match bytes.get(end) {
+                        Some(b'"') => (self.place, self.naming) = (Place::Out, false),
+                        Some(backslash) => {
+                            self.take_name(&[*backslash]);
+                            self.place = Place::Escape;
+                        }
+                        None => {}
+                    }
                 }
-                b'"' => {
-                    self.place = Place::Out;
-                    self.naming = false;
+                Place::Escape => {
+                    self.take_name(&[byte]);
+                    self.place = Place::Text;
+                    at += 1;
                 }
-                _ => self.take_name(byte),
-            },
-            Place::Out => self.out(byte),
+                Place::Out => {
+                    let kept = self.keeping;
+                    if kept.is_some() && self.ends_value(byte) {
+                        self.keep(&bytes[from..at]);
+                    }
+                    self.out(byte);
+                    at += 1;
+                    if kept.is_none() {
+                        from = at;
+                    }
+                }
+            }
+        }
+        if self.keeping.is_some() {
+            self.keep(&bytes[from.min(bytes.len())..]);
         }
     }
 
@@ -116,20 +119,19 @@ impl Scanner {
         self.depth == self.level && matches!(byte, b',' | b'}')
     }
 
-    fn keep(&mut self, byte: u8) {
-        match self.value.len() < VALUE_BYTES_MAX {
-            true => self.value.push(byte),
-            false => self.fits = false,
+    fn keep(&mut self, bytes: &[u8]) {
+        self.fits &= self.value.len() + bytes.len() <= VALUE_BYTES_MAX;
+        if self.fits {
+            self.value.extend_from_slice(bytes);
         }
     }
 
-    fn take_name(&mut self, byte: u8) {
-        if self.naming {
-            match self.name.len() < NAME_BYTES_MAX {
-                true => self.name.push(byte),
-                // No wanted field is called so.
-                false => self.naming = false,
-            }
+    fn take_name(&mut self, bytes: &[u8]) {
+        // No wanted field is called what does not fit.
+        self.naming &= self.name.len() + bytes.len() <= NAME_BYTES_MAX;
+        match self.naming {
+            true => self.name.extend_from_slice(bytes),
+            false => self.name.clear(),
         }
     }
 

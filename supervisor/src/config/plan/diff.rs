@@ -66,6 +66,7 @@ fn limit(change: Change, reached: impl Fn(Ring) -> bool) -> Option<Change> {
         (_, ".memory_bytes") => ("memory", |bytes| ByteSize(bytes).to_string()),
         (_, ".cpu_millis") => ("cpu", |millis| Cpu(u32::try_from(millis).unwrap_or(u32::MAX)).to_string()),
         (_, ".tasks") => ("tasks", |count| count.to_string()),
+        ("requests_per_minute", _) => ("requests_per_minute", |count| count.to_string()),
         _ => ("files", |count| count.to_string()),
     };
     let shown = |value: Option<String>| value.map(|text| text.parse().map_or(text, unit));

@@ -83,12 +83,21 @@ impl AgentPlan {
             match way.way {
                 Way::Forward(_) => {}
                 Way::Proxy => page.row("network", format!("HTTP proxy at {} inside", way.listen)),
+                Way::Models => page.row("network", format!("model routes alone, at {} inside", way.listen)),
                 Way::Socks => page.row("network", format!("SOCKS5 at {} inside", way.listen)),
             }
         }
         self.destinations_at(self.ceiling).iter().for_each(|to| page.row("reaches", to));
+        for port in self.ports_at(self.ceiling) {
+            page.row("shows", format!("its port {} at {}", port.port, port.listen));
+        }
         self.models.in_words().iter().for_each(|route| page.row("model", route));
+        self.models.in_r3_in_words().iter().for_each(|kept| page.row("models in R3", kept));
+        if !self.models.is_nothing() {
+            page.row("model prices", self.models.prices_in_words());
+        }
         self.models.limits_in_words().iter().for_each(|limits| page.row("model limits", limits));
+        page.row("requests", self.requests_in_words(self.ceiling));
         let files = self.open_files_at(self.ceiling);
         page.row("open files", files.map_or_else(|| "the host's limit".to_owned(), |files| files.to_string()));
         if self.nested_sandbox == NestedSpec::On {
@@ -131,11 +140,11 @@ impl AgentPlan {
             },
         );
         if let Some(health) = &self.health {
-            let (command, often) = (joined(&health.argv), health.interval);
+            let (what, often) = (health.in_words(), health.interval);
             let (timeout, retries, start) = (health.timeout, health.retries, health.start_period);
             page.row(
                 "health",
-                format!("{command}: each {often}, for at most {timeout}, unhealthy after {retries}, from {start} on"),
+                format!("{what}: each {often}, for at most {timeout}, unhealthy after {retries}, from {start} on"),
             );
         }
         let times = &self.timeouts;

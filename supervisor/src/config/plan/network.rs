@@ -9,9 +9,11 @@ use agt_gateway::policy::spec::{CeilingSpec, EntrySpec, InterceptSpec};
 use agt_gateway::policy::{BadPolicy, Policy, Reach};
 use agt_gateway::{proxy, route};
 use agt_rings::Ring;
+use agt_rings::spec::Inbound;
 use serde::{Deserialize, Serialize};
 
-use super::{AgentPlan, Forward};
+use super::{AgentPlan, Forward, HealthPlan};
+use crate::config::spec::Publish;
 
 /// Where the HTTP proxy is looked for first inside an agent's own network; SOCKS5 is at the next port. Below the ports that the
 /// kernel gives by itself, and nobody's well-known one: the agent's own servers keep theirs.
@@ -78,8 +80,10 @@ impl NetworkPlan {
 /// What stands behind a listener inside an agent's network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Way {
-    /// The HTTP proxy.
+    /// The HTTP proxy, and model routes.
     Proxy,
+    /// Model routes alone.
+    Models,
     /// SOCKS5.
     Socks,
     /// One destination.
@@ -96,12 +100,22 @@ pub struct Opening {
 }
 
 impl AgentPlan {
-    /// The listeners inside in a ring, in the order in which a launch gives them: none in R0, whose network is the host's, and none
-    /// in R3.
+    /// Ways out in this ring: none in R3.
+    #[must_use]
+    pub fn forwards_at(&self, ring: Ring) -> &[Forward] {
+        match ring {
+            Ring::R3 => &[],
+            Ring::R0 | Ring::R1 | Ring::R2 => &self.forwards,
+        }
+    }
+
+    /// The listeners inside in a ring, in the order in which a launch gives them: none in R0, whose network is the host's, and in R3
+    /// that of model routes alone, where it is granted.
     #[must_use]
     pub fn openings_at(&self, ring: Ring) -> Vec<Opening> {
         if matches!(ring, Ring::R0 | Ring::R3) {
-            return Vec::new();
+            let models = self.proxies_at(ring).http;
+            return models.map(|listen| Opening { listen, way: Way::Models }).into_iter().collect();
         }
         let forwards = self.forwards_at(ring).iter();
         let mut openings: Vec<Opening> =
@@ -112,26 +126,48 @@ impl AgentPlan {
         openings
     }
 
+    /// The ports that are shown to the host in a ring: none in R0, whose network is the host's, and none in R3.
+    #[must_use]
+    pub fn ports_at(&self, ring: Ring) -> &[Publish] {
+        if matches!(ring, Ring::R0 | Ring::R3) { &[] } else { &self.ports }
+    }
+
+    /// The agent's own ports that something of ours connects to.
+    fn own_ports(&self) -> impl Iterator<Item = u16> {
+        let health = self.health.as_ref().and_then(HealthPlan::port);
+        self.ports.iter().map(|shown| shown.port).chain(health)
+    }
+
+    /// Whether a launch in a ring has a way into its network.
+    pub(super) fn inbound_at(&self, ring: Ring) -> Inbound {
+        match ring {
+            Ring::R1 | Ring::R2 if self.own_ports().next().is_some() => Inbound::Open,
+            _ => Inbound::Closed,
+        }
+    }
+
     /// Where the HTTP proxy and SOCKS5 listen inside. Model routes are served by the proxy's listener, so that is there for them
     /// alone, too: without a destination it lets nothing else out.
     fn proxies_at(&self, ring: Ring) -> Proxies {
-        if matches!(ring, Ring::R0 | Ring::R3) {
-            return Proxies::default();
-        }
         let reaches = self.reaches_at(ring);
-        let is_free = |port: &u16| self.forwards.iter().all(|forward| forward.listen.port() != *port);
+        let is_free = |port: &u16| {
+            // A port of the gateway's that was shown as the agent's would be the proxy, open to this host.
+            self.forwards.iter().all(|forward| forward.listen.port() != *port)
+                && self.own_ports().all(|own| own != *port)
+        };
         let at = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        // Forwards are bounded in number, so two ports that none of them has are near.
+        // Both are bounded in number, so two ports that none of them has are near.
         let mut free = (PROXY_PORT..).filter(is_free).map(at);
         Proxies {
-            http: free.next().filter(|_| reaches || !self.models.is_nothing()),
+            http: free.next().filter(|_| reaches || self.models.has_routes_at(ring)),
             socks: free.next().filter(|_| reaches),
         }
     }
 
     /// Whether there is a destination beside forwards and model routes.
     fn reaches_at(&self, ring: Ring) -> bool {
-        self.network.reach_at(ring) == Reach::Open || !self.network.entries.is_empty()
+        let has_network = matches!(ring, Ring::R1 | Ring::R2);
+        has_network && (self.network.reach_at(ring) == Reach::Open || !self.network.entries.is_empty())
     }
 
     /// The variables by which programs find the proxy and the model routes in a ring. What the plan itself says of a variable, in
@@ -142,7 +178,7 @@ impl AgentPlan {
         let Some(http) = proxies.http else { return Vec::new() };
         let said = |name: &str| self.env.keys().any(|known| known.eq_ignore_ascii_case(name));
         let ways = self.reaches_at(ring).then(|| proxy::environment(http, proxies.socks)).into_iter().flatten();
-        let models = route::environment(&self.models.routes, &format!("http://{http}"));
+        let models = route::environment(&self.models.routes_at(ring), &format!("http://{http}"));
         ways.chain(models).filter(|(name, _)| !said(name)).collect()
     }
 }

@@ -20,6 +20,12 @@ pub(super) fn resolve(context: &mut Context<'_>) -> ModelPlan {
     let mut routes = BTreeMap::new();
     for (index, name) in context.spec.models.iter().enumerate() {
         let path = KeyPath::of("models").item(index);
+        if context.ceiling == Ring::R3 && !context.rights.models_in_r3.contains(name) {
+            let message = format!(
+                "the model route `{name}` needs a line of its own in R3, which has no network; `ring: 2` needs none"
+            );
+            context.needs_operator(&path, message, Right::ModelsInR3(name.clone()));
+        }
         if !context.rights.models.contains(name) {
             match context.rights.providers.contains_key(name) {
                 true => {
@@ -42,18 +48,12 @@ pub(super) fn resolve(context: &mut Context<'_>) -> ModelPlan {
     if routes.is_empty() {
         return ModelPlan::default();
     }
-    match context.ceiling {
-        Ring::R0 => {
-            context.notes.push("model routes are inside a ring's network: it has them in R1 and R2 only".to_owned())
-        }
-        Ring::R3 => {
-            let problem = Problem::config("R3 has no network, so no model routes").label("not in R3");
-            context.problem(&KeyPath::of("models"), problem.help("`ring: 2`, or leave this line out"));
-        }
-        Ring::R1 | Ring::R2 => {}
+    if context.ceiling == Ring::R0 {
+        context.notes.push("model routes are inside a ring's network: it has none of them in R0".to_owned());
     }
     let rights = &context.rights;
     ModelPlan {
+        in_r3: routes.keys().filter(|name| rights.models_in_r3.contains(name)).cloned().collect(),
         routes,
         limits: context.spec.model_limits.under(&rights.model_limits),
         rings: rights.model_rings.clone(),
@@ -95,6 +95,12 @@ pub(in crate::config) fn consistency(spec: &OperatorSpec, document: &Document) -
         }
     }
     for (agent, grant) in &spec.agents {
+        let path = KeyPath::of("agents").key(agent).key("models_in_r3");
+        for (index, name) in grant.models_in_r3.iter().enumerate().filter(|(_, name)| !grant.models.contains(name)) {
+            let problem = Problem::config(format!("`models` of this agent has no `{name}`")).label("not its route");
+            let problem = problem.help("R3 keeps some of the routes that an agent has: add it to `models`, too");
+            problems.push(document.locate(problem, &path.clone().item(index)));
+        }
         for (index, name) in grant.models.iter().enumerate() {
             if !spec.models.providers.contains_key(name) {
                 let known: Vec<&str> = spec.models.providers.keys().map(String::as_str).collect();

@@ -6,6 +6,7 @@ use agt_rings::spec::Limits;
 use super::{Context, limit_rights};
 use crate::config::diagnostic::Problem;
 use crate::config::grant::Right;
+use crate::config::plan::RingRates;
 use crate::config::tree::KeyPath;
 use crate::config::units::{ByteSize, Cpu, Span};
 
@@ -139,6 +140,7 @@ pub(super) struct RingRows {
     /// What an operator may set them to, without saying that it is more than the files give.
     pub(super) most: [Limits; 4],
     pub(super) open_files: [Option<u32>; 4],
+    pub(super) requests: RingRates,
 }
 
 /// Limits and open files at each ring. At the ceiling: what was asked for, else the ring's default, above which an
@@ -152,6 +154,7 @@ pub(super) fn limits(context: &mut Context<'_>) -> RingRows {
         ("cpu", defaults.limits.cpu_millis.map(u64::from)),
         ("tasks", defaults.limits.tasks.map(u64::from)),
         ("files", defaults.open_files.map(u64::from)),
+        ("requests_per_minute", defaults.requests_per_minute.map(u64::from)),
     ];
     let granted_most = limit_rights(&granted);
     for (name, asked, right) in limit_rights(spec) {
@@ -184,14 +187,14 @@ pub(super) fn limits(context: &mut Context<'_>) -> RingRows {
                 cpu_millis: asked.cpu_millis.or(row.limits.cpu_millis),
                 tasks: asked.tasks.or(row.limits.tasks),
             };
-            (limits, spec.files.or(row.open_files))
+            (limits, spec.files.or(row.open_files), spec.requests_per_minute.or(row.requests_per_minute))
         } else {
             let limits = Limits {
                 memory_bytes: least(asked.memory_bytes, row.limits.memory_bytes),
                 cpu_millis: least(asked.cpu_millis, row.limits.cpu_millis),
                 tasks: least(asked.tasks, row.limits.tasks),
             };
-            (limits, least(spec.files, row.open_files))
+            (limits, least(spec.files, row.open_files), least(spec.requests_per_minute, row.requests_per_minute))
         }
     };
     let rows = Ring::ALL.map(at);
@@ -206,7 +209,12 @@ pub(super) fn limits(context: &mut Context<'_>) -> RingRows {
             tasks: most(row.tasks, granted.tasks, asked.tasks),
         }
     });
-    RingRows { limits: rows.map(|(limits, _)| limits), most: most_rows, open_files: rows.map(|(_, files)| files) }
+    RingRows {
+        limits: rows.map(|(limits, _, _)| limits),
+        most: most_rows,
+        open_files: rows.map(|(_, files, _)| files),
+        requests: RingRates(rows.map(|(_, _, requests)| requests)),
+    }
 }
 
 /// Where the ring sets a bound: the largest of what anybody with a say has named.

@@ -14,6 +14,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use super::parts::{ChaosSpec, LimitsSpec, NestedSpec};
+use super::ports::ListenAt;
 use super::{Version, ring_schema};
 use crate::config::units::{ByteSize, Cpu};
 
@@ -190,9 +191,15 @@ pub struct AgentGrant {
     /// Addresses that aren't public (loopback, private ranges) and that it may reach all the same.
     #[serde(default)]
     pub addresses: Vec<RangeSpec>,
+    /// Where ports of it may be shown beyond loopback, or below port 1024: `0.0.0.0:8080`, `127.0.0.1:80`.
+    #[serde(default)]
+    pub publish: Vec<ListenAt>,
     /// Model routes that it may use, by the names that they have under `models.providers`.
     #[serde(default)]
     pub models: Vec<String>,
+    /// Those of `models` that it keeps in R3, which has no network otherwise. Default none.
+    #[serde(default)]
+    pub models_in_r3: Vec<String>,
     /// The most that it may use of them; its own file can only say less.
     #[serde(default)]
     pub model_limits: LimitSpec,

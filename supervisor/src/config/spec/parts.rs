@@ -99,6 +99,9 @@ pub struct LimitsSpec {
     /// Open files of each process.
     #[schemars(with = "u32", range(min = 8, max = 1_048_576))]
     pub files: Option<u32>,
+    /// Requests a minute through the gateway (connections, HTTP requests, model calls) and on the control socket together.
+    #[schemars(with = "u32", range(min = 1, max = 1_000_000))]
+    pub requests_per_minute: Option<u32>,
 }
 
 /// When it is started again.
@@ -154,15 +157,25 @@ impl Default for Backoff {
     }
 }
 
-/// A command, run inside the ring, that exits 0 while the agent is well.
+/// What tells whether the agent is well: one of `command`, `http` and `tcp`.
 ///
 /// Until it has passed once it is run more often, at least each second; those extra looks can only show that the agent is
 /// ready. An agent that is not ready within `timeouts.start` (or the start period, if that is longer) is unhealthy.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HealthSpec {
-    /// The command.
-    pub command: Command,
+    /// A command, run inside the ring, that exits 0 while the agent is well.
+    #[serde(default)]
+    #[schemars(with = "Command")]
+    pub command: Option<Command>,
+    /// A request to a port of the agent, made inside its network; the port need not be shown.
+    #[serde(default)]
+    #[schemars(with = "HttpSpec")]
+    pub http: Option<HttpSpec>,
+    /// A port of the agent that takes connections, in the same way.
+    #[serde(default)]
+    #[schemars(with = "u16", range(min = 1, max = 65535))]
+    pub tcp: Option<u16>,
     /// Time between checks. Default 30s.
     #[serde(default = "HealthSpec::interval")]
     pub interval: Span,
@@ -177,6 +190,29 @@ pub struct HealthSpec {
     /// Time after the start in which failures don't count. Default 0s.
     #[serde(default = "HealthSpec::start_period")]
     pub start_period: Span,
+}
+
+/// A request by which an agent is asked whether it is well.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HttpSpec {
+    /// The agent's port.
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: u16,
+    /// What is asked for. Default `/`.
+    #[serde(default = "HttpSpec::path")]
+    #[schemars(length(min = 1, max = 1000))]
+    pub path: String,
+    /// The status of a good answer. Default: 200 to 299.
+    #[serde(default)]
+    #[schemars(with = "u16", range(min = 200, max = 599))]
+    pub status: Option<u16>,
+}
+
+impl HttpSpec {
+    fn path() -> String {
+        "/".to_owned()
+    }
 }
 
 impl HealthSpec {

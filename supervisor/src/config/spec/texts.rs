@@ -8,6 +8,7 @@ use agt_gateway::policy::{HostPattern, PathPattern};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
+use super::ports::{ListenAt, Publish};
 use crate::config::validate::is_env_name;
 
 /// Longest name of an agent: a DNS label and a cgroup name have room for it.
@@ -23,7 +24,7 @@ pub struct BadText {
     pub instead: String,
 }
 
-fn bad<T>(message: impl Into<String>, instead: impl Into<String>) -> Result<T, BadText> {
+pub(super) fn bad<T>(message: impl Into<String>, instead: impl Into<String>) -> Result<T, BadText> {
     Err(BadText { message: message.into(), instead: instead.into() })
 }
 
@@ -33,6 +34,8 @@ pub(in crate::config) fn check_text(check: &str, text: &str) -> Option<BadText> 
     match check {
         "name" => AgentName::parse(text).err(),
         "words" => split_words(text).err(),
+        "publish" => Publish::parse(text).err(),
+        "listen-at" => ListenAt::parse(text).err(),
         "host-port" => HostPort::parse(text).err(),
         "host-pattern" => not_read(text.parse::<HostPattern>(), "for example `api.example.com` or `*.example.com`"),
         "path-pattern" => not_read(text.parse::<PathPattern>(), "for example `/v1/models` or `/v1/**`"),

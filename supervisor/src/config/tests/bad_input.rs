@@ -81,7 +81,10 @@ fn missing_keys_are_named_with_what_to_add() {
     assert!(
         message(world.load("version: 2\nname: a\ncommand: date\n"), 64).contains("unknown value `2` for `version`")
     );
-    assert!(message(world.agent("health: {interval: 5s}\n"), 64).contains("the key `health.command` is missing"));
+    assert!(
+        message(world.agent("health: {interval: 5s}\n"), 64)
+            .contains("a health check is one of `command`, `http` and `tcp`")
+    );
     assert!(message(world.load(""), 64).contains("the file is empty"));
     assert!(message(world.load("# only a comment\n"), 64).contains("the file is empty"));
     assert!(message(world.load("just text\n"), 64).contains("the file must be a group of keys"));

@@ -175,6 +175,6 @@ fn the_message_has_the_form_of_the_conventions() {
     assert_eq!(
         text,
         "error: unknown key `limits.memroy`\n --> agent.yaml:6:5\n6 |     memroy: 64MiB\n  |     ^^^^^^ did you mean `memory`?\n\
-         help: keys under `limits`: cpu, files, memory, tasks. nothing was started.\n"
+         help: keys under `limits`: cpu, files, memory, requests_per_minute, tasks. nothing was started.\n"
     );
 }

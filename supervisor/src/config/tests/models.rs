@@ -77,7 +77,31 @@ fn an_operators_mistake_about_models_is_one_with_its_place() {
 }
 
 #[test]
-fn models_in_r3_are_a_mistake_that_says_which_ring_has_them() {
-    let text = message(world("{}", "").agent("ring: 3\nmodels: [openai]\n"), 64);
-    assert!(text.contains("R3 has no network") && text.contains("ring: 2"), "{text}");
+fn models_in_r3_need_a_line_of_their_own_and_are_all_that_it_has() {
+    let asks = "ring: 3\nmodels: [openai]\n";
+    let text = message(world("{key: {env: K}}", "").agent(asks), 77);
+    assert!(text.contains("needs a line of its own in R3") && text.contains("models_in_r3: [openai]"), "{text}");
+    // Both lines at once where neither is there.
+    let nothing = message(World::new().agent(asks), 77);
+    assert!(nothing.contains("models: [openai]") && nothing.contains("models_in_r3: [openai]"), "{nothing}");
+    let text =
+        message(world("{key: {env: K}}", "    models_in_r3: [anthropic]\n").agent("ring: 2\nmodels: [openai]\n"), 64);
+    assert!(text.contains("`models` of this agent has no `anthropic`"), "{text}");
+
+    let granted = world("{key: {env: K}}", "    models_in_r3: [openai]\n    network: [{host: a.example}]\n");
+    let reaches = "ring: 2\nmodels: [openai]\nnetwork: [{host: a.example}]\n";
+    for (asks, has) in [(asks, "model routes alone, at 127.0.0.1:20789 inside"), (reaches, "HTTP proxy at")] {
+        let plan = granted.agent(asks).unwrap();
+        let openings = plan.openings_at(Ring::R3);
+        assert_eq!(openings.iter().map(|o| &o.way).collect::<Vec<_>>(), [&crate::config::plan::Way::Models]);
+        let variables: BTreeMap<String, String> = plan.way_variables(Ring::R3).into_iter().collect();
+        assert_eq!(variables["OPENAI_BASE_URL"], "http://127.0.0.1:20789/openai/v1");
+        assert!(!variables.keys().any(|name| name.to_ascii_lowercase().ends_with("_proxy")), "{variables:?}");
+        assert!(plan.destinations_at(Ring::R3).is_empty() && plan.forwards_at(Ring::R3).is_empty());
+        let page = plan.page(None);
+        assert!(page.contains(has) && page.contains("models in R3") && !page.contains("none, without"), "{page}");
+    }
+    let plan = world("{key: {env: K}}", "").agent("ring: 2\nmodels: [openai]\n").unwrap();
+    assert!(!plan.models.has_routes_at(Ring::R3) && plan.openings_at(Ring::R3).is_empty());
+    assert!(plan.page(None).contains("none, without `models_in_r3` in the operator's file"), "{}", plan.page(None));
 }

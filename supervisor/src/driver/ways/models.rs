@@ -4,38 +4,32 @@
 //! where it was. So the account stands beside the agents, by name, and what it says of the last day lies in the store. A task is a
 //! start by somebody: restarts belong to it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use agt_gateway::limit::spec::LimitSpec;
 use agt_gateway::limit::{Account, Refused, Shared};
 use agt_gateway::live::Models;
-use agt_gateway::price::{BadTable, Known, Money};
+use agt_gateway::price::{BadTable, Known};
 use agt_gateway::route::{BadRoute, Call, Routes, Trouble, Witness};
 use agt_rings::Ring;
-use serde::{Deserialize, Serialize};
 
+use super::spent::{Purse, past};
 use crate::audit::record::{Action, Actor, Outcome, Record};
 use crate::config::AgentPlan;
 use crate::driver::Supervisor;
 use crate::driver::audience::Line;
 use crate::driver::launching::in_full;
 use crate::driver::records::wall_ms;
+use crate::driver::status::metered::{ModelsStatus, Tally};
 use crate::driver::streams::escaped;
-use crate::store::{Commit, Store};
 use crate::telemetry::Telemetry;
 
 const MET: Action = Action::new("limit.met");
 const REFUSED: Action = Action::new("model.refused");
 const UNPRICED: Action = Action::new("model.unpriced");
-/// The kind of state in which an agent's spending lies in the store.
-const SPENT: &str = "models.spent";
-/// What was spent within this time is one sum, in milliseconds.
-const SPAN_MS: i64 = 60_000;
-/// How long a sum counts, in milliseconds: the longest period of a cap.
-const KEPT_MS: i64 = 24 * 3600 * 1000;
-/// Sums that are kept.
-const SPANS_MAX: usize = 1500;
+const UNREAD: Action = Action::new("model.spent.unread");
 /// The longest text of a refusal that is told, in characters.
 const SAID_MAX: usize = 300;
 /// Kinds of news that wait to be told; more are counted by the metrics alone.
@@ -56,55 +50,24 @@ pub(in crate::driver) enum BadModels {
 #[derive(Debug, Default)]
 pub(in crate::driver) struct Accounts {
     agents: BTreeMap<String, Arc<Ledger>>,
-    rings: [Option<Arc<Shared>>; 4],
+    rings: [Option<Arc<Purse>>; 4],
 }
 
 /// One agent's account, and who is told of its calls.
 #[derive(Debug)]
 struct Ledger {
     agent: String,
-    limits: Arc<Shared>,
+    purse: Purse,
     telemetry: Telemetry,
     book: Mutex<Book>,
 }
 
 #[derive(Debug, Default)]
 struct Book {
-    spent: Spent,
-    unstored: bool,
     called: bool,
+    tally: Tally,
     news: BTreeMap<News, u64>,
     told: BTreeMap<News, Instant>,
-}
-
-/// What was spent when: sums of a minute each, the oldest first.
-#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Spent {
-    /// When a minute began, on the wall clock, and billionths of a dollar.
-    sums: VecDeque<(i64, u64)>,
-}
-
-impl Spent {
-    fn add(&mut self, cost: Money, now_ms: i64) {
-        match self.sums.back_mut() {
-            // A clock that was set back adds to the newest sum: it counts for longer, never for less.
-            Some((began, sum)) if now_ms < *began + SPAN_MS => *sum = sum.saturating_add(cost.nanos()),
-            _ => self.sums.push_back((now_ms, cost.nanos())),
-        }
-        while self.sums.len() > SPANS_MAX
-            || self.sums.front().is_some_and(|(began, _)| began + SPAN_MS + KEPT_MS < now_ms)
-        {
-            self.sums.pop_front();
-        }
-    }
-
-    /// How much was spent how long ago. What lies in the future counts as of now.
-    fn ago(&self, now_ms: i64) -> impl Iterator<Item = (Money, Duration)> {
-        self.sums.iter().map(move |(began, nanos)| {
-            let ago = u64::try_from(now_ms.saturating_sub(*began)).unwrap_or(0);
-            (Money::from_nanos(*nanos), Duration::from_millis(ago))
-        })
-    }
 }
 
 /// Something that is worth a line.
@@ -120,8 +83,8 @@ enum News {
 
 impl Ledger {
     fn new(agent: &str, telemetry: &Telemetry) -> Ledger {
-        let limits = Shared::new(format!("agent {agent}"), &agt_gateway::limit::spec::LimitSpec::default());
-        Ledger { agent: agent.to_owned(), limits, telemetry: telemetry.clone(), book: Mutex::default() }
+        let purse = Purse::new(agent, Shared::new(format!("agent {agent}"), &LimitSpec::default()));
+        Ledger { agent: agent.to_owned(), purse, telemetry: telemetry.clone(), book: Mutex::default() }
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {
@@ -134,37 +97,39 @@ impl Ledger {
             *book.news.entry(news).or_default() += 1;
         }
     }
+}
 
-    /// What was spent before: an earlier supervisor's.
-    fn recall(&self, spent: Spent) {
-        let now = wall_ms();
-        for (cost, ago) in spent.ago(now) {
-            self.limits.recall(cost, ago);
-        }
-        self.book().spent = spent;
+/// Who hears of the calls of one life: they are paid by the agent and by all of its ring.
+#[derive(Debug)]
+struct Caller {
+    ledger: Arc<Ledger>,
+    ring: Arc<Purse>,
+}
+
+impl Witness for Caller {
+    fn ended(&self, call: &Call) {
+        self.ring.spend(call.cost);
+        self.ledger.ended(call);
     }
 
-    fn store(&self, store: &Store) {
-        let mut book = self.book();
-        if !std::mem::take(&mut book.unstored) {
-            return;
-        }
-        let value = serde_json::to_value(&book.spent).expect("plain data");
-        drop(book);
-        // A note that finds no room is counted by the store; the next one holds this one's sums too.
-        let _ = store.note(Commit::new().put_state(&self.agent, SPENT, value, wall_ms()));
+    fn refused(&self, route: &str, trouble: Trouble, message: &str) {
+        self.ledger.refused(route, trouble, message);
+    }
+
+    fn limited(&self, _: &str, refused: &Refused) {
+        self.ledger.limited(refused);
     }
 }
 
-impl Witness for Ledger {
+impl Ledger {
     fn ended(&self, call: &Call) {
         self.telemetry.called(&self.agent, call);
+        self.purse.spend(call.cost);
         let mut book = self.book();
         book.called = true;
-        if !call.cost.is_zero() {
-            book.spent.add(call.cost, wall_ms());
-            book.unstored = true;
-        }
+        book.tally.calls += 1;
+        book.tally.input_tokens = book.tally.input_tokens.saturating_add(call.usage.input_total());
+        book.tally.output_tokens = book.tally.output_tokens.saturating_add(call.usage.output);
         if call.known == Known::Unknown {
             let model = call.model.chars().take(80).collect();
             Self::note(&mut book, News::Unpriced { model });
@@ -172,6 +137,7 @@ impl Witness for Ledger {
     }
 
     fn refused(&self, route: &str, trouble: Trouble, message: &str) {
+        self.book().tally.refused += 1;
         // A limit says which one it is by `limited`.
         if matches!(trouble, Trouble::RateLimited | Trouble::SpendCap) {
             return;
@@ -186,10 +152,13 @@ impl Witness for Ledger {
         Self::note(&mut self.book(), News::Refused { word, says: escaped(&format!("{route}: {message}")) });
     }
 
-    fn limited(&self, _: &str, refused: &Refused) {
+    fn limited(&self, refused: &Refused) {
         let word = refused.refusal.word();
         self.telemetry.model_refused(&self.agent, word);
-        Self::note(&mut self.book(), News::Limit { word, says: refused.to_string() });
+        self.telemetry.throttled(&self.agent, &format!("model-{word}"), 1);
+        let mut book = self.book();
+        book.tally.throttled += 1;
+        Self::note(&mut book, News::Limit { word, says: refused.to_string() });
     }
 }
 
@@ -197,6 +166,19 @@ impl Accounts {
     fn ledger(&mut self, agent: &str, telemetry: &Telemetry) -> Arc<Ledger> {
         let new = || Arc::new(Ledger::new(agent, telemetry));
         Arc::clone(self.agents.entry(agent.to_owned()).or_insert_with(new))
+    }
+
+    fn ring(&mut self, ring: Ring) -> Arc<Purse> {
+        let limits = || Shared::new(format!("all of {ring}"), &LimitSpec::default());
+        let new = || Arc::new(Purse::new(&ring.to_string(), limits()));
+        Arc::clone(self.rings[usize::from(ring.number())].get_or_insert_with(new))
+    }
+
+    /// What an agent's calls come to; `None`: it was never started with model routes.
+    pub(in crate::driver) fn status(&self, agent: &str) -> Option<ModelsStatus> {
+        let ledger = self.agents.get(agent)?;
+        let tally = ledger.book().tally;
+        Some(ModelsStatus::new(tally, &ledger.purse.limits.standing(), &ledger.purse.limits.caps()))
     }
 
     /// The routes of a plan in a ring, with what their calls are held to from now on; `None`: it has none there.
@@ -209,44 +191,59 @@ impl Accounts {
         ring: Ring,
         telemetry: &Telemetry,
     ) -> Result<Option<Models>, BadModels> {
-        if plan.models.is_nothing() || matches!(ring, Ring::R0 | Ring::R3) {
+        let routes = plan.models.routes_at(ring);
+        if routes.is_empty() {
             return Ok(None);
         }
-        let routes = Routes::new(&plan.models.routes, Arc::new(plan.models.table()?))?;
+        let routes = Routes::new(&routes, Arc::new(plan.models.table()?))?;
         let ledger = self.ledger(plan.name(), telemetry);
-        ledger.limits.set(&plan.models.limits);
-        let own = self.rings[usize::from(ring.number())]
-            .get_or_insert_with(|| Shared::new(format!("all of {ring}"), plan.models.ring(ring)));
-        own.set(plan.models.ring(ring));
-        let account = Arc::new(Account::new(vec![Arc::clone(&ledger.limits), Arc::clone(own)]));
-        Ok(Some(Models { routes, account, witness: ledger }))
+        ledger.purse.limits.set(&plan.models.limits);
+        let ring_purse = self.ring(ring);
+        ring_purse.limits.set(plan.models.ring(ring));
+        let subjects = vec![Arc::clone(&ledger.purse.limits), Arc::clone(&ring_purse.limits)];
+        let witness = Arc::new(Caller { ledger, ring: ring_purse });
+        Ok(Some(Models { routes, account: Arc::new(Account::new(subjects)), witness }))
     }
 }
 
 impl Supervisor {
     /// Somebody starts an agent: what it spends from here on is this task's.
     pub(in crate::driver) async fn begin_task(&mut self, name: &str) {
-        let Some(agent) = self.agents.get(name) else { return };
-        if agent.definition.plan.models.is_nothing() {
+        self.recall_models(name).await;
+        if let Some(ledger) = self.ways.accounts.agents.get(name) {
+            ledger.purse.limits.begin_task();
+        }
+    }
+
+    /// What an agent with model routes and its ring spent before is counted from here on, if it is not yet.
+    pub(in crate::driver) async fn recall_models(&mut self, name: &str) {
+        let Some(agent) = self.agents.get(name).filter(|agent| !agent.definition.plan.models.is_nothing()) else {
             return;
+        };
+        let (ring, models) = (agent.ring, agent.definition.plan.models.clone());
+        if !self.ways.accounts.agents.contains_key(name) {
+            let past = past(&self.store, name).await;
+            let ledger = self.ways.accounts.ledger(name, &self.telemetry);
+            let unknown = ledger.purse.recall(past, &models.limits.spend);
+            self.tell_unread(name, name, unknown);
         }
-        let is_new = !self.ways.accounts.agents.contains_key(name);
-        let ledger = self.ways.accounts.ledger(name, &self.telemetry);
-        ledger.limits.begin_task();
-        if !is_new {
-            return;
+        if self.ways.accounts.rings[usize::from(ring.number())].is_none() {
+            let past = past(&self.store, &ring.to_string()).await;
+            let unknown = self.ways.accounts.ring(ring).recall(past, &models.ring(ring).spend);
+            self.tell_unread(name, &format!("all of {ring}"), unknown);
         }
-        match self.store.get_state(name, SPENT).await {
-            Ok(state) => {
-                // What another version wrote is not readable as sums; a cap that counts from nothing is said.
-                let spent = state.map(|state| serde_json::from_value(state.value)).transpose();
-                match spent {
-                    Ok(spent) => ledger.recall(spent.unwrap_or_default()),
-                    Err(e) => eprintln!("warning: {name}: what it spent on models before is not counted: {e}"),
-                }
-            }
-            Err(e) => eprintln!("warning: {name}: what it spent on models before is not counted: {e}"),
-        }
+    }
+
+    fn tell_unread(&mut self, name: &str, whose: &str, unknown: Option<String>) {
+        let Some(why) = unknown else { return };
+        let record = Record::new(wall_ms(), Actor::Supervisor, UNREAD, Outcome::Noted).agent(name);
+        self.note(record.detail("whose", whose).detail("why", why.as_str()));
+        let text = format!(
+            "warning: {whose}: what was spent on models before can't be read ({why}): the caps of an hour and a day count as spent, \
+             and calls are refused until that time is over\n\
+             help: higher caps in the operator's file give room at once: agt-supervise reload {name}"
+        );
+        self.say(name, Line::Matter, text);
     }
 
     /// Tells what is new of the agents' model calls, and stores what they spent.
@@ -255,9 +252,10 @@ impl Supervisor {
         let mut called = false;
         for ledger in ledgers {
             called |= std::mem::take(&mut ledger.book().called);
-            ledger.store(&self.store);
+            ledger.purse.store(&self.store);
             self.tell_models(&ledger);
         }
+        self.ways.accounts.rings.iter().flatten().for_each(|ring| ring.store(&self.store));
         if called {
             self.telemetry.settle();
         }
@@ -326,29 +324,5 @@ impl Supervisor {
                 None
             });
         way.set_models(models);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    #[test]
-    fn what_was_spent_is_summed_by_the_minute_and_kept_for_a_day() {
-        let mut spent = Spent::default();
-        let cent = Money::from_cents(1);
-        spent.add(cent, 1_000_000);
-        spent.add(cent, 1_059_999);
-        spent.add(cent, 1_060_000);
-        // Set back.
-        spent.add(cent, 500_000);
-        assert_eq!(spent.sums, [(1_000_000, 20_000_000), (1_060_000, 20_000_000)]);
-        let ago: Vec<_> = spent.ago(1_060_000).collect();
-        assert_eq!(ago[0], (Money::from_cents(2), Duration::from_secs(60)));
-        spent.add(cent, 1_000_000 + KEPT_MS + SPAN_MS + 1);
-        assert_eq!(spent.sums.front().unwrap().0, 1_060_000);
-        let again: Spent = serde_json::from_value(serde_json::to_value(&spent).unwrap()).unwrap();
-        assert_eq!(again, spent);
     }
 }
