@@ -43,7 +43,8 @@ enum Fate {
 
 /// Whether one that acts can be done at all.
 fn can(graph: &Graph, facts: &Facts, node: &Node, name: &str) -> bool {
-    !graph.scripts[name].always_fails && !(node.settle == Settle::Undo && facts.unanswered.contains(name))
+    let is_undone_unknown = node.settle == Settle::Undo && facts.unanswered.contains(name);
+    !graph.scripts[name].always_fails && !is_undone_unknown
 }
 
 fn fate(graph: &Graph, facts: &Facts, node: &Node, fates: &BTreeMap<&str, Fate>) -> Fate {
