@@ -283,6 +283,16 @@ fn everything_wrong_with_a_saga_is_reported_at_its_line_and_nothing_starts() {
             64,
             "slos[0]",
         ),
+        (
+            "steps: {one: {http: {url: 'https://example.com/'}, effects: none}}",
+            64,
+            "an `http` step can't be done by this version yet",
+        ),
+        ("steps: {one: {approval: {}}}", 64, "an `approval` step can't be done by this version yet"),
+        ("steps: {one: {command: [sh], effects: files}}", 64, "`effects: files` can't be done by this version yet"),
+        ("steps: {one: {command: [sh], undo: {mcp: {server: [sh], tool: t}}}}", 64, "an `mcp` step can't be done"),
+        ("params: {order: {}}\nsteps: {one: {command: [sh], effects: none}}", 64, "parameter `order` can't be given"),
+        ("ring: 3\nsteps: {one: {command: [sh], ring: 2}}", 64, "more privileged than the saga's own"),
         ("chaos: {opt_in: true}\nsteps: {one: {command: [sh], effects: none}}", 77, "needs an operator's line"),
     ];
     for (steps, code, word) in cases {

@@ -52,7 +52,7 @@ fn chain() -> Plan {
 
 fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
-    let plan = chain();
+    let plan = Arc::new(chain());
     let mut best = f64::MAX;
     for _ in 0..ROUNDS {
         let driver =

@@ -19,7 +19,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -45,10 +45,12 @@ const COMMAND_TRIES_MAX: u32 = 8;
 
 /// The world as the driver needs it. The supervisor implements it with sandboxed processes.
 pub trait Steps: Send + Sync + 'static {
-    /// Runs a command to its end and returns when its whole process tree is empty.
+    /// Does a piece of work, and returns when nothing of it goes on: of a command, when its whole process tree is empty.
+    /// What it is, `run.work().call` says; waits and approvals are the machine's own and never come here. An HTTP answer
+    /// is [`Ending::Status`](crate::outcome::Ending), a tool's or agent's error `Errored`, a broken connection `NoAnswer`.
     ///
     /// Dropping the future must not be relied on to end the tree: that is what [`Steps::cancel`] and, after a crash,
-    /// [`Steps::verify_empty`] are for. The time limit is the driver's; `run.work.timeout_ms` is for showing.
+    /// [`Steps::verify_empty`] are for. The time limit is the driver's; `run.work().timeout_ms` is for showing.
     fn run(&self, run: StepRun) -> impl Future<Output = StepOutcome> + Send;
 
     /// Ends a run and returns when its tree is verified empty; at once when it is so already, or never began. The future
@@ -147,11 +149,27 @@ impl<J: Journal, S: Steps> Driver<J, S> {
     ///
     /// # Errors
     /// [`SagaError`]; among them [`JournalError::Conflict`] for an id that was used before.
-    pub async fn run(&self, plan: Plan, id: SagaId, context: Value) -> Result<Rest, SagaError> {
+    pub async fn run(&self, plan: impl Into<Arc<Plan>>, id: SagaId, context: Value) -> Result<Rest, SagaError> {
+        self.run_with(plan, id, context, Map::new()).await
+    }
+
+    /// The same with parameters.
+    ///
+    /// # Errors
+    /// As [`Driver::run`]; [`SagaError::Params`] when they aren't those that the plan needs.
+    pub async fn run_with(
+        &self,
+        plan: impl Into<Arc<Plan>>,
+        id: SagaId,
+        context: Value,
+        params: Map<String, Value>,
+    ) -> Result<Rest, SagaError> {
+        let plan = plan.into();
+        let params = plan.params(params).map_err(|source| SagaError::Params { saga: id.clone(), source })?;
         let live = self.enter(&id)?;
         let hash = (self.settings.digest)(plan.text().as_bytes());
         let moment = self.moment();
-        let submission = Submission { id: id.clone(), plan: Arc::new(plan), plan_hash: hash, context };
+        let submission = Submission { id: id.clone(), plan, plan_hash: hash, context, params };
         let begun = machine::begin(submission, moment, &self.settings.policy);
         let (state, turn) = begun.map_err(|source| SagaError::Illegal { saga: id, source })?;
         drive::Drive::new(self, state, live, moment).drive(turn).await

@@ -6,6 +6,7 @@
 use crate::id::{RunId, SagaId};
 use crate::journal::JournalError;
 use crate::machine::{IllegalEvent, Refused};
+use crate::plan::ParamsError;
 use crate::replay::ReplayError;
 
 /// Why a driver could not go on with a saga.
@@ -37,6 +38,15 @@ pub enum SagaError {
         /// Why.
         #[source]
         source: Refused,
+    },
+    /// It can't begin with these parameters. Nothing was recorded.
+    #[error("saga {saga} can't begin")]
+    Params {
+        /// The saga.
+        saga: SagaId,
+        /// Why.
+        #[source]
+        source: ParamsError,
     },
     /// A bug in this crate: the policy proposed what the table forbids. Nothing of it was recorded.
     #[error("saga {saga}: refused a step that the rules forbid")]

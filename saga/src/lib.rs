@@ -10,6 +10,7 @@
 //! - [`machine`]: the pure heart: `step(state, input, moment)` gives records and actions (diagram there);
 //! - [`record`]: the records, versioned, loadable for ever;
 //! - [`journal`]: where they are kept: a trait, and one in memory;
+//! - [`schema`]: the shape that an output must have;
 //! - [`replay`]: from records back to a saga, through the same transition table;
 //! - [`driver`]: performs the actions: journal first, then the world, through the caller's [`driver::Steps`];
 //! - [`inject`]: places where a test can stop the driver as a crash would;
@@ -31,5 +32,6 @@ pub mod outcome;
 pub mod plan;
 pub mod record;
 pub mod replay;
+pub mod schema;
 pub mod spec;
 pub mod time;

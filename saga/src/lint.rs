@@ -3,9 +3,12 @@
 //! A saga is judged before anything starts, because a missing undo is found out too late at the moment it is needed.
 //! All problems are reported together, each with the place in the file, so that the caller can draw a caret under it.
 
+mod calls;
+mod class;
 mod graph;
 mod problem;
 mod resolve;
+mod values;
 
 pub use problem::{Path, Problem, ProblemKind, Segment};
 
@@ -16,6 +19,8 @@ use crate::spec::SagaSpec;
 pub const STEPS_MAX: usize = 256;
 /// The most attempts in one retry budget.
 pub const ATTEMPTS_MAX: u32 = 100;
+/// The most items of one fan-out.
+pub const ITEMS_MAX: usize = 256;
 /// The longest name, in bytes.
 pub const NAME_BYTES_MAX: usize = 64;
 

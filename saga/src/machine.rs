@@ -32,6 +32,13 @@
 //!                                         +---> Faulted --------------------+---> Parked (stuck)
 //!   Done --Left--> Left (nothing undoes it)
 //!
+//! a wait:      Waiting --Slept--> Sleeping --Rang--> Done
+//! an approval: Waiting --Asked--> Asking --Voted, Voted, ...; Decided--> Done, or Faulted and given up
+//! a condition that doesn't hold: Waiting --Bypassed--> Bypassed (what needs it goes on)
+//! a fan-out:   Waiting --Spread--> Spread, and a slot for each branch, which goes as a step does
+//!              Spread --Gathered (enough are done)--> Done; --GaveUp (too few can be)--> Failed
+//!              branches that don't count, or are Dropped, go backward as above, whichever way the saga goes
+//!
 //! the saga
 //!   Forward --all done--> completed
 //!      |  \--Halted (cancel, deadline): running steps are ended; a pivot in flight is waited for
@@ -51,9 +58,9 @@ pub use slot::{Slot, Stage};
 pub use state::{Pause, Phase, Rest, State};
 
 use crate::id::{IdempotencyKey, RunId, RunKind, SagaId};
-use crate::outcome::{StepOutcome, Verdict};
-use crate::plan::{Plan, Work};
-use crate::record::{Attempt, Because, Created, Event, Finished, Record};
+use crate::outcome::{Ending, StepOutcome, Verdict};
+use crate::plan::{Plan, Step, Work};
+use crate::record::{Attempt, Because, Created, Event, Finished, Gathered, GaveUp, Record};
 use crate::time::Moment;
 use state::Trees;
 
@@ -62,6 +69,7 @@ mod apply;
 mod command;
 mod slot;
 mod state;
+mod values;
 
 /// How many runs of one retry budget a crash may cut off before an operator has to look: a step that takes its
 /// supervisor down with it must not do so for ever.
@@ -136,29 +144,48 @@ pub enum Action {
     End(RunId),
 }
 
-/// A command to run, with all that it needs.
+/// A piece of work to do, with all that it needs.
 #[derive(Clone, PartialEq)]
 pub struct StepRun {
-    /// Saga, step, kind and attempt.
+    /// Saga, step, kind and attempt. A branch of a fan-out is called `STEP.NUMBER`.
     pub id: RunId,
     /// The same over all attempts.
     pub key: IdempotencyKey,
-    /// The command, its ring, workdir, environment and time limit.
-    pub work: Work,
-    /// The saga's own ring ceiling.
-    pub ceiling: Option<u8>,
     /// The step's inputs.
     pub inputs: Map<String, Value>,
     /// What the forward run gave, for a compensation.
     pub output: Value,
     /// What the caller stored with the saga.
     pub context: Arc<Value>,
+    plan: Arc<Plan>,
+    /// The step's position in the plan.
+    at: usize,
+}
+
+impl StepRun {
+    /// The step in the plan.
+    #[must_use]
+    pub fn step(&self) -> &Step {
+        &self.plan.steps()[self.at]
+    }
+
+    /// What to do, its ring, workdir, environment, secrets and time limit.
+    #[must_use]
+    pub fn work(&self) -> &Work {
+        self.step().work(self.id.kind)
+    }
+
+    /// The saga's own ring ceiling.
+    #[must_use]
+    pub fn ceiling(&self) -> Option<u8> {
+        self.plan.ring()
+    }
 }
 
 impl std::fmt::Debug for StepRun {
     /// Inputs and outputs are left out: they may be secret, and they may be large.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("StepRun").field("id", &self.id.to_string()).field("work", &self.work).finish_non_exhaustive()
+        f.debug_struct("StepRun").field("id", &self.id.to_string()).field("work", self.work()).finish_non_exhaustive()
     }
 }
 
@@ -194,6 +221,8 @@ pub struct Submission {
     pub plan_hash: String,
     /// What the caller needs to know of it after a crash; given back with every run.
     pub context: Value,
+    /// Its parameters, as [`Plan::params`] completed them.
+    pub params: Map<String, Value>,
 }
 
 /// Begins a saga.
@@ -201,10 +230,13 @@ pub struct Submission {
 /// # Errors
 /// [`IllegalEvent`] never happens but for a bug.
 pub fn begin(submission: Submission, moment: Moment, policy: &Policy) -> Result<(State, Turn), IllegalEvent> {
-    let Submission { id, plan, plan_hash, context } = submission;
-    let created = Created { saga: id, plan_hash, plan: plan.text().to_owned(), context };
+    let Submission { id, plan, plan_hash, context, params } = submission;
+    let created = Created { saga: id, plan_hash, plan: plan.text().to_owned(), context, params };
+    let version = plan.version();
     let mut state = State::created(moment.now_ms, &created, plan);
-    let mut turn = Turn { records: vec![Record::new(moment.now_ms, Event::Created(created))], actions: Vec::new() };
+    let mut first = Record::new(moment.now_ms, Event::Created(created));
+    first.v = first.v.max(version);
+    let mut turn = Turn { records: vec![first], actions: Vec::new() };
     turn.advance(&mut state, moment, policy)?;
     Ok((state, turn))
 }
@@ -253,8 +285,9 @@ pub fn accept(state: &mut State, input: Input, moment: Moment) -> Result<Turn, S
             }
         }
         Input::Command(command) => {
-            let event = state.command_event(command)?;
-            turn.commit(state, moment, event)?;
+            for event in state.command_events(command)? {
+                turn.commit(state, moment, event)?;
+            }
         }
     }
     Ok(turn)
@@ -272,11 +305,14 @@ impl Turn {
     /// # Errors
     /// [`IllegalEvent`] never happens but for a bug.
     pub fn advance(&mut self, state: &mut State, moment: Moment, policy: &Policy) -> Result<(), IllegalEvent> {
-        for _ in 0..state.slots.len() * RECORDS_PER_STEP_MAX {
+        let mut records = 0;
+        // A step that fans out brings more along.
+        while records < state.slots.len() * RECORDS_PER_STEP_MAX {
             match state.next_event(moment, policy) {
                 Some(event) => self.commit(state, moment, event)?,
                 None => return Ok(()),
             }
+            records += 1;
         }
         Err(IllegalEvent { seq: state.seq + 1, fault: "the policy comes to no end".to_owned() })
     }
@@ -287,6 +323,9 @@ impl Turn {
         state.apply(&record)?;
         match &record.event {
             Event::Started(attempt) => self.actions.push(Action::Run(Box::new(state.run(attempt)))),
+            Event::Gathered(Gathered { step, .. }) | Event::GaveUp(GaveUp { step, .. }) => {
+                self.actions.extend(state.losers_to_end(step).map(Action::End));
+            }
             Event::Halted(Because::Cancelled(_) | Because::Deadline) => {
                 self.actions.extend(state.runs_to_end().map(Action::End));
             }
@@ -301,39 +340,55 @@ impl State {
     /// The record of a run's end, judged by today's rules.
     fn finished_event(&self, run: &RunId, outcome: StepOutcome) -> Result<Event, Refused> {
         let no_such_run = || Refused::NoSuchRun { run: run.to_string() };
-        let at = self.plan.position(&run.step).filter(|_| run.saga == self.id).ok_or_else(no_such_run)?;
+        let at = self.position(&run.step).filter(|_| run.saga == self.id).ok_or_else(no_such_run)?;
         if self.slots[at].stage != (Stage::InFlight { kind: run.kind, attempt: run.attempt }) {
             return Err(no_such_run());
         }
-        let outcome = outcome.within_limits();
-        let verdict = Verdict::of(run.kind, &outcome, &self.work(at, run.kind).retry);
+        let mut outcome = outcome.within_limits();
+        let mut verdict = Verdict::of(run.kind, &outcome, &self.work(at, run.kind).retry);
+        if let Some(fault) = self.misshapen(at, run.kind, verdict, &outcome) {
+            verdict = Verdict::Unusable;
+            outcome.ending = Ending::BadOutput { reason: format!("its output has not the declared shape: {fault}") };
+        }
         let run = Attempt { step: run.step.clone(), kind: run.kind, attempt: run.attempt };
         Ok(Event::Finished(Finished { run, verdict, outcome }))
     }
 
-    /// The command of a step for one kind of run.
+    /// What is wrong with the shape of what a step gave.
+    fn misshapen(&self, at: usize, kind: RunKind, verdict: Verdict, outcome: &StepOutcome) -> Option<String> {
+        let schema = self.step(at).output_schema.as_ref()?;
+        match (kind, verdict) {
+            (RunKind::Forward, Verdict::Ok) => schema.check(&outcome.output).err(),
+            (RunKind::Check, Verdict::Applied) => {
+                schema.check(outcome.output.get("outputs").unwrap_or(&Value::Null)).err()
+            }
+            _ => None,
+        }
+    }
+
     fn work(&self, at: usize, kind: RunKind) -> &Work {
-        let step = &self.plan.steps()[at];
-        let work = match kind {
-            RunKind::Forward => Some(&step.forward),
-            RunKind::Check => step.check.as_ref(),
-            RunKind::Compensate => step.compensate.as_ref(),
-        };
-        work.unwrap_or(&step.forward)
+        self.step(at).work(kind)
     }
 
     fn run(&self, attempt: &Attempt) -> StepRun {
-        let at = self.plan.position(&attempt.step).expect("the table took the attempt, so its step exists");
+        let at = self.position(&attempt.step).expect("the table took the attempt, so its step exists");
         StepRun {
             id: self.run_id(&attempt.step, attempt.kind, attempt.attempt),
             key: IdempotencyKey::of(&self.id, &attempt.step, attempt.kind),
-            work: self.work(at, attempt.kind).clone(),
-            ceiling: self.plan.ring(),
             // A compensation runs whatever became of its inputs: going back must not fail for want of data.
             inputs: self.inputs(at).unwrap_or_default(),
             output: self.slots[at].output.clone(),
             context: self.context.clone(),
+            plan: self.plan.clone(),
+            at: self.slots[at].of,
         }
+    }
+
+    /// What runs of the branches of `step` that don't count any more.
+    fn losers_to_end(&self, step: &str) -> impl Iterator<Item = RunId> {
+        let branches = self.position(step).and_then(|at| self.slots[at].branches.clone()).unwrap_or_default();
+        let losers = branches.filter(|at| self.slots[*at].is_lost());
+        losers.filter_map(|at| self.flying_run(at)).filter(|run| run.kind == RunKind::Forward)
     }
 
     /// What a halt ends: forward runs, but not the pivot's. Checks and compensations run on.

@@ -43,11 +43,35 @@ pub enum Ending {
         /// Whether another try can help.
         again: Again,
     },
+    /// An HTTP server answered with this status. 2xx: the effect is there; 4xx: it is not; any other says neither.
+    Status(u16),
+    /// It answered that it failed, with this error: a tool, an agent, a saga inside the saga.
+    Errored {
+        /// The error's name, which retries can be told by.
+        error: String,
+        /// Whether nothing can have happened; else the effect is unknown.
+        clean: Clean,
+    },
+    /// No answer came, though it may have been done: a connection broke, a server went away.
+    NoAnswer {
+        /// What happened.
+        reason: String,
+    },
     /// It exited with 0, but its output could not be read as JSON or is too large: the effect is there, the data isn't.
     BadOutput {
         /// What is wrong with it.
         reason: String,
     },
+}
+
+/// Whether an error left nothing behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Clean {
+    /// There is no effect.
+    Yes,
+    /// Nobody can tell.
+    Unknown,
 }
 
 /// Whether trying again can help.
@@ -99,6 +123,20 @@ impl StepOutcome {
         Self { ending, output: Value::Null, note: None }
     }
 
+    /// The version of the record that can say this.
+    pub(crate) fn version(&self) -> u32 {
+        match self.ending {
+            Ending::Status(_) | Ending::Errored { .. } | Ending::NoAnswer { .. } => 2,
+            _ => 1,
+        }
+    }
+
+    /// Whether it says by itself that the effect is there and its output good.
+    #[must_use]
+    pub fn is_ok(&self) -> bool {
+        matches!(self.ending, Ending::Exited(0) | Ending::Status(200..=299))
+    }
+
     /// The outcome within the limits on what is kept: a larger output is dropped and named as unusable.
     #[must_use]
     pub(crate) fn within_limits(mut self) -> Self {
@@ -107,7 +145,7 @@ impl StepOutcome {
             let bytes = self.output.to_string().len();
             if bytes > OUTPUT_BYTES_MAX {
                 self.output = Value::Null;
-                if self.ending == Ending::Exited(0) {
+                if self.is_ok() {
                     let reason = format!("the output has {bytes} bytes of JSON, the limit is {OUTPUT_BYTES_MAX}");
                     self.ending = Ending::BadOutput { reason };
                 }
@@ -154,19 +192,28 @@ impl Verdict {
     /// an interpreter that can't even start exits with 1, and reading that as "not applied" would charge twice.
     pub fn of(kind: RunKind, outcome: &StepOutcome, retry: &Retry) -> Self {
         if kind == RunKind::Check {
-            return match (&outcome.ending, outcome.output.get("applied")) {
-                (Ending::Exited(0), Some(Value::Bool(true))) => Self::Applied,
-                (Ending::Exited(0), Some(Value::Bool(false))) => Self::NotApplied,
+            return match outcome.output.get("applied").filter(|_| outcome.is_ok()) {
+                Some(Value::Bool(true)) => Self::Applied,
+                Some(Value::Bool(false)) => Self::NotApplied,
                 _ => Self::Inconclusive,
             };
         }
         match &outcome.ending {
-            Ending::Exited(0) => Self::Ok,
+            _ if outcome.is_ok() => Self::Ok,
             // What a compensation prints is of no use to anybody: the effect is gone, and that is all it was for.
             Ending::BadOutput { .. } if kind == RunKind::Compensate => Self::Ok,
             Ending::BadOutput { .. } => Self::Unusable,
             Ending::Exited(code) if retry.non_retryable.contains(code) => Self::FailedForGood,
-            Ending::Exited(_) | Ending::NotStarted { again: Again::Yes, .. } => Self::Failed,
+            Ending::Status(status @ 400..=499) => {
+                let for_good = retry.non_retryable.contains(&i32::from(*status));
+                if for_good { Self::FailedForGood } else { Self::Failed }
+            }
+            // What no retry mends may still have left something behind: that question comes first.
+            Ending::Errored { clean: Clean::Unknown, .. } => Self::Unknown,
+            Ending::Errored { error, .. } if retry.non_retryable_errors.contains(error) => Self::FailedForGood,
+            Ending::Exited(_) | Ending::Errored { .. } | Ending::NotStarted { again: Again::Yes, .. } => Self::Failed,
+            // A gateway's 502 or 504 says nothing about the server behind it, nor does a redirect.
+            Ending::Status(_) | Ending::NoAnswer { .. } => Self::Unknown,
             Ending::NotStarted { again: Again::No, .. } => Self::FailedForGood,
             Ending::Signalled(_) | Ending::TimedOut | Ending::Cancelled | Ending::Killed { .. } => Self::Unknown,
         }
@@ -189,6 +236,32 @@ mod tests {
         assert_eq!(judge(RunKind::Forward, StepOutcome::ended(Ending::Exited(65))), Verdict::FailedForGood);
         assert_eq!(judge(RunKind::Forward, StepOutcome::ended(Ending::Signalled(9))), Verdict::Unknown);
         assert_eq!(judge(RunKind::Forward, StepOutcome::ended(Ending::TimedOut)), Verdict::Unknown);
+    }
+
+    #[test]
+    fn a_status_of_http_is_an_answer_only_where_it_says_which() {
+        let judge = |status: u16| {
+            let retry = Retry { non_retryable: vec![422], ..Retry::once() };
+            Verdict::of(RunKind::Forward, &StepOutcome::ended(Ending::Status(status)), &retry)
+        };
+        assert_eq!(judge(201), Verdict::Ok);
+        assert_eq!(judge(409), Verdict::Failed);
+        assert_eq!(judge(422), Verdict::FailedForGood);
+        for says_neither in [100, 302, 500, 502, 504] {
+            assert_eq!(judge(says_neither), Verdict::Unknown, "{says_neither}");
+        }
+    }
+
+    #[test]
+    fn an_error_that_is_not_known_to_be_clean_is_no_answer_whatever_its_name() {
+        let retry = Retry { non_retryable_errors: vec!["declined".into()], ..Retry::once() };
+        let judge = |error: &str, clean| {
+            let outcome = StepOutcome::ended(Ending::Errored { error: error.into(), clean });
+            Verdict::of(RunKind::Forward, &outcome, &retry)
+        };
+        assert_eq!(judge("busy", Clean::Yes), Verdict::Failed);
+        assert_eq!(judge("declined", Clean::Yes), Verdict::FailedForGood);
+        assert_eq!(judge("declined", Clean::Unknown), Verdict::Unknown);
     }
 
     #[test]

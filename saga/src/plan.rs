@@ -3,18 +3,28 @@
 //! A plan is what the journal keeps in a saga's first event, word for word with its hash: a changed file never changes a
 //! running saga, and a plan written today must load for ever. Fields are therefore only ever added, with a default.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use crate::time::{Draw, later};
+pub use call::{Approval, Body, Call, Delegate, FillError, Http, Mcp, Request, SubSaga, Wait};
+pub(crate) use graph::topological_order;
+pub use params::{Param, ParamsError};
+pub use value::{Condition, Source, Test};
+pub(crate) use value::{present, same, walk};
+pub use work::{CHECK_TIMEOUT_DEFAULT_MS, Retry, TIMEOUT_DEFAULT_MS, Work};
 
-/// How long one attempt may take when nothing is said, in milliseconds.
-pub const TIMEOUT_DEFAULT_MS: u64 = 300_000;
-/// How long one check may take when nothing is said, in milliseconds.
-pub const CHECK_TIMEOUT_DEFAULT_MS: u64 = 30_000;
+use crate::id::RunKind;
+use crate::schema::Schema;
+use graph::Graph;
+
+mod call;
+mod graph;
+mod params;
+mod value;
+mod work;
 
 /// A saga's plan.
 #[derive(Clone, PartialEq)]
@@ -42,6 +52,9 @@ pub struct PlanDocument {
     /// The longest the whole saga may take, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
+    /// What it is given when it begins.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub params: BTreeMap<String, Param>,
     /// The steps, in the order of the file.
     pub steps: Vec<Step>,
 }
@@ -56,53 +69,97 @@ pub struct Step {
     /// The names of the steps before it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub needs: Vec<String>,
+    /// When it runs at all; always when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub when: Option<Condition>,
+    /// The list that it fans out over: one branch for each item.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub each: Option<Each>,
     /// What it is given.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub inputs: BTreeMap<String, Source>,
-    /// The command that makes the effect.
+    /// What makes the effect.
     pub forward: Work,
+    /// The shape that its output must have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_schema: Option<Schema>,
     /// How an unknown effect is settled.
     pub on_unknown: OnUnknown,
-    /// The command that says whether the effect is there.
+    /// The probe: what says whether the effect is there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub check: Option<Work>,
-    /// The command that takes the effect back.
+    /// The undo: what takes the effect back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compensate: Option<Work>,
+    /// Its effects are files, kept apart from those of others until they are published; dropping them undoes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files: Option<Files>,
 }
 
-/// A command with all that is needed to run it.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Work {
-    /// The program and its arguments; never empty.
-    pub command: Vec<String>,
-    /// The ring it asks for; the caller's default when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ring: Option<u8>,
-    /// Where it runs; relative to the saga's file.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub workdir: Option<String>,
-    /// Variables added to its clean environment.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub env: BTreeMap<String, String>,
-    /// The longest one attempt may take, in milliseconds.
-    pub timeout_ms: u64,
-    /// Its retries.
-    pub retry: Retry,
-}
-
-impl fmt::Debug for Work {
-    /// Values of `env` are left out: they may be secret.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Work")
-            .field("command", &self.command)
-            .field("ring", &self.ring)
-            .field("workdir", &self.workdir)
-            .field("env", &self.env.keys().collect::<Vec<_>>())
-            .field("timeout_ms", &self.timeout_ms)
-            .field("retry", &self.retry)
-            .finish()
+impl Step {
+    /// Its work for one kind of run; the forward one where that kind isn't declared.
+    #[must_use]
+    pub fn work(&self, kind: RunKind) -> &Work {
+        let work = match kind {
+            RunKind::Forward => None,
+            RunKind::Check => self.check.as_ref(),
+            RunKind::Compensate => self.compensate.as_ref(),
+        };
+        work.unwrap_or(&self.forward)
     }
+}
+
+/// A list to fan out over.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Each {
+    /// The list.
+    pub items: Source,
+    /// How many branches have to be done.
+    pub enough: Enough,
+}
+
+/// How many branches of a fan-out have to be done. The others are cancelled, settled and undone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Enough {
+    /// Every one.
+    All,
+    /// One.
+    Any,
+    /// More than half.
+    Majority,
+    /// This many.
+    Count(u32),
+}
+
+impl Enough {
+    /// How many that is of so many.
+    #[must_use]
+    pub fn of(self, branches: usize) -> usize {
+        match self {
+            Self::All => branches,
+            Self::Any => 1,
+            Self::Majority => branches / 2 + 1,
+            Self::Count(count) => usize::try_from(count).unwrap_or(usize::MAX),
+        }
+    }
+}
+
+/// Effects that are files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Files {
+    /// When they are published.
+    pub publish: Publish,
+}
+
+/// When files are published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Publish {
+    /// When the saga is completed.
+    Saga,
+    /// When the step is done.
+    Step,
 }
 
 /// What a step's place in the saga asks of it: the classes of Garcia-Molina and Salem ("Sagas", 1987) and of the
@@ -120,22 +177,8 @@ pub enum Class {
     Retriable,
     /// The last step of a saga without a pivot: once it is done there is nothing left that could fail.
     Last,
-}
-
-/// Where an input comes from.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Source {
-    /// The file.
-    Literal(Value),
-    /// An earlier step.
-    Output {
-        /// That step's name.
-        step: String,
-        /// The keys to walk down its output; none for all of it.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        keys: Vec<String>,
-    },
+    /// Can't be undone, and is not the point of no return: if the saga goes back, its effect stays.
+    Irreversible,
 }
 
 /// How an unknown effect is settled.
@@ -150,42 +193,6 @@ pub enum OnUnknown {
     Compensate,
     /// Wait for an operator.
     Operator,
-}
-
-/// A retry budget with exponential backoff and full jitter.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Retry {
-    /// How many failed attempts make a failure; at least 1.
-    pub attempts: u32,
-    /// The bound of the first wait, in milliseconds.
-    pub initial_ms: u64,
-    /// No wait is longer, in milliseconds.
-    pub max_ms: u64,
-    /// Exit codes that no retry mends.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub non_retryable: Vec<i32>,
-}
-
-impl Retry {
-    /// One attempt: what a step has that declares nothing.
-    #[must_use]
-    pub fn once() -> Self {
-        Self { attempts: 1, ..Self::times(1) }
-    }
-
-    /// `attempts` attempts with waits of up to 1 s, 2 s, 4 s, ... 30 s.
-    #[must_use]
-    pub fn times(attempts: u32) -> Self {
-        Self { attempts, initial_ms: 1_000, max_ms: 30_000, non_retryable: Vec::new() }
-    }
-
-    /// When the next attempt is due after `failures` failed ones (0: at once).
-    #[must_use]
-    pub fn due_ms(&self, failures: u32, now_ms: i64, draw: Draw) -> i64 {
-        let Some(doublings) = failures.checked_sub(1) else { return now_ms };
-        let factor = 1u64.checked_shl(doublings).unwrap_or(u64::MAX);
-        later(now_ms, draw.of(self.initial_ms.saturating_mul(factor).min(self.max_ms)))
-    }
 }
 
 /// Why a stored plan can't be used. The linter keeps such plans from being written, so this means a damaged journal or
@@ -232,6 +239,12 @@ impl Plan {
         &self.text
     }
 
+    /// What is written of it.
+    #[must_use]
+    pub fn document(&self) -> &PlanDocument {
+        &self.document
+    }
+
     /// The saga's name.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -250,6 +263,31 @@ impl Plan {
         self.document.timeout_ms
     }
 
+    /// Its parameters, with what stands in for those that are not given.
+    ///
+    /// # Errors
+    /// [`ParamsError`] when one is missing, unknown or not of its shape.
+    pub fn params(&self, given: Map<String, Value>) -> Result<Map<String, Value>, ParamsError> {
+        params::complete(&self.document.params, given)
+    }
+
+    /// The version of the records that a saga of this plan needs: a program that knows only an older one would leave out
+    /// what it doesn't know, and must not run it.
+    pub(crate) fn version(&self) -> u32 {
+        let first = |step: &Step| {
+            let works = [Some(&step.forward), step.check.as_ref(), step.compensate.as_ref()];
+            let is_first = |work: &Work| {
+                work.call.command().is_some() && work.secrets.is_empty() && work.retry.non_retryable_errors.is_empty()
+            };
+            let plain = |source: &Source| matches!(source, Source::Literal(_) | Source::Output { default: None, .. });
+            works.into_iter().flatten().all(is_first)
+                && step.inputs.values().all(plain)
+                && (&step.when, &step.each, &step.output_schema, step.files) == (&None, &None, &None, None)
+                && step.class != Class::Irreversible
+        };
+        if self.document.params.is_empty() && self.steps().iter().all(first) { 1 } else { 2 }
+    }
+
     /// The steps, in the order of the file.
     #[must_use]
     pub fn steps(&self) -> &[Step] {
@@ -259,7 +297,7 @@ impl Plan {
     /// The position of the step called `name`.
     #[must_use]
     pub fn position(&self, name: &str) -> Option<usize> {
-        self.graph.positions.get(name).copied()
+        self.graph.position(self.steps(), name)
     }
 
     /// Positions of the steps that `step` waits for.
@@ -281,87 +319,9 @@ impl Plan {
     }
 }
 
-/// What can be reckoned from the steps.
-#[derive(Debug, Clone, PartialEq)]
-struct Graph {
-    positions: HashMap<String, usize>,
-    needs: Vec<Vec<usize>>,
-    descendants: Vec<Vec<usize>>,
-    pivot: Option<usize>,
-}
-
-impl Graph {
-    fn of(steps: &[Step]) -> Result<Self, PlanError> {
-        let fault = |step: &Step, fault| PlanError::Graph { step: step.name.clone(), fault };
-        let mut positions = HashMap::new();
-        for (at, step) in steps.iter().enumerate() {
-            if positions.insert(step.name.clone(), at).is_some() {
-                return Err(fault(step, "stands there twice"));
-            }
-        }
-        let mut needs = vec![Vec::new(); steps.len()];
-        let mut dependents = vec![Vec::new(); steps.len()];
-        for (at, step) in steps.iter().enumerate() {
-            for need in &step.needs {
-                let before = *positions.get(need).ok_or_else(|| fault(step, "needs a step that doesn't exist"))?;
-                needs[at].push(before);
-                dependents[before].push(at);
-            }
-        }
-        let order = topological_order(&needs, &dependents).map_err(|at| fault(&steps[at], "waits for itself"))?;
-        let descendants = descendants(&dependents, &order);
-        let pivot = steps.iter().position(|step| step.class == Class::Pivot);
-        Ok(Self { positions, needs, descendants, pivot })
-    }
-}
-
-fn descendants(dependents: &[Vec<usize>], order: &[usize]) -> Vec<Vec<usize>> {
-    let mut descendants: Vec<Vec<usize>> = vec![Vec::new(); dependents.len()];
-    for at in order.iter().rev().copied() {
-        let mut after: Vec<usize> = dependents[at].clone();
-        after.extend(dependents[at].iter().flat_map(|near| descendants[*near].iter().copied()));
-        after.sort_unstable();
-        after.dedup();
-        descendants[at] = after;
-    }
-    descendants
-}
-
-/// Positions so that each comes after all it needs (Kahn 1962).
-///
-/// # Errors
-/// The position of a step on, or behind, a cycle.
-pub(crate) fn topological_order(needs: &[Vec<usize>], dependents: &[Vec<usize>]) -> Result<Vec<usize>, usize> {
-    let mut open: Vec<usize> = needs.iter().map(Vec::len).collect();
-    let mut order: Vec<usize> = (0..needs.len()).filter(|at| open[*at] == 0).collect();
-    let mut next = 0;
-    while let Some(at) = order.get(next).copied() {
-        next += 1;
-        for dependent in &dependents[at] {
-            open[*dependent] -= 1;
-            if open[*dependent] == 0 {
-                order.push(*dependent);
-            }
-        }
-    }
-    match open.iter().position(|count| *count > 0) {
-        Some(stuck) => Err(stuck),
-        None => Ok(order),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn backoff_doubles_up_to_its_bound_and_never_overflows() {
-        let retry = Retry { attempts: 9, initial_ms: 100, max_ms: 1_000, non_retryable: vec![] };
-        let waits: Vec<i64> = (0..7).map(|failures| retry.due_ms(failures, 0, Draw::LONGEST)).collect();
-        assert_eq!(waits, [0, 100, 200, 400, 800, 1_000, 1_000]);
-        assert_eq!(retry.due_ms(u32::MAX, 0, Draw::LONGEST), 1_000);
-        assert_eq!(retry.due_ms(4, 50, Draw(0)), 50);
-    }
 
     #[test]
     fn a_damaged_plan_is_named_and_not_run() {

@@ -6,13 +6,21 @@
 //! with a default, and unknown ones are ignored. `tests/fixtures.rs` holds a journal of each format to that.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
+
+pub use flow::{Asked, Bypassed, Decided, Dropped, Gathered, Rang, Slept, Spread, Vote, Voted};
 
 use crate::id::{RunKind, SagaId};
 use crate::outcome::{StepOutcome, Verdict};
 
-/// The version that this program writes.
-pub const VERSION: u32 = 1;
+mod flow;
+
+/// The newest version that this program writes and reads. Each record bears the oldest version that has all it says, so
+/// that a saga without anything new stays readable to older programs.
+pub const VERSION: u32 = 2;
+
+/// Room that nearly every line fits in, but for the plan of the first.
+const LINE_BYTES_USUAL: usize = 192;
 
 /// One line of a saga's journal.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -63,6 +71,24 @@ pub enum Event {
     NeverStarted(Attempt),
     /// The saga is over.
     Ended(Ended),
+    /// The step's condition doesn't hold: the steps that need it go on without.
+    Bypassed(Bypassed),
+    /// A timer runs.
+    Slept(Slept),
+    /// It rang.
+    Rang(Rang),
+    /// Operators are asked.
+    Asked(Asked),
+    /// One of them answered.
+    Voted(Voted),
+    /// The question is settled.
+    Decided(Decided),
+    /// The step fans out.
+    Spread(Spread),
+    /// Enough of its branches are done.
+    Gathered(Gathered),
+    /// A branch doesn't count any more.
+    Dropped(Dropped),
 }
 
 /// The first record of a saga.
@@ -77,6 +103,9 @@ pub struct Created {
     /// What the caller needs to know of the saga after a crash (where its file stood, who submitted it); opaque here.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub context: Value,
+    /// Its parameters, complete.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub params: Map<String, Value>,
 }
 
 /// One attempt at one command.
@@ -287,16 +316,23 @@ pub enum RecordError {
 }
 
 impl Record {
-    /// A record of today's version.
+    /// A record of the oldest version that has all it says. What a plan needs, the caller knows.
     #[must_use]
     pub fn new(at_ms: i64, event: Event) -> Self {
-        Self { v: VERSION, at: at_ms, event }
+        Self { v: event.version(), at: at_ms, event }
     }
 
     /// The line for the journal.
     #[must_use]
     pub fn to_text(&self) -> String {
-        serde_json::to_string(self).expect("text keys and finite numbers always serialize")
+        let plan_bytes = match &self.event {
+            // Each quote in it becomes two bytes.
+            Event::Created(created) => created.plan.len() + created.plan.len() / 2,
+            _ => 0,
+        };
+        let mut line = Vec::with_capacity(LINE_BYTES_USUAL + plan_bytes);
+        serde_json::to_writer(&mut line, self).expect("text keys and finite numbers always serialize");
+        String::from_utf8(line).expect("JSON is UTF-8")
     }
 
     /// Reads a line.
@@ -316,6 +352,24 @@ impl Record {
                 Ok(Version { v }) if v > VERSION => Err(RecordError::Newer { found: v }),
                 _ => Err(RecordError::Format(error)),
             },
+        }
+    }
+}
+
+impl Event {
+    fn version(&self) -> u32 {
+        match self {
+            Self::Bypassed(_)
+            | Self::Slept(_)
+            | Self::Rang(_)
+            | Self::Asked(_)
+            | Self::Voted(_)
+            | Self::Decided(_)
+            | Self::Spread(_)
+            | Self::Gathered(_)
+            | Self::Dropped(_) => 2,
+            Self::Finished(finished) => finished.outcome.version(),
+            _ => 1,
         }
     }
 }

@@ -4,15 +4,22 @@
 //! resolves. Unknown keys are refused everywhere, for a misspelt `compensate` is a rollback that never happens. The
 //! YAML parser is the caller's.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+pub use calls::{AgentSpec, ApprovalSpec, BodySpec, CheckSpec, CompensateSpec, HttpSpec, McpSpec, SubSagaSpec};
+pub use flow::{BackoffSpec, ClassSpec, EffectsSpec, OnUnknownSpec, PublishSpec};
+pub use flow::{EachSpec, EnoughSpec, NonRetryableSpec, RetrySpec, WhenSpec};
+pub use steps::{StepsForm, StepsSpec};
+
+mod calls;
+mod flow;
+mod steps;
 
 /// A saga: steps that either all take effect or are all undone.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
@@ -33,8 +40,23 @@ pub struct SagaSpec {
     #[serde(with = "humantime_serde")]
     #[schemars(with = "Option<String>", extend("x-check" = "duration"))]
     pub timeout: Option<Duration>,
+    /// What it is given when it begins, by name. Steps refer to it as `params.NAME`.
+    pub params: BTreeMap<String, ParamSpec>,
     /// The steps: a list of steps with a `name` each, or a map from name to step.
     pub steps: StepsSpec,
+}
+
+/// A parameter of a saga.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ParamSpec {
+    /// What it means, for people.
+    pub description: String,
+    /// What stands in when it isn't given, perhaps `null`; without one it must be.
+    #[serde(deserialize_with = "crate::plan::present", skip_serializing_if = "Option::is_none")]
+    pub default: Option<Value>,
+    /// The shape it must have, as a JSON Schema.
+    pub schema: Option<Value>,
 }
 
 /// What happens where a ring can't be enforced in full.
@@ -48,7 +70,7 @@ pub enum EnforcementSpec {
     BestEffort,
 }
 
-/// One step of a saga.
+/// One step of a saga. It says one thing that it does: `command`, `http`, `mcp`, `agent`, `saga`, `wait` or `approval`.
 #[derive(Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct StepSpec {
@@ -56,17 +78,40 @@ pub struct StepSpec {
     pub name: String,
     /// The program and its arguments. No shell stands between.
     pub command: Vec<String>,
+    /// A request over HTTP, through the gateway.
+    pub http: Option<HttpSpec>,
+    /// A call of an MCP server's tool, over stdio. Its arguments are the inputs.
+    pub mcp: Option<McpSpec>,
+    /// Another agent does it. It is given the inputs and answers as a command does.
+    pub agent: Option<AgentSpec>,
+    /// Another saga does it, with the inputs as its parameters.
+    pub saga: Option<SubSagaSpec>,
+    /// Nothing happens for so long ("10m").
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "Option<String>", extend("x-check" = "duration"))]
+    pub wait: Option<Duration>,
+    /// Operators have to agree before anything that needs this step starts.
+    pub approval: Option<ApprovalSpec>,
     /// Steps that must be done before this one starts.
     pub needs: Vec<String>,
+    /// When it runs at all. Where it doesn't, the steps that need it go on without.
+    pub when: Option<WhenSpec>,
+    /// Runs once for each item of a list, all at the same time; `item` and `index` are references then.
+    pub each: Option<EachSpec>,
     /// The ring it runs in, 0 to 3.
     pub ring: Option<u8>,
     /// Where it runs; relative to the saga's file.
     pub workdir: Option<String>,
     /// Variables added to its clean environment.
     pub env: BTreeMap<String, String>,
-    /// What it is given as JSON: a value, or `steps.NAME.outputs.KEY` for what an earlier step gave. For a text that
-    /// begins with `steps.` write `{literal: "steps. ..."}`.
+    /// Secrets by the name under which it is given them, each as the name that the supervisor knows it by.
+    pub secrets: BTreeMap<String, String>,
+    /// What it is given as JSON: a value, or a reference: `steps.NAME.outputs.KEY` for what an earlier step gave,
+    /// `params.NAME` where the saga has parameters, `item` and `index` under `each`. `{from: REFERENCE, default: VALUE}`
+    /// has a value for where there is nothing. For a text that begins with `steps.` write `{literal: "steps. ..."}`.
     pub inputs: BTreeMap<String, Value>,
+    /// The shape that its output must have, as a JSON Schema. One that hasn't is of no use, and the step is undone.
+    pub output_schema: Option<Value>,
     /// The longest one attempt may take ("30s"); 5 minutes when absent.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "Option<String>", extend("x-check" = "duration"))]
@@ -75,17 +120,42 @@ pub struct StepSpec {
     pub retry: Option<RetrySpec>,
     /// Whether running it twice with the same idempotency key is the same as once.
     pub idempotent: bool,
-    /// What the step changes in the world: `external` (the default) or `none`, for one that only reads.
+    /// What it is to the saga; told by its place and what undoes it when absent.
+    pub class: Option<ClassSpec>,
+    /// What the step changes in the world: `external` (the default), `files` of its workspace alone, or `none`, for one
+    /// that only reads.
     pub effects: EffectsSpec,
+    /// When its files are published, with `effects: files`; when the saga is completed if absent.
+    pub publish: Option<PublishSpec>,
     /// What to do when nobody knows whether it took effect (timeout, signal, crash). When absent: `rerun` for an
     /// idempotent step, else `check` or `compensate` where declared, else `operator`.
     pub on_unknown: Option<OnUnknownSpec>,
     /// A command that says whether the effect is there: prints `{"applied": true}` or `{"applied": false}`.
     pub check: Option<CheckSpec>,
+    /// The same as `check`.
+    pub probe: Option<CheckSpec>,
     /// How the effect is undone. Must succeed when there is nothing to undo.
     pub compensate: Option<CompensateSpec>,
-    /// The point of no return: once this step is done, the saga goes forward only.
+    /// The same as `compensate`.
+    pub undo: Option<CompensateSpec>,
+    /// The point of no return: once this step is done, the saga goes forward only. The same as `class: pivot`.
     pub pivot: bool,
+}
+
+impl StepSpec {
+    /// How it is undone, whichever word was used, with that word.
+    #[must_use]
+    pub fn undoing(&self) -> Option<(&CompensateSpec, &'static str)> {
+        let undo = self.undo.as_ref().map(|undo| (undo, "undo"));
+        undo.or(self.compensate.as_ref().map(|undo| (undo, "compensate")))
+    }
+
+    /// How its effect is looked for, whichever word was used, with that word.
+    #[must_use]
+    pub fn probing(&self) -> Option<(&CheckSpec, &'static str)> {
+        let probe = self.probe.as_ref().map(|probe| (probe, "probe"));
+        probe.or(self.check.as_ref().map(|check| (check, "check")))
+    }
 }
 
 impl fmt::Debug for StepSpec {
@@ -97,225 +167,9 @@ impl fmt::Debug for StepSpec {
             .field("needs", &self.needs)
             .field("env", &self.env.keys().collect::<Vec<_>>())
             .field("on_unknown", &self.on_unknown)
-            .field("compensate", &self.compensate)
+            .field("compensate", &self.undoing())
             .field("pivot", &self.pivot)
             .finish_non_exhaustive()
-    }
-}
-
-/// Retries of a step or a compensation.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct RetrySpec {
-    /// How many failed attempts make a failure, the first one included.
-    pub attempts: u32,
-    /// The waits between attempts.
-    pub backoff: BackoffSpec,
-    /// Exit codes that no retry mends.
-    pub non_retryable: Vec<i32>,
-}
-
-impl Default for RetrySpec {
-    fn default() -> Self {
-        Self { attempts: 3, backoff: BackoffSpec::default(), non_retryable: Vec::new() }
-    }
-}
-
-/// Exponential backoff with full jitter: each wait is drawn between zero and twice the last bound.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct BackoffSpec {
-    /// The bound of the first wait ("1s").
-    #[serde(with = "humantime_serde")]
-    #[schemars(with = "String", extend("x-check" = "duration"))]
-    pub initial: Duration,
-    /// No wait is longer ("30s").
-    #[serde(with = "humantime_serde")]
-    #[schemars(with = "String", extend("x-check" = "duration"))]
-    pub max: Duration,
-}
-
-impl Default for BackoffSpec {
-    fn default() -> Self {
-        Self { initial: Duration::from_secs(1), max: Duration::from_secs(30) }
-    }
-}
-
-/// How an effect is undone.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct CompensateSpec {
-    /// The program and its arguments.
-    pub command: Vec<String>,
-    /// The ring it runs in; the step's own when absent.
-    pub ring: Option<u8>,
-    /// The longest one attempt may take; 5 minutes when absent.
-    #[serde(with = "humantime_serde")]
-    #[schemars(with = "Option<String>", extend("x-check" = "duration"))]
-    pub timeout: Option<Duration>,
-    /// Its own retries; 5 attempts when absent.
-    pub retry: Option<RetrySpec>,
-}
-
-/// How one learns whether an effect is there. A bare command is enough.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
-pub struct CheckSpec {
-    /// The program and its arguments.
-    pub command: Vec<String>,
-    /// The longest one attempt may take; 30 seconds when absent.
-    #[serde(with = "humantime_serde")]
-    pub timeout: Option<Duration>,
-}
-
-/// What a step changes in the world.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum EffectsSpec {
-    /// Something: it must be undone, or be past the point of no return.
-    #[default]
-    External,
-    /// Nothing: it only reads, so that it can be run again and needs no undo.
-    None,
-}
-
-/// What to do with a step whose effect is unknown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum OnUnknownSpec {
-    /// Run it again: needs `idempotent: true`.
-    Rerun,
-    /// Ask its `check`.
-    Check,
-    /// Undo it and then the saga.
-    Compensate,
-    /// Wait for an operator's word.
-    Operator,
-}
-
-/// How the steps were written; names in messages follow it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum StepsForm {
-    /// `steps: [{name: a, ...}]`, shown as `steps[0]`.
-    #[default]
-    List,
-    /// `steps: {a: {...}}`, shown as `steps.a`.
-    Map,
-}
-
-/// The steps in the order of the file.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct StepsSpec {
-    /// List or map.
-    pub form: StepsForm,
-    /// The steps; two of one name are both here, for the linter to name.
-    pub list: Vec<StepSpec>,
-}
-
-impl Serialize for StepsSpec {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.list.serialize(serializer)
-    }
-}
-
-impl<'de> Deserialize<'de> for StepsSpec {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Steps;
-        impl<'de> Visitor<'de> for Steps {
-            type Value = StepsSpec;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a list of steps, or a map from names to steps")
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<StepsSpec, A::Error> {
-                let mut list = Vec::new();
-                while let Some(step) = seq.next_element()? {
-                    list.push(step);
-                }
-                Ok(StepsSpec { form: StepsForm::List, list })
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<StepsSpec, A::Error> {
-                let mut list = Vec::new();
-                while let Some((name, mut step)) = map.next_entry::<String, StepSpec>()? {
-                    if !step.name.is_empty() && step.name != name {
-                        let both = format!("step `{name}` calls itself `{}`: leave `name` out here", step.name);
-                        return Err(de::Error::custom(both));
-                    }
-                    step.name = name;
-                    list.push(step);
-                }
-                Ok(StepsSpec { form: StepsForm::Map, list })
-            }
-        }
-        deserializer.deserialize_any(Steps)
-    }
-}
-
-impl JsonSchema for StepsSpec {
-    fn schema_name() -> Cow<'static, str> {
-        "StepsSpec".into()
-    }
-
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let step = generator.subschema_for::<StepSpec>();
-        json_schema!({
-            "description": "A list of steps with a name each, or a map from name to step.",
-            "anyOf": [
-                {"type": "array", "items": step},
-                {"type": "object", "additionalProperties": step},
-            ],
-        })
-    }
-}
-
-/// The long form of a check; the short one is its command alone.
-#[derive(Default, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-struct CheckLong {
-    /// The program and its arguments.
-    command: Vec<String>,
-    /// The longest one attempt may take; 30 seconds when absent.
-    #[serde(with = "humantime_serde")]
-    #[schemars(with = "Option<String>", extend("x-check" = "duration"))]
-    timeout: Option<Duration>,
-}
-
-impl<'de> Deserialize<'de> for CheckSpec {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Check;
-        impl<'de> Visitor<'de> for Check {
-            type Value = CheckSpec;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a command as a list, or a map with `command` and `timeout`")
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<CheckSpec, A::Error> {
-                let command = Deserialize::deserialize(de::value::SeqAccessDeserializer::new(seq))?;
-                Ok(CheckSpec { command, timeout: None })
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<CheckSpec, A::Error> {
-                let long = CheckLong::deserialize(de::value::MapAccessDeserializer::new(map))?;
-                Ok(CheckSpec { command: long.command, timeout: long.timeout })
-            }
-        }
-        deserializer.deserialize_any(Check)
-    }
-}
-
-impl JsonSchema for CheckSpec {
-    fn schema_name() -> Cow<'static, str> {
-        "CheckSpec".into()
-    }
-
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let long = generator.subschema_for::<CheckLong>();
-        json_schema!({
-            "description": "A command that says whether the effect is there.",
-            "anyOf": [{"type": "array", "items": {"type": "string"}}, long],
-        })
     }
 }
 
@@ -340,11 +194,18 @@ mod tests {
     fn a_misspelt_key_is_refused_at_every_level() {
         for text in [
             r#"{"nmae": "x"}"#,
+            r#"{"params": {"a": {"defualt": 1}}}"#,
             r#"{"steps": [{"name": "a", "compensat": {}}]}"#,
             r#"{"steps": [{"retry": {"attempt": 1}}]}"#,
             r#"{"steps": [{"retry": {"backoff": {"initail": "1s"}}}]}"#,
             r#"{"steps": [{"compensate": {"comand": []}}]}"#,
             r#"{"steps": [{"check": {"comand": []}}]}"#,
+            r#"{"steps": [{"http": {"uri": "x"}}]}"#,
+            r#"{"steps": [{"mcp": {"tol": "x"}}]}"#,
+            r#"{"steps": [{"approval": {"how": []}}]}"#,
+            r#"{"steps": [{"when": {"value": "x", "equal": 1}}]}"#,
+            r#"{"steps": [{"when": {"any": [{"valu": "x"}]}}]}"#,
+            r#"{"steps": [{"each": {"item": []}}]}"#,
             r#"{"steps": {"a": {"name": "b"}}}"#,
         ] {
             assert!(parse(text).is_err(), "{text} was accepted");
@@ -356,6 +217,7 @@ mod tests {
         assert_eq!(parse(r#"{"timeout": "1h30m"}"#).unwrap().timeout, Some(Duration::from_secs(5400)));
         assert!(parse(r#"{"timeout": 30}"#).is_err());
         assert!(parse(r#"{"timeout": "30"}"#).is_err());
+        assert!(parse(r#"{"steps": [{"wait": 30}]}"#).is_err());
     }
 
     #[test]
@@ -363,6 +225,18 @@ mod tests {
         let short = parse(r#"{"steps": [{"check": ["a", "b"]}]}"#).unwrap();
         let long = parse(r#"{"steps": [{"check": {"command": ["a", "b"]}}]}"#).unwrap();
         assert_eq!(short, long);
+    }
+
+    #[test]
+    fn enough_is_a_word_or_a_number() {
+        let enough = |text: &str| {
+            let spec = parse(&format!(r#"{{"steps": [{{"each": {{"items": [], "enough": {text}}}}}]}}"#));
+            spec.map(|spec| spec.steps.list[0].each.clone().unwrap().enough)
+        };
+        assert_eq!(enough("2").unwrap(), EnoughSpec::Count(2));
+        assert_eq!(enough("\"majority\"").unwrap(), EnoughSpec::Majority);
+        let error = enough("\"most\"").unwrap_err().to_string();
+        assert!(error.contains("`all`, `any`, `majority` or a number"), "{error}");
     }
 
     #[test]

@@ -2,8 +2,6 @@
 
 #![expect(clippy::disallowed_methods, reason = "the loop waits for due times")]
 
-use std::collections::HashMap;
-
 use tokio::sync::oneshot;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
@@ -30,7 +28,7 @@ pub(super) struct Drive<'a, J: Journal, S: Steps> {
     live: Live<'a, J, S>,
     runs: JoinSet<Ended>,
     /// Dropping or sending ends the run.
-    enders: HashMap<RunId, oneshot::Sender<()>>,
+    enders: Vec<(RunId, oneshot::Sender<()>)>,
     /// Told once what they asked for is durable.
     replies: Vec<oneshot::Sender<Result<(), SagaError>>>,
 }
@@ -44,7 +42,7 @@ enum Woken {
 
 impl<'a, J: Journal, S: Steps> Drive<'a, J, S> {
     pub(super) fn new(driver: &'a Driver<J, S>, state: State, live: Live<'a, J, S>, asked: Moment) -> Self {
-        let (runs, enders, replies) = (JoinSet::new(), HashMap::new(), Vec::new());
+        let (runs, enders, replies) = (JoinSet::new(), Vec::new(), Vec::new());
         Self { driver, state, durable: 0, asked_ms: asked.now_ms, live, runs, enders, replies }
     }
 
@@ -94,14 +92,17 @@ impl<'a, J: Journal, S: Steps> Drive<'a, J, S> {
             Action::Run(run) => {
                 self.driver.pass(Point::BeforeRun(&run.id))?;
                 let (ender, end) = oneshot::channel();
-                self.enders.insert(run.id.clone(), ender);
+                self.enders.push((run.id.clone(), ender));
                 self.runs.spawn(run_one(self.driver.steps.clone(), *run, end));
             }
-            Action::End(run) => {
-                self.enders.remove(&run);
-            }
+            Action::End(run) => self.let_go(&run),
         }
         Ok(())
+    }
+
+    /// Drops what ends a run. Few run at once, so that looking at each is quicker than hashing.
+    fn let_go(&mut self, run: &RunId) {
+        self.enders.retain(|(other, _)| other != run);
     }
 
     /// Waits for something to happen, takes along all else that has happened by then, and asks what follows.
@@ -130,7 +131,7 @@ impl<'a, J: Journal, S: Steps> Drive<'a, J, S> {
         tokio::select! {
             Some(ask) = self.live.asks.recv() => Woken::Asked(ask),
             Some(joined) = self.runs.join_next(), if !self.runs.is_empty() => Woken::Run(unpanicked(joined)),
-            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => Woken::Time,
+            () = waited(due), if due.is_some() => Woken::Time,
             else => Woken::Time,
         }
     }
@@ -139,7 +140,7 @@ impl<'a, J: Journal, S: Steps> Drive<'a, J, S> {
         let input = match woken {
             Woken::Time => Input::Wake,
             Woken::Run(ended) => {
-                self.enders.remove(&ended.run);
+                self.let_go(&ended.run);
                 let outcome = match ended.outcome {
                     Ok(outcome) => outcome,
                     Err(source) => return Err(SagaError::NotEnded { run: ended.run, source }),
@@ -164,6 +165,14 @@ impl<'a, J: Journal, S: Steps> Drive<'a, J, S> {
             }
             Err(illegal) => Err(error(&self.live.id, illegal)),
         }
+    }
+}
+
+/// Waits until then, or for ever.
+async fn waited(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep_until(due).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -31,13 +31,14 @@ pub(super) struct Ended {
 /// Once it was told to end, whatever the process says is no answer any more: one that exits with 0 on SIGTERM has not
 /// done its work. Its effect is unknown.
 pub(super) async fn run_one<S: Steps>(steps: Arc<S>, run: StepRun, end: oneshot::Receiver<()>) -> Ended {
-    let (id, limit) = (run.id.clone(), Duration::from_millis(run.work.timeout_ms));
+    let (id, limit) = (run.id.clone(), Duration::from_millis(run.work().timeout_ms));
     let mut running = pin!(steps.run(run));
     let ending = tokio::select! {
         biased;
         outcome = &mut running => return Ended { run: id, outcome: Ok(outcome) },
         _told = end => Ending::Cancelled,
-        () = sleep(limit) => Ending::TimedOut,
+        // Not even a timer is made for a run that has ended by then.
+        () = async { sleep(limit).await } => Ending::TimedOut,
     };
     let mut over = false;
     let mut tries = 0;

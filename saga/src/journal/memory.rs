@@ -24,14 +24,26 @@ impl MemoryJournal {
 
 impl Journal for MemoryJournal {
     async fn append(&self, summary: Summary, after: u64, events: Vec<String>) -> Result<(), JournalError> {
+        let numbered =
+            |events: Vec<String>| events.into_iter().zip(after + 1..).map(|(event, seq)| Entry { seq, event });
         let mut sagas = self.sagas();
-        let found = sagas.get(&summary.id).map_or(0, |(_, entries)| entries.len() as u64);
-        if found != after {
-            return Err(JournalError::Conflict { saga: summary.id, expected: after, found });
+        match sagas.get_mut(&summary.id) {
+            Some((_, entries)) if entries.len() as u64 != after => {
+                let found = entries.len() as u64;
+                return Err(JournalError::Conflict { saga: summary.id, expected: after, found });
+            }
+            Some((kept, entries)) => {
+                *kept = summary;
+                entries.extend(numbered(events));
+            }
+            None if after != 0 => {
+                return Err(JournalError::Conflict { saga: summary.id, expected: after, found: 0 });
+            }
+            None => {
+                let entries = numbered(events).collect();
+                sagas.insert(summary.id.clone(), (summary, entries));
+            }
         }
-        let (kept, entries) = sagas.entry(summary.id.clone()).or_insert_with(|| (summary.clone(), Vec::new()));
-        *kept = summary;
-        entries.extend(events.into_iter().zip(after + 1..).map(|(event, seq)| Entry { seq, event }));
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::problem::{Path, Problem, ProblemKind};
 use super::{NAME_BYTES_MAX, STEPS_MAX};
 use crate::plan::topological_order;
-use crate::spec::{SagaSpec, StepsForm};
+use crate::spec::{ClassSpec, SagaSpec, StepSpec, StepsForm};
 
 /// What the other rules need to know of the graph.
 pub(super) struct Shape {
@@ -172,11 +172,16 @@ fn placed(needs: &Edges) -> Vec<bool> {
 }
 
 fn pivot(spec: &SagaSpec, paths: &[Path], problems: &mut Vec<Problem>) -> Option<usize> {
-    let mut pivots = spec.steps.list.iter().enumerate().filter(|(_, step)| step.pivot).map(|(at, _)| at);
+    let mut pivots = spec.steps.list.iter().enumerate().filter(|(_, step)| is_pivot(step)).map(|(at, _)| at);
     let first = pivots.next()?;
     for second in pivots {
         let kind = ProblemKind::SecondPivot { first: spec.steps.list[first].name.clone() };
-        problems.push(Problem { path: paths[second].key("pivot"), kind });
+        let key = if spec.steps.list[second].pivot { "pivot" } else { "class" };
+        problems.push(Problem { path: paths[second].key(key), kind });
     }
     Some(first)
+}
+
+fn is_pivot(step: &StepSpec) -> bool {
+    step.pivot || step.class == Some(ClassSpec::Pivot)
 }

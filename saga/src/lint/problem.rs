@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{ATTEMPTS_MAX, NAME_BYTES_MAX, STEPS_MAX};
+use super::{ATTEMPTS_MAX, ITEMS_MAX, NAME_BYTES_MAX, STEPS_MAX};
 
 /// One fault and its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,6 +121,60 @@ pub enum ProblemKind {
     NotRetriable,
     #[error("past the pivot `{pivot}` nothing is ever undone")]
     CompensationPastPivot { pivot: String },
+    #[error("a step does one thing; this one says {}", .kinds.join(", "))]
+    SeveralKinds { kinds: Vec<&'static str> },
+    #[error("`{key}` means nothing for a step of kind `{kind}`")]
+    NotForKind { key: &'static str, kind: &'static str },
+    #[error("`{first}` and `{second}` are two words for one thing")]
+    Twice { first: &'static str, second: &'static str },
+    #[error("`class: {class}` contradicts `{other}`")]
+    ClassContradicts { class: &'static str, other: &'static str },
+    #[error("what is compensatable is undone, and past the pivot `{pivot}` nothing is ever undone")]
+    CompensatablePastPivot { pivot: String },
+    #[error("a retriable step comes after a pivot, and this one doesn't")]
+    RetriableBeforePivot,
+    #[error("what can't be undone needs an approval before it, or a `probe`")]
+    IrreversibleUnguarded,
+    #[error("an irreversible step has nothing that undoes it")]
+    IrreversibleWithUndo,
+    #[error("ring {ring} is more privileged than the saga's own, {ceiling}")]
+    RingAboveCeiling { ring: u8, ceiling: u8 },
+    #[error("`{url}` is no URL: it begins with `http://` or `https://`, and each `{{` has its `}}`")]
+    Url { url: String },
+    #[error("`{method}` is no method of HTTP")]
+    Method { method: String },
+    #[error("this step has no input called `{name}`")]
+    NoSuchInput { name: String, candidates: Vec<String> },
+    #[error("`{key}` is empty")]
+    Empty { key: &'static str },
+    #[error("{quorum} of {of} can never agree")]
+    Quorum { quorum: u32, of: usize },
+    #[error("`{name}` is named twice")]
+    NamedTwice { name: String },
+    #[error("`items` is a list, or a reference to one")]
+    NoList,
+    #[error("{found} items are too many; the limit is {ITEMS_MAX}")]
+    TooManyItems { found: usize },
+    #[error("{count} of {of} branches can never be done")]
+    Enough { count: u32, of: usize },
+    #[error("the point of no return is one step and can't fan out")]
+    EachPivot,
+    #[error("branches that are not needed are undone, and nothing undoes these")]
+    LosersStay,
+    #[error("the condition tests nothing")]
+    EmptyCondition,
+    #[error("a test needs a `value`")]
+    TestWithoutValue,
+    #[error("the saga has no parameter `{name}`")]
+    UnknownParam { name: String, candidates: Vec<String> },
+    #[error("the schema can't be used: {fault}")]
+    BadSchema { fault: String },
+    #[error("the default doesn't fit the schema: {fault}")]
+    BadDefault { fault: String },
+    #[error("dropping its files undoes it already")]
+    FilesWithUndo,
+    #[error("only the files of a step with `effects: files` are published")]
+    PublishWithoutFiles,
 }
 
 impl ProblemKind {
@@ -130,6 +184,14 @@ impl ProblemKind {
         Some(match self {
             Self::CompensationMissing => {
                 "add `compensate: {command: [...]}`, or `effects: none` when it only reads, or mark it `pivot: true`"
+            }
+            Self::IrreversibleUnguarded => {
+                "let it need a step with `approval`, or give it a `probe` that looks for its effect"
+            }
+            Self::RetriableBeforePivot => "give it an `undo`, or let it need the pivot",
+            Self::LosersStay => "give it an `undo`, or say `enough: all`",
+            Self::BadSchema { .. } => {
+                "known are type, enum, const, properties, required, items, sizes and bounds, allOf, anyOf, oneOf, not"
             }
             Self::InputNotBefore { .. } => "add that step to `needs`",
             Self::BadReference { .. } => "for a text that begins with `steps.` write `{literal: \"steps. ...\"}`",
@@ -144,9 +206,10 @@ impl ProblemKind {
     #[must_use]
     pub fn unknown_word(&self) -> Option<(&str, &[String])> {
         match self {
-            Self::UnknownNeed { name, candidates } | Self::UnknownInput { name, candidates } => {
-                Some((name, candidates))
-            }
+            Self::UnknownNeed { name, candidates }
+            | Self::UnknownInput { name, candidates }
+            | Self::UnknownParam { name, candidates }
+            | Self::NoSuchInput { name, candidates } => Some((name, candidates)),
             _ => None,
         }
     }

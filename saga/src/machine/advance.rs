@@ -9,9 +9,11 @@ use super::state::{Pause, Phase, State};
 use super::{LOST_MAX, Policy};
 use crate::id::RunKind;
 use crate::outcome::Again;
-use crate::plan::{Class, OnUnknown};
+use crate::plan::{Call, Class, OnUnknown};
 use crate::record::{self, Attempt, Because, Effect, EndState, Ended, Event, GaveUp, Left, Parked};
 use crate::time::Moment;
+
+mod flow;
 
 /// How an unknown effect is settled, the saga's direction considered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,17 +46,24 @@ impl State {
             .clone()
             .find_map(|at| self.decide(at, moment))
             .or_else(|| self.turn_round())
+            .or_else(|| steps.clone().filter(|_| self.pause == Pause::Off).find_map(|at| self.open(at, moment)))
             .or_else(|| self.may_start(policy).then(|| steps.clone().find_map(|at| self.start(at, moment))).flatten())
             .or_else(|| self.end())
     }
 
     /// What follows from where the step stands, without starting anything.
     fn decide(&self, at: usize, moment: Moment) -> Option<Event> {
-        let (slot, step) = (&self.slots[at], &self.plan.steps()[at]);
+        let (slot, step) = (&self.slots[at], self.step(at));
         match slot.stage {
+            Stage::Spread => self.gather(at),
+            Stage::Sleeping { .. } | Stage::Asking { .. } if !self.goes_forward() => {
+                Some(self.give_up(at, "the saga is being undone"))
+            }
+            Stage::Sleeping { due_ms } => self.ring(at, due_ms, moment),
+            Stage::Asking { due_ms } => self.answer(at, due_ms, moment),
             Stage::Faulted { kind: RunKind::Forward, again } => {
-                if !self.goes_forward() {
-                    return Some(self.give_up(at, "the saga is being undone"));
+                if !self.slot_goes_forward(at) {
+                    return Some(self.give_up(at, self.back_word(at)));
                 }
                 if again == Again::Yes && self.budget_left(at, RunKind::Forward) {
                     return Some(self.retry(at, RunKind::Forward, moment));
@@ -68,16 +77,17 @@ impl State {
                 }
                 Some(self.park(at, kind, self.exhausted(at, kind)))
             }
-            Stage::Backoff { kind: RunKind::Forward, .. } if !self.goes_forward() => {
-                Some(self.give_up(at, "the saga is being undone"))
+            Stage::Backoff { kind: RunKind::Forward, .. } if !self.slot_goes_forward(at) => {
+                Some(self.give_up(at, self.back_word(at)))
             }
             // Before anything starts: a step that can't have its inputs may turn the saga round.
-            Stage::Waiting | Stage::Backoff { kind: RunKind::Forward, .. } if self.goes_forward() && self.ready(at) => {
-                let why = self.inputs(at).err()?;
-                Some(if self.past_pivot() { self.park(at, RunKind::Forward, why) } else { self.give_up(at, &why) })
+            Stage::Waiting | Stage::Backoff { kind: RunKind::Forward, .. }
+                if self.slot_goes_forward(at) && self.ready(at) =>
+            {
+                self.before_start(at)
             }
-            Stage::Failed if self.turns_for_failure() => Some(self.unwinding_because_of(at)),
-            Stage::Spoiled if self.phase == Phase::Forward => {
+            Stage::Failed if slot.branch.is_none() && self.turns_for_failure() => Some(self.unwinding_because_of(at)),
+            Stage::Spoiled if self.phase == Phase::Forward && !slot.is_lost() => {
                 if self.past_pivot() || self.plan.pivot() == Some(at) {
                     return Some(self.park(
                         at,
@@ -85,19 +95,26 @@ impl State {
                         "it took effect, but its output can't be used".into(),
                     ));
                 }
+                if slot.branch.is_some() {
+                    return Some(self.drop_branch(at, "its output can't be used"));
+                }
                 Some(self.unwinding_because_of(at))
             }
             Stage::Done | Stage::Spoiled
-                if matches!(self.phase, Phase::Unwinding(_))
+                if self.slot_goes_back(at)
+                    && slot.branches.is_none()
                     && step.compensate.is_none()
                     && step.class != Class::ReadOnly
-                    && self.nothing_built_on(at) =>
+                    && (slot.is_lost() || self.nothing_built_on(at)) =>
             {
-                Some(Event::Left(Left { step: step.name.clone(), why: "nothing is declared that undoes it".into() }))
+                Some(Event::Left(Left { step: self.name(at), why: "nothing is declared that undoes it".into() }))
             }
             Stage::Unknown => match self.settlement(at) {
                 Settlement::Rerun => Some(self.retry(at, RunKind::Forward, moment)),
                 Settlement::Nothing => Some(self.give_up(at, "it reads only")),
+                Settlement::TurnRound if slot.branch.is_some() && self.goes_forward() => {
+                    Some(self.drop_branch(at, "nobody knows whether it took effect"))
+                }
                 Settlement::TurnRound => Some(self.unwinding_because_of(at)),
                 Settlement::Ask => {
                     Some(self.park(at, RunKind::Forward, "nobody knows whether it took effect".to_owned()))
@@ -109,15 +126,16 @@ impl State {
     }
 
     fn settlement(&self, at: usize) -> Settlement {
-        let step = &self.plan.steps()[at];
+        let step = self.step(at);
+        let forward = self.slot_goes_forward(at);
         let struck = self.slots[at].tally(RunKind::Forward).struck;
-        if self.goes_forward() && struck && self.past_pivot() {
+        if forward && struck && self.past_pivot() {
             return Settlement::Ask;
         }
-        if self.goes_forward() && struck && self.plan.pivot() != Some(at) {
+        if forward && struck && self.plan.pivot() != Some(at) {
             return Settlement::TurnRound;
         }
-        if self.goes_forward() {
+        if forward {
             match step.on_unknown {
                 OnUnknown::Check => return Settlement::Check,
                 OnUnknown::Operator => return Settlement::Ask,
@@ -131,8 +149,7 @@ impl State {
         }
         // From here on nothing may run forward. A compensation succeeds when there is nothing to undo (it has to: it may
         // be cut off and repeated itself), so it is safe where no check can tell.
-        let unwinding = matches!(self.phase, Phase::Unwinding(_));
-        let undo = if unwinding { Settlement::Undo } else { Settlement::TurnRound };
+        let undo = if self.slot_goes_back(at) { Settlement::Undo } else { Settlement::TurnRound };
         match step.on_unknown {
             _ if step.class == Class::ReadOnly => Settlement::Nothing,
             OnUnknown::Operator => Settlement::Ask,
@@ -158,7 +175,7 @@ impl State {
     }
 
     fn unwinding_because_of(&self, at: usize) -> Event {
-        let failed = || Because::Failed { step: self.plan.steps()[at].name.clone() };
+        let failed = || Because::Failed { step: self.name(at) };
         Event::Unwinding(self.halt.clone().unwrap_or_else(failed))
     }
 
@@ -175,16 +192,17 @@ impl State {
         let due =
             |kind, due_ms: i64| due_ms <= moment.now_ms || due_ms.saturating_sub(moment.now_ms) > longest_ms(kind);
         match slot.stage {
-            Stage::Waiting if self.goes_forward() && self.ready(at) => Some(self.intend(at, RunKind::Forward)),
+            // A wait, a question and a fan-out begin without a run.
+            Stage::Waiting | Stage::Backoff { kind: RunKind::Forward, .. } if !self.is_an_effect(at) => None,
+            Stage::Waiting if self.slot_goes_forward(at) && self.ready(at) => Some(self.intend(at, RunKind::Forward)),
             Stage::Backoff { kind, due_ms } if due(kind, due_ms) => {
-                let waits_for_others = kind == RunKind::Compensate && self.forward_in_flight();
+                let waits_for_others = kind == RunKind::Compensate && !self.free_to_undo(at);
                 (!waits_for_others).then(|| self.intend(at, kind))
             }
             Stage::Unknown if self.settlement(at) == Settlement::Check => Some(self.intend(at, RunKind::Check)),
             Stage::Unknown | Stage::Done | Stage::Spoiled => {
-                let undoes = matches!(self.phase, Phase::Unwinding(_)) && self.plan.steps()[at].compensate.is_some();
-                let free = undoes && !self.forward_in_flight() && self.nothing_built_on(at);
-                free.then(|| self.intend(at, RunKind::Compensate))
+                let undoes = self.step(at).compensate.is_some() && slot.branches.is_none();
+                (undoes && self.free_to_undo(at)).then(|| self.intend(at, RunKind::Compensate))
             }
             _ => None,
         }
@@ -208,6 +226,9 @@ impl State {
     }
 
     fn exhausted(&self, at: usize, kind: RunKind) -> String {
+        if matches!(self.step(at).forward.call, Call::Approval(_)) {
+            return self.refusal(at);
+        }
         let tally = self.slots[at].tally(kind);
         let what = match kind {
             RunKind::Forward => "the step",
@@ -224,22 +245,29 @@ impl State {
     fn retry(&self, at: usize, kind: RunKind, moment: Moment) -> Event {
         let failures = self.slots[at].tally(kind).failures;
         let due = self.work(at, kind).retry.due_ms(failures, moment.now_ms, moment.draw.nth(at));
-        Event::Retry(record::Retry { step: self.plan.steps()[at].name.clone(), kind, due })
+        Event::Retry(record::Retry { step: self.name(at), kind, due })
+    }
+
+    fn back_word(&self, at: usize) -> &'static str {
+        if self.slots[at].is_lost() {
+            "enough other branches are done, or too few can be"
+        } else {
+            "the saga is being undone"
+        }
     }
 
     fn give_up(&self, at: usize, why: &str) -> Event {
-        let step = &self.plan.steps()[at];
-        let unknown = self.slots[at].tainted && step.class != Class::ReadOnly;
+        let unknown = self.slots[at].tainted && self.step(at).class != Class::ReadOnly;
         let effect = if unknown { Effect::Unknown } else { Effect::Absent };
-        Event::GaveUp(GaveUp { step: step.name.clone(), effect, why: why.to_owned() })
+        Event::GaveUp(GaveUp { step: self.name(at), effect, why: why.to_owned() })
     }
 
     fn park(&self, at: usize, kind: RunKind, why: String) -> Event {
-        Event::Parked(Parked { step: self.plan.steps()[at].name.clone(), kind, why })
+        Event::Parked(Parked { step: self.name(at), kind, why })
     }
 
     fn intend(&self, at: usize, kind: RunKind) -> Event {
         let attempt = self.slots[at].tally(kind).attempt + 1;
-        Event::Started(Attempt { step: self.plan.steps()[at].name.clone(), kind, attempt })
+        Event::Started(Attempt { step: self.name(at), kind, attempt })
     }
 }

@@ -14,8 +14,10 @@ use crate::id::RunKind;
 use crate::outcome::{Again, Verdict};
 use crate::plan::Plan;
 use crate::record::{
-    Attempt, Because, Becomes, Created, Effect, EndState, Event, Finished, Record, Resolution, Resolved,
+    Attempt, Because, Becomes, Created, Effect, EndState, Event, Finished, GaveUp, Record, Resolution, Resolved,
 };
+
+mod flow;
 
 /// A record that can't follow what is known of the saga.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -30,12 +32,13 @@ pub struct IllegalEvent {
 impl State {
     /// The saga that `created` begins, with the plan read from it.
     pub(crate) fn created(at_ms: i64, created: &Created, plan: Arc<Plan>) -> Self {
-        let slots = vec![Slot::new(); plan.steps().len()];
+        let slots = (0..plan.steps().len()).map(Slot::new).collect();
         Self {
             id: created.saga.clone(),
             plan,
             plan_hash: created.plan_hash.clone(),
             context: Arc::new(created.context.clone()),
+            params: created.params.clone(),
             phase: Phase::Forward,
             halt: None,
             cancels: 0,
@@ -78,17 +81,7 @@ impl State {
                     _ => false,
                 })
             }
-            Event::GaveUp(gave_up) => {
-                let stage = match gave_up.effect {
-                    Effect::Absent => Stage::Failed,
-                    Effect::Unknown => Stage::Unknown,
-                };
-                self.leave(&gave_up.step, "be given up", stage, |from| {
-                    let forward = RunKind::Forward;
-                    matches!(from, Stage::Waiting | Stage::Unknown)
-                        || matches!(from, Stage::Faulted { kind, .. } | Stage::Backoff { kind, .. } if *kind == forward)
-                })
-            }
+            Event::GaveUp(gave_up) => self.gave_up(gave_up),
             Event::Parked(parked) => {
                 let stage = Stage::Parked { kind: parked.kind, why: parked.why.clone() };
                 self.leave(&parked.step, "be parked", stage, |from| match from {
@@ -98,7 +91,7 @@ impl State {
                 })
             }
             Event::Left(left) => {
-                self.must_unwind("leave an effect")?;
+                self.must_go_back(&left.step, "leave an effect")?;
                 self.leave(&left.step, "be left", Stage::Left, |from| matches!(from, Stage::Done | Stage::Spoiled))
             }
             Event::Resolved(resolved) => self.resolved(resolved, record.at),
@@ -115,11 +108,22 @@ impl State {
                 Ok(())
             }
             Event::Ended(ended) => self.ended(ended.state),
-        }
+            Event::Bypassed(bypassed) => self.bypassed(bypassed),
+            Event::Slept(slept) => self.slept(slept),
+            Event::Rang(rang) => self.rang(rang),
+            Event::Asked(asked) => self.asked(asked),
+            Event::Voted(voted) => self.voted(voted),
+            Event::Decided(decided) => self.decided(decided),
+            Event::Spread(spread) => self.spread(spread),
+            Event::Gathered(gathered) => self.gathered(gathered),
+            Event::Dropped(dropped) => self.dropped(dropped),
+        }?;
+        self.regroup();
+        Ok(())
     }
 
     fn at(&self, step: &str) -> Result<usize, String> {
-        self.plan.position(step).ok_or_else(|| format!("there is no step `{step}`"))
+        self.position(step).ok_or_else(|| format!("there is no step `{step}`"))
     }
 
     /// Moves `step` to `to` if `legal` says so of where it stands.
@@ -133,11 +137,29 @@ impl State {
         Ok(())
     }
 
-    fn must_unwind(&self, verb: &str) -> Result<(), String> {
-        match self.phase {
-            Phase::Unwinding(_) => Ok(()),
-            _ => Err(format!("only a saga that is being undone can {verb}")),
+    fn must_go_back(&self, step: &str, verb: &str) -> Result<(), String> {
+        let at = self.at(step)?;
+        if self.slot_goes_back(at) {
+            return Ok(());
         }
+        Err(format!("only a saga that is being undone can {verb}"))
+    }
+
+    fn gave_up(&mut self, gave_up: &GaveUp) -> Result<(), String> {
+        let stage = match gave_up.effect {
+            Effect::Absent => Stage::Failed,
+            Effect::Unknown => Stage::Unknown,
+        };
+        self.leave(&gave_up.step, "be given up", stage, |from| {
+            let forward = RunKind::Forward;
+            matches!(from, Stage::Waiting | Stage::Unknown | Stage::Spread)
+                || matches!(from, Stage::Sleeping { .. } | Stage::Asking { .. })
+                || matches!(from, Stage::Faulted { kind, .. } | Stage::Backoff { kind, .. } if *kind == forward)
+        })?;
+        // With its step, every branch stops to count.
+        let at = self.at(&gave_up.step)?;
+        self.lose(at, |_| true);
+        Ok(())
     }
 
     fn started(&mut self, run: &Attempt) -> Result<(), String> {
@@ -145,20 +167,20 @@ impl State {
         let slot = &self.slots[at];
         let legal = match run.kind {
             RunKind::Forward => {
-                if !self.goes_forward() {
+                if !self.slot_goes_forward(at) {
                     return Err(format!("step `{}` would go forward while the saga goes back", run.step));
                 }
                 let rested = matches!(slot.stage, Stage::Waiting | Stage::Backoff { kind: RunKind::Forward, .. });
-                rested && self.ready(at)
+                rested && self.ready(at) && self.is_an_effect(at)
             }
             RunKind::Check => matches!(slot.stage, Stage::Unknown | Stage::Backoff { kind: RunKind::Check, .. }),
             RunKind::Compensate => {
-                self.must_unwind("undo a step")?;
+                self.must_go_back(&run.step, "undo a step")?;
                 let standing = matches!(
                     slot.stage,
                     Stage::Done | Stage::Spoiled | Stage::Unknown | Stage::Backoff { kind: RunKind::Compensate, .. }
                 );
-                standing && self.nothing_built_on(at) && !self.forward_in_flight()
+                standing && self.free_to_undo(at) && slot.branches.is_none()
             }
         };
         let next = slot.tally(run.kind).attempt + 1;
@@ -196,7 +218,7 @@ impl State {
                 slot.done(finished.outcome.output.clone());
                 Stage::Done
             }
-            (RunKind::Forward, Verdict::Unusable) => {
+            (RunKind::Forward | RunKind::Check, Verdict::Unusable) => {
                 slot.done(Value::Null);
                 Stage::Spoiled
             }

@@ -1,9 +1,12 @@
 //! One step of a saga at one moment.
 
+use std::ops::Range;
+
 use serde_json::Value;
 
 use crate::id::RunKind;
 use crate::outcome::Again;
+use crate::record::Voted;
 
 /// One step as it stands.
 #[derive(Debug, Clone, PartialEq)]
@@ -14,6 +17,34 @@ pub struct Slot {
     /// Some attempt ended without an answer, and nothing has settled it since.
     pub(super) tainted: bool,
     pub(super) tallies: [Tally; 3],
+    /// The position of its step in the plan.
+    pub(super) of: usize,
+    /// Which branch of that step it is, if the step fans out.
+    pub(super) branch: Option<Branch>,
+    /// The slots of its branches, once it has fanned out.
+    pub(super) branches: Option<Range<usize>>,
+    /// The answers to an approval, in the order in which they came.
+    pub(super) votes: Vec<Voted>,
+}
+
+/// One branch of a fan-out.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Branch {
+    /// Its position in the list.
+    pub(super) number: u32,
+    /// What stands there.
+    pub(super) item: Value,
+    /// Whether its step counts on it.
+    pub(super) race: Race,
+}
+
+/// What a branch is to its step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Race {
+    /// It counts, or may.
+    On,
+    /// It doesn't: it is settled and undone by itself, whichever way the saga goes.
+    Lost,
 }
 
 /// Where a step stands. The arrows between these are drawn in the module's documentation.
@@ -56,6 +87,20 @@ pub enum Stage {
     Left,
     /// Later steps go on without it, by an operator's decision.
     Skipped,
+    /// Later steps go on without it, because its condition doesn't hold.
+    Bypassed,
+    /// Its timer runs.
+    Sleeping {
+        /// When it rings, in milliseconds since the epoch.
+        due_ms: i64,
+    },
+    /// Operators are asked.
+    Asking {
+        /// When that counts as refused, in milliseconds since the epoch.
+        due_ms: Option<i64>,
+    },
+    /// It has fanned out, and its branches are under way.
+    Spread,
     /// It waits for an operator.
     Parked {
         /// Which command can't go on.
@@ -79,8 +124,21 @@ pub(super) struct Tally {
 }
 
 impl Slot {
-    pub(super) fn new() -> Self {
-        Self { stage: Stage::Waiting, output: Value::Null, tainted: false, tallies: [Tally::default(); 3] }
+    pub(super) fn new(of: usize) -> Self {
+        Self {
+            stage: Stage::Waiting,
+            output: Value::Null,
+            tainted: false,
+            tallies: [Tally::default(); 3],
+            of,
+            branch: None,
+            branches: None,
+            votes: Vec::new(),
+        }
+    }
+
+    pub(super) fn is_lost(&self) -> bool {
+        self.branch.as_ref().is_some_and(|branch| branch.race == Race::Lost)
     }
 
     pub(super) fn tally(&self, kind: RunKind) -> &Tally {
@@ -101,6 +159,12 @@ impl Slot {
     #[must_use]
     pub fn output(&self) -> &Value {
         &self.output
+    }
+
+    /// The answers to an approval.
+    #[must_use]
+    pub fn votes(&self) -> &[Voted] {
+        &self.votes
     }
 
     /// How often a command of it was started.
@@ -128,6 +192,10 @@ impl Stage {
             Self::Undone => "undone",
             Self::Left => "left",
             Self::Skipped => "skipped",
+            Self::Bypassed => "bypassed",
+            Self::Sleeping { .. } => "sleeping",
+            Self::Asking { .. } => "asking",
+            Self::Spread => "spread",
             Self::Parked { .. } => "parked",
         }
     }

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::slot::{Slot, Stage};
 use crate::id::{RunId, RunKind, SagaId};
 use crate::journal::Summary;
-use crate::plan::{Class, Plan, Source, Step};
+use crate::plan::{Class, Plan, Step};
 use crate::record::{Because, EndState};
 use crate::time::later;
 
@@ -20,6 +20,7 @@ pub struct State {
     pub(super) plan: Arc<Plan>,
     pub(super) plan_hash: String,
     pub(super) context: Arc<Value>,
+    pub(super) params: Map<String, Value>,
     pub(super) phase: Phase,
     /// Set by a cancel or the deadline: no new forward work, unless the pivot was passed all the same.
     pub(super) halt: Option<Because>,
@@ -123,6 +124,12 @@ impl State {
         &self.context
     }
 
+    /// What it was given when it began.
+    #[must_use]
+    pub fn params(&self) -> &Map<String, Value> {
+        &self.params
+    }
+
     /// Which way it goes.
     #[must_use]
     pub fn phase(&self) -> &Phase {
@@ -149,18 +156,14 @@ impl State {
     /// The runs whose end isn't recorded yet.
     #[must_use]
     pub fn in_flight(&self) -> Vec<RunId> {
-        let run = |(step, slot): (&Step, &Slot)| match slot.stage {
-            Stage::InFlight { kind, attempt } => Some(self.run_id(&step.name, kind, attempt)),
-            _ => None,
-        };
-        self.steps().filter_map(run).collect()
+        (0..self.slots.len()).filter_map(|at| self.flying_run(at)).collect()
     }
 
     /// Names of the steps that wait for an operator.
     #[must_use]
     pub fn parked(&self) -> Vec<String> {
-        let parked = self.steps().filter(|(_, slot)| matches!(slot.stage, Stage::Parked { .. }));
-        parked.map(|(step, _)| step.name.clone()).collect()
+        let parked = (0..self.slots.len()).filter(|at| matches!(self.slots[*at].stage, Stage::Parked { .. }));
+        parked.map(|at| self.name(at)).collect()
     }
 
     /// Why nothing more happens by itself, if so.
@@ -175,7 +178,10 @@ impl State {
         if self.pause == Pause::On {
             return Some(Rest::Paused);
         }
-        let waits = self.slots.iter().any(|slot| matches!(slot.stage, Stage::Backoff { .. }));
+        let waits = self
+            .slots
+            .iter()
+            .any(|slot| matches!(slot.stage, Stage::Backoff { .. } | Stage::Sleeping { .. } | Stage::Asking { .. }));
         let parked = self.slots.iter().any(|slot| matches!(slot.stage, Stage::Parked { .. }));
         (parked && !waits).then_some(Rest::Stuck)
     }
@@ -185,7 +191,8 @@ impl State {
     #[must_use]
     pub fn next_wake_ms(&self, now_ms: i64) -> Option<i64> {
         let due = self.slots.iter().filter_map(|slot| match slot.stage {
-            Stage::Backoff { due_ms, .. } if self.pause == Pause::Off => Some(due_ms),
+            Stage::Backoff { due_ms, .. } | Stage::Sleeping { due_ms } if self.pause == Pause::Off => Some(due_ms),
+            Stage::Asking { due_ms } if self.pause == Pause::Off => due_ms,
             _ => None,
         });
         due.chain(self.deadline_ms()).filter(|due_ms| *due_ms > now_ms).min()
@@ -221,13 +228,22 @@ impl State {
         }
     }
 
+    /// The run of a slot that is in flight.
+    pub(super) fn flying_run(&self, at: usize) -> Option<RunId> {
+        match self.slots[at].stage {
+            Stage::InFlight { kind, attempt } => Some(self.run_id(&self.name(at), kind, attempt)),
+            _ => None,
+        }
+    }
+
     pub(super) fn run_id(&self, step: &str, kind: RunKind, attempt: u32) -> RunId {
         RunId { saga: self.id.clone(), step: step.to_owned(), kind, attempt }
     }
 
     /// Whether the point of no return lies behind.
     pub(super) fn past_pivot(&self) -> bool {
-        self.plan.pivot().is_some_and(|at| matches!(self.slots[at].stage, Stage::Done | Stage::Skipped))
+        let passed = |at: usize| matches!(self.slots[at].stage, Stage::Done | Stage::Skipped | Stage::Bypassed);
+        self.plan.pivot().is_some_and(passed)
     }
 
     /// Whether forward work may start: the rule that no forward action happens while unwinding.
@@ -235,10 +251,30 @@ impl State {
         self.phase == Phase::Forward && (self.halt.is_none() || self.past_pivot())
     }
 
+    /// The same for one slot: a branch that doesn't count goes back whichever way the saga goes.
+    pub(super) fn slot_goes_forward(&self, at: usize) -> bool {
+        self.goes_forward() && !self.slots[at].is_lost()
+    }
+
+    /// Whether effects of this slot are being undone.
+    pub(super) fn slot_goes_back(&self, at: usize) -> bool {
+        matches!(self.phase, Phase::Unwinding(_)) || self.slots[at].is_lost()
+    }
+
+    /// Whether nothing stands in the way of undoing it. Nothing is ever built on a branch that doesn't count.
+    pub(super) fn free_to_undo(&self, at: usize) -> bool {
+        self.slots[at].is_lost()
+            || (matches!(self.phase, Phase::Unwinding(_)) && !self.forward_in_flight() && self.nothing_built_on(at))
+    }
+
     /// When the saga's own time is up, as long as that matters.
     pub(super) fn deadline_ms(&self) -> Option<i64> {
         let matters = self.phase == Phase::Forward && self.halt.is_none() && !self.past_pivot();
         let limit_ms = self.plan.timeout_ms().filter(|_| matters)?;
+        // What is left of branches that nobody needs holds nothing up, so that it is no reason to undo the rest.
+        let is_open =
+            |slot: &Slot| !slot.is_lost() && !matches!(slot.stage, Stage::Done | Stage::Skipped | Stage::Bypassed);
+        self.slots.iter().any(is_open).then_some(())?;
         Some(later(self.created_at_ms, limit_ms))
     }
 
@@ -248,20 +284,30 @@ impl State {
 
     /// Whether every step that `at` waits for is out of its way.
     pub(super) fn ready(&self, at: usize) -> bool {
-        self.plan.needs(at).iter().all(|need| matches!(self.slots[*need].stage, Stage::Done | Stage::Skipped))
+        let passed = |need: &usize| matches!(self.slots[*need].stage, Stage::Done | Stage::Skipped | Stage::Bypassed);
+        self.plan.needs(self.slots[at].of).iter().all(passed)
     }
 
     /// Whether, going back, nothing is left to do for `at`.
     pub(super) fn settled(&self, at: usize) -> bool {
-        match self.slots[at].stage {
-            Stage::Waiting | Stage::Failed | Stage::Undone | Stage::Left | Stage::Skipped => true,
-            Stage::Done | Stage::Spoiled => self.plan.steps()[at].class == Class::ReadOnly,
+        let slot = &self.slots[at];
+        if let Some(branches) = &slot.branches {
+            return slot.stage != Stage::Spread && branches.clone().all(|branch| self.settled(branch));
+        }
+        let reads_only = self.step(at).class == Class::ReadOnly;
+        match slot.stage {
+            Stage::Waiting | Stage::Failed | Stage::Undone | Stage::Left | Stage::Skipped | Stage::Bypassed => true,
+            Stage::Done | Stage::Spoiled => reads_only,
+            Stage::Parked { .. } => reads_only && slot.is_lost(),
             _ => false,
         }
     }
 
     pub(super) fn all_done(&self) -> bool {
-        self.slots.iter().all(|slot| matches!(slot.stage, Stage::Done | Stage::Skipped))
+        (0..self.slots.len()).all(|at| match &self.slots[at] {
+            slot if slot.is_lost() => self.settled(at),
+            slot => matches!(slot.stage, Stage::Done | Stage::Skipped | Stage::Bypassed),
+        })
     }
 
     pub(super) fn all_settled(&self) -> bool {
@@ -272,33 +318,6 @@ impl State {
     ///
     /// All descendants count, not only the nearest: between two effects may stand a step that only reads.
     pub(super) fn nothing_built_on(&self, at: usize) -> bool {
-        self.plan.descendants(at).iter().all(|after| self.settled(*after))
-    }
-
-    /// What the step at `at` is given.
-    ///
-    /// # Errors
-    /// The reference that leads nowhere.
-    pub(super) fn inputs(&self, at: usize) -> Result<Map<String, Value>, String> {
-        let mut inputs = Map::new();
-        for (name, source) in &self.plan.steps()[at].inputs {
-            let value = match source {
-                Source::Literal(value) => value.clone(),
-                Source::Output { step, keys } => self.output(step, keys).cloned().ok_or_else(|| {
-                    let path: String = keys.iter().map(|key| format!(".{key}")).collect();
-                    format!("input `{name}`: step `{step}` gave no outputs{path}")
-                })?,
-            };
-            inputs.insert(name.clone(), value);
-        }
-        Ok(inputs)
-    }
-
-    fn output(&self, step: &str, keys: &[String]) -> Option<&Value> {
-        let mut value = &self.slots[self.plan.position(step)?].output;
-        for key in keys {
-            value = value.get(key)?;
-        }
-        Some(value)
+        self.plan.descendants(self.slots[at].of).iter().all(|after| self.settled(*after))
     }
 }

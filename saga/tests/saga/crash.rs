@@ -196,7 +196,8 @@ fn crash_everywhere(case: &Case, plant: Plant, depth: Depth) -> (usize, Vec<Stri
     for first in 0..untouched.first().copied().unwrap_or(0) {
         let recovered = judge(&[first]);
         if depth == Depth::RecoveryToo {
-            for second in 0..recovered.get(1).copied().unwrap_or(0) {
+            // Every third: `everywhere` visits far more of them, without tasks and clocks.
+            for second in (first % 3..recovered.get(1).copied().unwrap_or(0)).step_by(3) {
                 judge(&[first, second]);
             }
         }
@@ -238,7 +239,7 @@ fn every_crash_point_of_many_sagas_ends_as_the_model_says() {
 #[test]
 fn a_crash_during_recovery_from_a_crash_changes_nothing() {
     let lives = crash_all(100..105, Depth::RecoveryToo);
-    assert!(lives > 3_000, "only {lives} lives were lived");
+    assert!(lives > 1_000, "only {lives} lives were lived");
 }
 
 #[test]

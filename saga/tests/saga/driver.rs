@@ -95,7 +95,7 @@ async fn wait(ms: u64) {
 
 impl Steps for Stage {
     async fn run(&self, run: StepRun) -> StepOutcome {
-        let command = run.work.command.join(" ");
+        let command = run.work().call.command().unwrap().join(" ");
         self.note(&command);
         let given = json!({"inputs": run.inputs, "output": run.output, "key": run.key.as_str()});
         self.inputs.lock().unwrap().insert(command.clone(), given);
@@ -594,8 +594,8 @@ async fn a_damaged_journal_is_named_and_not_acted_on() {
     assert!(matches!(plan, ReplayError::PlanHash { .. }), "{plan:?}");
     let torn = forged(&|entries| entries[1].event.truncate(20));
     assert!(matches!(torn, ReplayError::Record { seq: 2, .. }), "{torn:?}");
-    let newer = forged(&|entries| entries[1].event = r#"{"v":2,"at":1,"event":{"dreamt":{}}}"#.into());
-    assert_eq!(chain(&newer), "record 2 can't be used: the record has version 2, this program reads up to 1");
+    let newer = forged(&|entries| entries[1].event = r#"{"v":3,"at":1,"event":{"dreamt":{}}}"#.into());
+    assert_eq!(chain(&newer), "record 2 can't be used: the record has version 3, this program reads up to 2");
     let twice = forged(&|entries| entries[2].event = entries[1].event.clone());
     assert!(matches!(twice, ReplayError::Illegal(_)), "{twice:?}");
     let headless = forged(&|entries| entries[0].event = entries[1].event.clone());

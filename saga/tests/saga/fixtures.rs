@@ -5,10 +5,10 @@
 use agt_saga::id::{RunKind, SagaId};
 use agt_saga::journal::Entry;
 use agt_saga::machine::{Rest, State};
-use agt_saga::outcome::{Again, Ending, StepOutcome, Verdict};
+use agt_saga::outcome::{Again, Clean, Ending, StepOutcome, Verdict};
 use agt_saga::record::{
-    Attempt, Authority, Because, Becomes, Created, Effect, EndState, Ended, Event, Finished, GaveUp, Left, Parked,
-    Record, Resolution, Resolved, Retry,
+    Asked, Attempt, Authority, Because, Becomes, Bypassed, Created, Decided, Dropped, Effect, EndState, Ended, Event,
+    Finished, Gathered, GaveUp, Left, Parked, Rang, Record, Resolution, Resolved, Retry, Slept, Spread, Vote, Voted,
 };
 use agt_saga::replay::replay;
 use serde_json::{Value, json};
@@ -16,6 +16,8 @@ use serde_json::{Value, json};
 use crate::crash::digest;
 
 const EVENTS: &str = include_str!("../../fixtures/events-v1.jsonl");
+const EVENTS_2: &str = include_str!("../../fixtures/events-v2.jsonl");
+const EVERYTHING: &str = include_str!("../../fixtures/journal-v2-everything.jsonl");
 const COMPLETED: &str = include_str!("../../fixtures/journal-v1-completed.jsonl");
 const COMPENSATED: &str = include_str!("../../fixtures/journal-v1-compensated.jsonl");
 const PARTIALLY: &str = include_str!("../../fixtures/journal-v1-partially-compensated.jsonl");
@@ -32,7 +34,13 @@ fn every_event() -> Vec<Event> {
         Event::Resolved(Resolved { step: "charge".into(), resolution, authority: who(), becomes })
     };
     let created = |context| {
-        Event::Created(Created { saga: SagaId::new("s1"), plan_hash: "h".into(), plan: "{}".into(), context })
+        Event::Created(Created {
+            saga: SagaId::new("s1"),
+            plan_hash: "h".into(),
+            plan: "{}".into(),
+            context,
+            params: Default::default(),
+        })
     };
     let not_started = |again| Ending::NotStarted { reason: "breaker open".into(), again };
     let forward = RunKind::Forward;
@@ -96,6 +104,34 @@ fn every_event() -> Vec<Event> {
     ]
 }
 
+/// Each kind of event and content that came with version 2.
+fn every_event_of_version_2() -> Vec<Event> {
+    let who = || Authority { by: "ann".into(), reason: "looked it up".into() };
+    let finished = |verdict, ending| {
+        let run = Attempt { step: "charge".into(), kind: RunKind::Forward, attempt: 2 };
+        Event::Finished(Finished { run, verdict, outcome: StepOutcome { ending, output: Value::Null, note: None } })
+    };
+    let step = || "charge".to_owned();
+    let errored = |clean| Ending::Errored { error: "declined".into(), clean };
+    vec![
+        finished(Verdict::Ok, Ending::Status(201)),
+        finished(Verdict::Failed, errored(Clean::Yes)),
+        finished(Verdict::Unknown, errored(Clean::Unknown)),
+        finished(Verdict::Unknown, Ending::NoAnswer { reason: "connection reset".into() }),
+        Event::Bypassed(Bypassed { step: step() }),
+        Event::Slept(Slept { step: step(), due: 1_700_000_001_234 }),
+        Event::Rang(Rang { step: step() }),
+        Event::Asked(Asked { step: step(), due: None }),
+        Event::Asked(Asked { step: step(), due: Some(1_700_000_001_234) }),
+        Event::Voted(Voted { step: step(), vote: Vote::Approve, authority: who() }),
+        Event::Voted(Voted { step: step(), vote: Vote::Deny, authority: who() }),
+        Event::Decided(Decided { step: step(), vote: Vote::Approve, why: "ann said yes".into() }),
+        Event::Spread(Spread { step: step(), items: vec![json!(1), json!({"id": 7})] }),
+        Event::Gathered(Gathered { step: step(), winners: vec![0, 2] }),
+        Event::Dropped(Dropped { step: "charge.1".into(), why: "nobody knows".into() }),
+    ]
+}
+
 fn load(text: &str) -> State {
     let entry = |(line, seq): (&str, u64)| Entry { seq, event: line.to_owned() };
     let entries: Vec<Entry> = text.lines().zip(1..).map(entry).collect();
@@ -109,6 +145,36 @@ fn events_are_written_as_they_were_and_read_as_they_were_meant() {
     assert_eq!(today, EVENTS.lines().collect::<Vec<_>>(), "the format changed without a new version");
     let read: Vec<Record> = EVENTS.lines().map(|line| Record::from_text(line).unwrap()).collect();
     assert_eq!(read, records);
+}
+
+#[test]
+fn what_came_with_version_2_is_written_so_too_and_bears_its_number() {
+    let events = every_event_of_version_2();
+    let records: Vec<Record> = events.into_iter().map(|event| Record::new(1_700_000_000_000, event)).collect();
+    let today: Vec<String> = records.iter().map(Record::to_text).collect();
+    assert_eq!(today, EVENTS_2.lines().collect::<Vec<_>>(), "the format changed without a new version");
+    let read: Vec<Record> = EVENTS_2.lines().map(|line| Record::from_text(line).unwrap()).collect();
+    assert_eq!(read, records);
+    assert!(read.iter().all(|record| record.v == 2));
+}
+
+#[test]
+fn a_journal_of_every_kind_of_step_replays_to_its_end() {
+    let state = load(EVERYTHING);
+    assert_eq!(state.rest(), Some(Rest::Ended(EndState::Completed)));
+    let stages: Vec<(String, &str)> = state.nodes().map(|(name, _, slot)| (name, slot.stage().as_str())).collect();
+    let expected = [
+        ("look", "done"),
+        ("ok", "done"),
+        ("cool-off", "done"),
+        ("big", "bypassed"),
+        ("book", "done"),
+        ("book.0", "undone"),
+        ("book.1", "done"),
+        ("book.2", "failed"),
+        ("pay", "done"),
+    ];
+    assert_eq!(stages, expected.map(|(name, stage)| (name.to_owned(), stage)));
 }
 
 #[test]

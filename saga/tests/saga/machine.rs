@@ -10,6 +10,7 @@ use agt_saga::machine::{
     self, Action, Command, Fate, FateEnd, Input, Order, Phase, Policy, Rest, Stage, State, StepError, Submission, Turn,
 };
 use agt_saga::outcome::{Again, Ending, StepOutcome, Verdict};
+use agt_saga::plan::Call;
 use agt_saga::record::{Authority, Event, Record, Resolution};
 use agt_saga::replay::replay;
 use agt_saga::time::{Draw, Moment};
@@ -18,6 +19,7 @@ use serde_json::{Value, json};
 
 use crate::cases::Case;
 use crate::crash::digest;
+use crate::everywhere::graphs::Graph;
 
 /// What the world does next.
 #[derive(Debug, Clone)]
@@ -99,7 +101,13 @@ impl Held {
         let moment = Moment { now_ms: 1_000, draw: Draw(u32::MAX / 3) };
         let plan = Arc::new(case.plan.clone());
         let plan_hash = digest(plan.text().as_bytes());
-        let submission = Submission { id: SagaId::new("s"), plan, plan_hash, context: json!({"base": "/srv"}) };
+        let submission = Submission {
+            id: SagaId::new("s"),
+            plan,
+            plan_hash,
+            context: json!({"base": "/srv"}),
+            params: Default::default(),
+        };
         let (state, turn) = machine::begin(submission, moment, &policy).unwrap();
         let mut held = Self { state, records: Vec::new(), now_ms: 1_000, policy };
         held.take(turn);
@@ -150,7 +158,9 @@ impl Held {
         let times = self.records.iter().map(|record| record.at);
         assert!(times.is_sorted(), "the history goes back in time");
         assert!(self.state.in_flight().len() <= self.policy.parallel.get());
-        let moves_by_itself = !self.state.in_flight().is_empty() || self.state.next_wake_ms(self.now_ms).is_some();
+        let moves_by_itself = !self.state.in_flight().is_empty()
+            || self.state.next_wake_ms(self.now_ms).is_some()
+            || self.state.asking().next().is_some();
         assert!(moves_by_itself || self.state.rest().is_some(), "it neither moves nor rests: {:#?}", self.state);
         let undone = |step: &str| {
             let is_undo = |record: &&Record| {
@@ -159,9 +169,40 @@ impl Held {
             };
             self.records.iter().filter(is_undo).count()
         };
-        for (step, slot) in self.state.steps() {
-            assert!(undone(&step.name) <= 1, "{} was undone twice", step.name);
-            assert!(!matches!(slot.stage(), Stage::Faulted { .. }), "{} was left undecided", step.name);
+        for (name, _, slot) in self.state.nodes() {
+            assert!(undone(&name) <= 1, "{name} was undone twice");
+            assert!(!matches!(slot.stage(), Stage::Faulted { .. }), "{name} was left undecided");
+        }
+        self.check_losers();
+    }
+
+    /// What is not needed goes forward no more, and nothing that is needed is undone while the saga goes forward.
+    fn check_losers(&self) {
+        let mut lost: BTreeSet<String> = BTreeSet::new();
+        let mut forward = true;
+        for record in &self.records {
+            match &record.event {
+                Event::Gathered(gathered) => {
+                    let branches = self.state.nodes().filter(|(_, step, _)| step.name == gathered.step);
+                    let wins = |name: &String| {
+                        gathered.winners.iter().any(|number| *name == format!("{}.{number}", gathered.step))
+                    };
+                    lost.extend(branches.map(|(name, ..)| name).filter(|name| !wins(name) && name.contains('.')));
+                }
+                Event::GaveUp(gave_up) => {
+                    let prefix = format!("{}.", gave_up.step);
+                    lost.extend(self.state.nodes().map(|(name, ..)| name).filter(|name| name.starts_with(&prefix)));
+                }
+                Event::Dropped(dropped) => drop(lost.insert(dropped.step.clone())),
+                Event::Unwinding(_) => forward = false,
+                Event::Started(run) => {
+                    let is_lost = lost.contains(&run.step);
+                    assert!(!is_lost || run.kind != RunKind::Forward, "{run:?} is not needed: {:#?}", self.records);
+                    let undoes = run.kind == RunKind::Compensate;
+                    assert!(!undoes || is_lost || !forward, "{run:?} while going forward: {:#?}", self.records);
+                }
+                _ => {}
+            }
         }
     }
 
@@ -226,14 +267,18 @@ impl Held {
             Move::Operator(what, which) => {
                 let orders = self.orders(*which);
                 let order = orders[usize::from(*what) % orders.len()].clone();
-                self.input(vec![command(order)]);
+                self.input(vec![command_by(["ann", "bob", "eve"][usize::from(*which) % 3], order)]);
             }
         }
     }
 
     fn orders(&self, which: u8) -> Vec<Order> {
         let parked = self.state.parked();
-        let mut orders = vec![Order::Cancel, Order::Pause, Order::Resume];
+        let mut orders = vec![Order::Cancel, Order::Pause, Order::Resume, Order::Retry];
+        for (step, _) in self.state.asking() {
+            orders.push(Order::Approve { step: step.name.clone() });
+            orders.push(Order::Deny { step: step.name.clone() });
+        }
         if let Some(step) = parked.get(usize::from(which) % parked.len().max(1)) {
             for resolution in [
                 Resolution::Applied { output: json!({"of": "it"}) },
@@ -257,6 +302,19 @@ impl Held {
                     let step = self.state.parked().remove(0);
                     self.input(vec![command(Order::Resolve { step, resolution: Resolution::Skip })]);
                 }
+                None if self.state.asking().next().is_some() => {
+                    let (step, slot) = self.state.asking().next().unwrap();
+                    let by = format!("voter {}", slot.votes().len());
+                    let order = Order::Approve { step: step.name.clone() };
+                    let by = match &step.forward.call {
+                        Call::Approval(approval) if !approval.who.is_empty() => {
+                            let given = |who: &&String| slot.votes().iter().any(|vote| vote.authority.by == **who);
+                            approval.who.iter().find(|who| !given(who)).unwrap().clone()
+                        }
+                        _ => by,
+                    };
+                    self.input(vec![command_by(&by, order)]);
+                }
                 None if self.state.in_flight().is_empty() => {
                     self.now_ms = self.state.next_wake_ms(self.now_ms).unwrap();
                     self.input(vec![Input::Wake]);
@@ -269,7 +327,11 @@ impl Held {
 }
 
 fn command(order: Order) -> Input {
-    Input::Command(Command { order, authority: Authority { by: "op".into(), reason: "because".into() } })
+    command_by("op", order)
+}
+
+fn command_by(by: &str, order: Order) -> Input {
+    Input::Command(Command { order, authority: Authority { by: by.into(), reason: "because".into() } })
 }
 
 proptest! {
@@ -278,6 +340,21 @@ proptest! {
     #[test]
     fn no_order_of_events_breaks_the_rules(seed in 0u64..10_000, moves in prop::collection::vec(moves(), 0..60)) {
         let mut held = Held::begin(&Case::from_seed(seed));
+        for step in &moves {
+            held.play(step);
+        }
+        held.finish();
+        let replayed = replay(&held.entries(), digest).unwrap();
+        prop_assert_eq!(replayed, held.state);
+    }
+
+    #[test]
+    fn no_order_of_events_breaks_the_rules_of_any_kind_of_step(
+        seed in 0u64..10_000,
+        moves in prop::collection::vec(moves(), 0..80),
+    ) {
+        let plan = Graph::from_seed(seed).plan;
+        let mut held = Held::begin(&Case { plan, scripts: Default::default() });
         for step in &moves {
             held.play(step);
         }

@@ -4,7 +4,9 @@
 mod cases;
 mod crash;
 mod driver;
+mod everywhere;
 mod fixtures;
+mod kinds;
 mod lint;
 mod machine;
 mod world;

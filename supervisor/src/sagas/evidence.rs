@@ -71,7 +71,12 @@ fn judge(finished: &Finished, took_ms: Option<i64>, said: &mut Testimony) {
         Ending::Cancelled | Ending::NotStarted { .. } => return,
         Ending::Killed { .. } if finished.outcome.is_struck() => return,
         Ending::Killed { .. } | Ending::TimedOut => said.violation = Some(Severity::Low),
-        Ending::Exited(_) | Ending::Signalled(_) | Ending::BadOutput { .. } => {}
+        Ending::Exited(_)
+        | Ending::Signalled(_)
+        | Ending::Status(_)
+        | Ending::Errored { .. }
+        | Ending::NoAnswer { .. }
+        | Ending::BadOutput { .. } => {}
     }
     let good = finished.verdict == Verdict::Ok;
     said.samples.push(sample(Sli::Correctness, if good { Outcome::Good } else { Outcome::Bad }));

@@ -13,6 +13,7 @@ use agt_saga::plan::{Plan, Work};
 use agt_saga::spec::{EnforcementSpec, StepsForm};
 use serde::{Deserialize, Serialize};
 
+use super::not_yet;
 pub use super::spec::{Ours, SagaFile};
 
 use crate::config::tree::KeyPath;
@@ -92,6 +93,7 @@ pub fn commands(
 ) -> Result<Commands, ConfigError> {
     let mut commands = Commands::new();
     let (ours, mut problems) = ours(plan, context, around, place.map(|(document, _)| document));
+    problems.extend(not_yet::problems(plan, place));
     for (index, step) in plan.steps().iter().enumerate() {
         let works = [
             (RunKind::Forward, Some(&step.forward)),
@@ -99,7 +101,7 @@ pub fn commands(
             (RunKind::Compensate, step.compensate.as_ref()),
         ];
         for (kind, work) in works {
-            let Some(work) = work else { continue };
+            let Some(work) = work.filter(|work| work.call.command().is_some()) else { continue };
             match command(plan, work, context, around) {
                 Ok(mut agent) => {
                     agent.slos.clone_from(&ours.slos);
@@ -121,9 +123,11 @@ pub fn commands(
 /// without it. A saga that is taken up again goes on without what an operator allows no more.
 fn ours(plan: &Plan, context: &Context, around: &Surroundings, document: Option<&Document>) -> (Ours, Vec<Problem>) {
     let ours = context.ours.clone();
-    let Some(first) = plan.steps().first().filter(|_| ours != Ours::default()) else { return (ours, Vec::new()) };
+    let mut works = plan.steps().iter().map(|step| &step.forward);
+    let first = works.find(|work| work.call.command().is_some()).filter(|_| ours != Ours::default());
+    let Some(first) = first else { return (ours, Vec::new()) };
     let problems = |ours: &Ours| -> Vec<Problem> {
-        let Ok(mut spec) = spec(plan, &first.forward, context) else { return Vec::new() };
+        let Ok(mut spec) = spec(plan, first, context) else { return Vec::new() };
         spec.slos.clone_from(&ours.slos);
         spec.chaos.clone_from(&ours.chaos);
         let plan = config::agent_from_spec(&spec, &context.file, document, around, context.operator.as_deref());
@@ -146,7 +150,7 @@ fn command(plan: &Plan, work: &Work, context: &Context, around: &Surroundings) -
 fn spec(plan: &Plan, work: &Work, context: &Context) -> Result<AgentSpec, ConfigError> {
     let alone = |problem| ConfigError::from_report(config::Report::new(Path::new(""), "".into(), vec![problem]));
     let ring = ring(plan, work).map_err(|problem| alone(*problem))?;
-    let words = Command::from_words(work.command.clone());
+    let words = Command::from_words(work.call.command().unwrap_or_default().to_vec());
     let words = words.map_err(|bad| alone(Problem::config(bad.message).help(bad.instead)))?;
     let mut spec = AgentSpec::new(AgentName::from_words(plan.name()), words);
     spec.ring = Some(ring);

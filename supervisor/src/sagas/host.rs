@@ -113,7 +113,7 @@ pub fn saga_code(error: &SagaError) -> u8 {
             source.downcast_ref::<StoreError>().map_or(exit::CANT_CREATE, StoreError::exit_code)
         }
         SagaError::Replay { .. } => exit::DATA,
-        SagaError::Refused { .. } => exit::USAGE,
+        SagaError::Refused { .. } | SagaError::Params { .. } => exit::USAGE,
         SagaError::TreesNotEmpty { .. } | SagaError::NotEnded { .. } => exit::UNAVAILABLE,
         SagaError::Journal { .. } | SagaError::AlreadyDriven { .. } => exit::TRY_AGAIN,
         SagaError::Illegal { .. } | SagaError::Stopped { .. } => exit::BUG,

@@ -5,7 +5,7 @@
 
 use agt_saga::id::RunKind;
 use agt_saga::journal::{Entry, Journal, JournalError, Scope, Summary};
-use agt_saga::record::{Authority, Event, Record as SagaRecord};
+use agt_saga::record::{Authority, Event, Record as SagaRecord, Vote};
 
 use crate::audit::record::{Action, Actor, Outcome, Record};
 use crate::store::{Commit, SqliteJournal, Store};
@@ -70,6 +70,10 @@ impl AuditedJournal {
                 record.detail("step", finished.run.step.as_str()).detail("attempt", i64::from(finished.run.attempt))
             }
             Event::Resolved(resolved) => order(&resolved.authority, "resolve").detail("step", resolved.step.as_str()),
+            Event::Voted(voted) => {
+                let word = if voted.vote == Vote::Approve { "approve" } else { "deny" };
+                order(&voted.authority, word).detail("step", voted.step.as_str())
+            }
             Event::Halted(agt_saga::record::Because::Cancelled(authority)) => order(authority, "cancel"),
             Event::Ended(ended) => {
                 let actor = ended.authority.as_ref().map_or(Actor::Supervisor, |by| Actor::Operator(self.by(by)));
@@ -117,7 +121,13 @@ mod tests {
         let store = Store::open(dir.path()).unwrap();
         let journal = AuditedJournal::new(store.clone(), 7);
         let (saga, text) = (agt_saga::id::SagaId::new("s"), String::new());
-        let created = Created { saga, plan_hash: "h".to_owned(), plan: text, context: serde_json::Value::Null };
+        let created = Created {
+            saga,
+            plan_hash: "h".to_owned(),
+            plan: text,
+            context: serde_json::Value::Null,
+            params: serde_json::Map::new(),
+        };
         let run = Attempt { step: "one".to_owned(), kind: RunKind::Forward, attempt: 1 };
         let events = [Event::Created(created), Event::Started(run)].map(|event| SagaRecord::new(5, event).to_text());
         let summary =

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use agt_saga::id::RunKind;
 use agt_saga::machine::{Phase, Stage, State};
 use agt_saga::outcome::{Ending, Verdict};
-use agt_saga::record::{Because, Effect, Event, Record};
+use agt_saga::record::{Because, Effect, Event, Record, Vote};
 use comfy_table::{Table, presets};
 use serde_json::{Value, json};
 
@@ -26,6 +26,9 @@ pub fn ending(ending: &Ending) -> String {
         Ending::Cancelled => "cancelled and ended".to_owned(),
         Ending::Killed { reason, .. } => format!("killed: {reason}"),
         Ending::NotStarted { reason, .. } => format!("not started: {reason}"),
+        Ending::Status(status) => format!("answered with status {status}"),
+        Ending::Errored { error, .. } => format!("answered with the error {error}"),
+        Ending::NoAnswer { reason } => format!("gave no answer: {reason}"),
         Ending::BadOutput { reason } => format!("done, but {reason}"),
     }
 }
@@ -72,6 +75,22 @@ pub fn line(saga: &str, record: &Record, color: Color) -> Option<String> {
             };
             ("", format!("turns back: {why}"), Some(YELLOW))
         }
+        Event::Bypassed(bypassed) => (bypassed.step.as_str(), "is not needed".to_owned(), None),
+        Event::Slept(slept) => {
+            let wait = (slept.due - record.at).max(0);
+            (slept.step.as_str(), format!("waits for {:.1} s", wait as f64 / 1000.0), None)
+        }
+        Event::Rang(rang) => (rang.step.as_str(), "has waited".to_owned(), Some(GREEN)),
+        Event::Asked(asked) => (asked.step.as_str(), "waits for an approval".to_owned(), Some(YELLOW)),
+        Event::Decided(decided) => {
+            let code = if decided.vote == Vote::Approve { GREEN } else { RED };
+            (decided.step.as_str(), decided.why.clone(), Some(code))
+        }
+        Event::Spread(spread) => (spread.step.as_str(), format!("has {} branches", spread.items.len()), None),
+        Event::Gathered(gathered) => {
+            (gathered.step.as_str(), format!("done: {} branches are", gathered.winners.len()), Some(GREEN))
+        }
+        Event::Dropped(dropped) => (dropped.step.as_str(), format!("counts no more: {}", dropped.why), Some(YELLOW)),
         Event::Parked(parked) => (parked.step.as_str(), format!("waits for an operator: {}", parked.why), Some(RED)),
         Event::Left(left) => (left.step.as_str(), format!("stays as it is: {}", left.why), Some(YELLOW)),
         Event::Lost(run) => (run.step.as_str(), "was running when the supervisor stopped".to_owned(), Some(YELLOW)),
@@ -94,25 +113,24 @@ pub fn table(state: &State) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header(["STEP", "STATE", "RUNS", "UNDOS", "OUTPUT"]);
-    for (step, slot) in state.steps() {
+    for (name, _, slot) in state.nodes() {
         let output = if slot.output().is_null() { String::new() } else { cut(&slot.output().to_string()) };
         let runs = [RunKind::Forward, RunKind::Compensate].map(|kind| slot.attempts(kind).to_string());
         let [runs, undos] = runs;
-        table.add_row([step.name.clone(), slot.stage().as_str().to_owned(), runs, undos, escaped(&output)]);
+        table.add_row([name, slot.stage().as_str().to_owned(), runs, undos, escaped(&output)]);
     }
     let mut text = format!("saga {} ({}): {}\n", state.id(), state.plan().name(), state.word());
     for line in table.to_string().lines() {
         let _ = writeln!(text, "{}", line.trim_end());
     }
-    for (step, slot) in state.steps() {
+    for (name, _, slot) in state.nodes() {
         if let Stage::Parked { why, kind } = slot.stage() {
             let question = if *kind == RunKind::Compensate { "is its effect gone?" } else { "is its effect there?" };
-            let _ = writeln!(text, "{} waits for an operator: {}; {question}", step.name, escaped(why));
+            let _ = writeln!(text, "{name} waits for an operator: {}; {question}", escaped(why));
             let _ = writeln!(
                 text,
-                "help: agt-supervise saga resolve {} {} --applied|--not-applied|--retry|--skip --reason TEXT",
+                "help: agt-supervise saga resolve {} {name} --applied|--not-applied|--retry|--skip --reason TEXT",
                 state.id(),
-                step.name
             );
         }
     }
@@ -132,10 +150,10 @@ fn cut(text: &str) -> String {
 #[must_use]
 pub fn as_json(state: &State, records: &[Record]) -> Value {
     let steps: Vec<Value> = state
-        .steps()
-        .map(|(step, slot)| {
+        .nodes()
+        .map(|(name, _, slot)| {
             json!({
-                "name": step.name,
+                "name": name,
                 "state": slot.stage().as_str(),
                 "runs": slot.attempts(RunKind::Forward),
                 "checks": slot.attempts(RunKind::Check),

@@ -3,7 +3,9 @@
 //! The keys of the engine stand here once more because serde can't refuse unknown keys in a group that is flattened into
 //! another, and no misspelt key may pass. A test compares them with the engine's.
 
-use agt_saga::spec::{EnforcementSpec, SagaSpec, StepsSpec};
+use std::collections::BTreeMap;
+
+use agt_saga::spec::{EnforcementSpec, ParamSpec, SagaSpec, StepsSpec};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +30,8 @@ pub struct SagaFile {
     /// effect: from there the saga only goes forward.
     #[schemars(with = "Span")]
     pub timeout: Option<Span>,
+    /// What it is given when it begins, by name. Steps refer to it as `params.NAME`.
+    pub params: BTreeMap<String, ParamSpec>,
     /// The steps: a list of steps with a `name` each, or a map from name to step.
     pub steps: StepsSpec,
     /// Service level objectives over its steps, as an agent's: correctness (each attempt's answer), latency (each attempt's
@@ -52,9 +56,9 @@ impl SagaFile {
     /// The engine's part, and ours.
     #[must_use]
     pub fn parts(self) -> (SagaSpec, Ours) {
-        let SagaFile { version, kind, name, ring, enforcement, timeout, steps, slos, chaos } = self;
+        let SagaFile { version, kind, name, ring, enforcement, timeout, params, steps, slos, chaos } = self;
         let timeout = timeout.map(|Span(timeout)| timeout);
-        (SagaSpec { version, kind, name, ring, enforcement, timeout, steps }, Ours { slos, chaos })
+        (SagaSpec { version, kind, name, ring, enforcement, timeout, params, steps }, Ours { slos, chaos })
     }
 }
 

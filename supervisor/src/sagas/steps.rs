@@ -196,7 +196,7 @@ impl Steps for ProcessSteps {
             StepOutcome::ended(Ending::NotStarted { reason, again: Again::No })
         };
         let Some(hosted) = self.hosted(&run.id.saga) else { return no_command() };
-        let Some(agent) = hosted.commands.get(&(run.id.step.clone(), run.id.kind)) else { return no_command() };
+        let Some(agent) = hosted.commands.get(&(run.step().name.clone(), run.id.kind)) else { return no_command() };
         let (ceiling, log) = (agent.ceiling, self.log(agent, &run.id.step));
         let (protected, limits) = (Vec::new(), Limits::default());
         let seen = Seen { ring: ceiling, ceiling, report: None, protected, limits, log };
