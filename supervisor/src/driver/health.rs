@@ -1,6 +1,6 @@
 //! Health checks of running agents: asked for beside the loop, judged in it.
 //!
-//! A command runs in the ring (`agt_rings::launch::Checker`), a port is knocked at from inside ([`knock`]); here is when that is done
+//! A command runs in the ring (`agt_rings::launch::Checker`), a port is knocked at from inside (`knock`); here is when that is done
 //! and what is told of it. Checks belong to a
 //! life: they are aborted with it, and a result that comes later is ignored. While an operator or a quarantine holds the agent
 //! frozen, nothing is held against it.
