@@ -256,8 +256,8 @@ fn kill_all_beside_a_hung_supervisor_holds_for_who_waits_to_be_restarted() {
 }
 
 /// The program as an ordinary user in a chroot, where the kernel gives nobody a user namespace; that user can make no cgroup.
-struct Bare {
-    rig: Rig,
+pub(crate) struct Bare {
+    pub(crate) rig: Rig,
     program: std::path::PathBuf,
     root: std::path::PathBuf,
 }
@@ -266,7 +266,7 @@ struct Bare {
 const NOBODY: u32 = 65533;
 
 impl Bare {
-    fn new() -> Bare {
+    pub(crate) fn new() -> Bare {
         let rig = Rig::new();
         let (program, root) = (rig.dir.path().join("program"), rig.dir.path().join("root"));
         std::fs::copy(crate::support::binary(), &program).unwrap();
@@ -289,7 +289,7 @@ impl Bare {
         command
     }
 
-    fn output(&self, args: &[&str]) -> crate::support::Outcome {
+    pub(crate) fn output(&self, args: &[&str]) -> crate::support::Outcome {
         self.command(args).output().unwrap().into()
     }
 }

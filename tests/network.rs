@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use crate::docs::only_its_owner_writes;
+use crate::kill::Bare;
 use crate::metrics::{address, scrape, value};
 use crate::support::{Outcome, Rig, Supervisor, effort, needs_root, quoted, until};
 
@@ -55,6 +56,26 @@ pub(crate) fn start(rig: &Rig, [file, operator]: &[PathBuf; 2]) -> (Supervisor, 
     });
     let address = address(&rig.ps());
     (supervisor, address)
+}
+
+#[test]
+fn without_a_network_of_its_own_an_agent_has_no_way_out_and_no_other_network() {
+    if !needs_root("without_a_network_of_its_own_an_agent_has_no_way_out_and_no_other_network") {
+        return;
+    }
+    let (bare, port) = (Bare::new(), server());
+    let script = format!(
+        "curl -sS -m 5 --noproxy '*' http://127.0.0.1:{port}/ || curl -sS -m 5 http://example.com/ || echo none"
+    );
+    let [file, operator] =
+        files(&bare.rig, "[{host: example.com, port: 80}]", "[{host: example.com, port: 80}]", &script);
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace("ring: 2\n", "ring: 2\nenforcement: best-effort\n")).unwrap();
+    let ran = bare.output(&["run", "--operator", operator.to_str().unwrap(), file.to_str().unwrap()]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert!(ran.stdout.ends_with("none\n"), "{}{}", ran.stdout, ran.stderr);
+    assert!(ran.stderr.contains("no way out: this host gives it no network of its own"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("network namespace"), "the report names what is missing: {}", ran.stderr);
 }
 
 #[test]

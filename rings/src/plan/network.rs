@@ -37,8 +37,12 @@ pub(super) fn lacks_a_place(spec: &Spec, host: &Host) -> bool {
     spec.ring == Ring::R3 && granted && !host.namespaces.is_yes()
 }
 
-/// The listeners in the ring's own network. R0 has the host's.
+/// The listeners in the ring's own network: none where it has none, as in R0, which has the host's, and on hosts without namespaces,
+/// where the filter refuses its sockets.
 pub(super) fn listen(spec: &Spec, host: &Host) -> Vec<Listen> {
+    if !host.namespaces.is_yes() {
+        return Vec::new();
+    }
     match (spec.ring, models(spec, host)) {
         (Ring::R1 | Ring::R2, _) | (Ring::R3, ModelAccess::Granted) => spec.listen.clone(),
         (Ring::R0, _) | (Ring::R3, ModelAccess::None) => Vec::new(),

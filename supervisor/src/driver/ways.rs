@@ -195,6 +195,9 @@ impl Supervisor {
     pub(super) fn open_way_out(&mut self, name: &str, made: Made) {
         let served = (made.listeners, self.shown(name, made.inside));
         let Some(agent) = self.agents.get_mut(name) else { return };
+        if served.0.is_empty() && !agent.definition.plan.openings_at(agent.ring).is_empty() {
+            eprintln!("warning: {name}: it has no way out: this host gives it no network of its own");
+        }
         let held = (agent.models.take(), Arc::clone(&agent.rate));
         match self.ways.open(&agent.definition.plan, agent.ring, served, held, &self.events) {
             Ok(way) => {
