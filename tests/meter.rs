@@ -50,10 +50,15 @@ def report():
     link.connect(os.environ["AGT_SOCKET"])
     link.sendall(b'{"task":"start","id":"1"}\n')
     return link.recv(4096)
+def refused(answer):
+    return answer in (b"", b"\x05\x00\x05\x01") or b" 429 " in answer or b'"ok":false' in answer
 with open("told.new", "w") as told:
     for turn in range(2):
         for way in (plain, connect, by_socks, forward, report):
-            print(way.__name__, turn, way(), file=told)
+            answer = way()
+            # On a slow machine the minute may have given another one meanwhile.
+            while turn == 1 and not refused(answer): answer = way()
+            print(way.__name__, turn, answer, file=told)
 os.rename("told.new", "told")
 time.sleep(1000)
 "#;

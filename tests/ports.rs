@@ -272,7 +272,7 @@ fn rings_without_a_network_of_their_own_show_nothing() {
     let file = rig.agent("sealed", "ring: 3\nports: [8080]\ncommand: [sleep, '1']\n");
     let outcome = rig.output(["run".as_ref(), file.as_os_str()]);
     assert_eq!(outcome.code, 64, "{}", outcome.stderr);
-    assert!(outcome.stderr.contains("R3 has no network, so no port to show"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("R3 listens nowhere: it has no port to show"), "{}", outcome.stderr);
     let host = rig.agent("host", "ring: 0\nports: [8080]\ncommand: [sleep, '1']\n");
     let check = rig.output(["check".as_ref(), host.as_os_str()]);
     assert!(check.stdout.contains("in R0 it listens on the host itself"), "{}{}", check.stdout, check.stderr);

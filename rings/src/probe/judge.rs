@@ -64,6 +64,22 @@ pub(super) struct Run<'a> {
     pub(super) control: &'a Control,
 }
 
+/// What came of one attack.
+pub(super) enum Ended {
+    /// It was refused, got through, or could not be tried.
+    Found(Finding),
+    /// It came to no end in its time, or its control did; what that is worth if it stays so.
+    Late(Finding),
+}
+
+impl Ended {
+    pub(super) fn finding(self) -> Finding {
+        match self {
+            Ended::Found(finding) | Ended::Late(finding) => finding,
+        }
+    }
+}
+
 /// The verdict, with its reason.
 pub(super) fn judge(run: &Run<'_>) -> Finding {
     let layers: Vec<Layer> = match run.expected {

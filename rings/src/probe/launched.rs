@@ -143,6 +143,9 @@ impl Session {
                 let scratch = || tree.path("scratch");
                 (scene.own, scene.home, scene.shared) = (scratch(), scratch(), scratch());
             }
+            if order.models == ModelAccess::Granted {
+                scene.model = answering::PORT;
+            }
             plan.argv.push(serde_json::to_string(scene).expect("a scene is plain data").into());
         }
         let pipes = |e: nix::errno::Errno| Error::decoy("make a pipe")(e.into());

@@ -7,15 +7,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::answering::{self, Answering};
+use super::answering::Answering;
 use super::attack::{self, Attack, Got, Need, Squeeze, stand};
 use super::controls::{Control, patience};
 use super::decoys::{self, Directory, Standing, Target};
-use super::judge::{Run, judge};
+use super::judge::{Ended, Run, judge};
 use super::launched::{Launched, Order};
 use super::scene::Scene;
 use super::tree::{Stock, Tree};
-use super::{ATTACK_NAME, Error, Finding, Layer, Options, Probed, Verdict};
+use super::{ATTACK_NAME, Error, Layer, Options, Probed, Verdict};
 use crate::builtin;
 use crate::cgroup::Base;
 use crate::cgroup::scope::{self, Asked, Claimed};
@@ -51,22 +51,6 @@ pub(super) fn run(rings: &[Ring], options: &Options) -> Result<Probed, Error> {
     // Also after a failure: nothing of ours is left on the host.
     let closed = session.close();
     worked.and(closed).map(|()| probed)
-}
-
-/// What came of one attack.
-enum Ended {
-    /// It was refused, got through, or could not be tried.
-    Found(Finding),
-    /// It came to no end in its time, or its control did; what that is worth if it stays so.
-    Late(Finding),
-}
-
-impl Ended {
-    fn finding(self) -> Finding {
-        match self {
-            Ended::Found(finding) | Ended::Late(finding) => finding,
-        }
-    }
 }
 
 pub(super) struct Session {
@@ -322,11 +306,7 @@ impl Session {
         }
         let check = || Check { program: self.program.clone(), argv: vec![ATTACK_NAME.into(), stand::CHECKED.into()] };
         let check = attack.needs.contains(&Need::Check).then(check);
-        let models = if attack.needs.contains(&Need::Models) { ModelAccess::Granted } else { ModelAccess::None };
-        if models == ModelAccess::Granted {
-            scene.model = answering::PORT;
-        }
-        let order = Order { part: attack.name, squeeze: attack.squeeze, check, models };
+        let order = Order { part: attack.name, squeeze: attack.squeeze, check, models: attack.models() };
         let launched = match self.launch(&order, ring, &tree, Some(&mut scene)) {
             Err(Error::Launch(e)) if !self.without.is_empty() => {
                 let mut causes = std::iter::successors(Some(&e as &dyn std::error::Error), |e| e.source());

@@ -1,6 +1,7 @@
 //! The ways out of the agents: one gateway for all of them, begun with the first that has one, and what happens on them.
 
 mod gathering;
+mod inside;
 mod models;
 mod ports;
 mod rates;
@@ -13,7 +14,6 @@ use std::time::Duration;
 
 use agt_gateway::flow::Label;
 use agt_gateway::hook::Hooks;
-use agt_gateway::host::{Authority, Host};
 use agt_gateway::intercept::{Bundle, bundle};
 use agt_gateway::limit::rate::Rate;
 use agt_gateway::live::{self, Gateway, Outside, Serve, Settings};
@@ -30,8 +30,6 @@ use super::agent::Agent;
 use super::event::Event;
 use super::launching::in_full;
 use crate::config::AgentPlan;
-use crate::config::plan::{Opening, Way};
-use crate::config::spec::Target;
 
 /// How long the end of an agent waits for the ends of its connections, to have them counted with its life.
 const END_WITHIN: Duration = Duration::from_millis(250);
@@ -110,7 +108,7 @@ impl Ways {
         agent.set_models(models);
         agent.set_rate(rate);
         for (listener, opening) in listeners.into_iter().zip(plan.openings_at(ring)) {
-            agent.listen(listener, serve(opening)?)?;
+            agent.listen(listener, inside::serve(opening)?)?;
         }
         for (listener, serve) in shown {
             agent.listen(listener, serve)?;
@@ -149,18 +147,6 @@ fn unlocked(gateway: &mut Mutex<Gateway>) -> &mut Gateway {
 
 /// The first policy of a life.
 const FIRST: u64 = 1;
-
-fn serve(opening: Opening) -> io::Result<Serve> {
-    Ok(match opening.way {
-        // R3's policy permits nothing, so that of the proxy only the model routes are left; what else is asked of it is a denial.
-        Way::Proxy | Way::Models => Serve::Proxy,
-        Way::Socks => Serve::Socks,
-        Way::Forward(forward) => Serve::Tcp(match forward.target.0 {
-            Target::Address(address) => Authority { host: Host::Address(address.ip()), port: address.port() },
-            Target::Name { host, port } => Authority { host: Host::parse(&host).map_err(io::Error::other)?, port },
-        }),
-    })
-}
 
 /// Addresses of all interfaces of this host.
 fn host_addresses() -> io::Result<Vec<IpAddr>> {

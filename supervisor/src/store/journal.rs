@@ -17,6 +17,12 @@ impl SqliteJournal {
     pub fn new(store: Store) -> Self {
         Self { store }
     }
+
+    /// The store that it is in.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
 }
 
 impl From<StoreError> for JournalError {

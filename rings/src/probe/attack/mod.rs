@@ -38,6 +38,7 @@ use serde::{Deserialize, Serialize};
 
 use super::scene::Scene;
 use super::{Expected, Layer};
+use crate::spec::ModelAccess;
 
 /// What every decoy secret holds: nothing else on a host does.
 pub(super) const MARK: &str = "agt-probe decoy: nothing of value";
@@ -173,6 +174,11 @@ const fn allowed(name: &'static str, asked: &'static str, act: fn(&Scene) -> Ans
 }
 
 impl Attack {
+    /// Whether R3 is given access to models for it.
+    pub(super) fn models(&self) -> ModelAccess {
+        if self.needs.contains(&Need::Models) { ModelAccess::Granted } else { ModelAccess::None }
+    }
+
     const fn rings(mut self, expected: [Option<Expected>; 4]) -> Attack {
         self.expected = expected;
         self

@@ -77,7 +77,7 @@ fn ask(context: &mut Context<'_>, http: &HttpSpec, path: &KeyPath) -> Option<Ask
 
 fn knock(context: &mut Context<'_>, port: u16, path: &KeyPath, forwards: &[Forward]) -> Option<()> {
     if context.ceiling == Ring::R3 {
-        let problem = Problem::config("R3 has no network, so no port to knock at").label("not in R3");
+        let problem = Problem::config("R3 listens nowhere: it has no port to knock at").label("not in R3");
         context.problem(path, problem.help("`ring: 2`, or a `command`"));
         return None;
     }

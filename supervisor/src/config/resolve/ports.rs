@@ -21,7 +21,7 @@ pub(super) fn resolve(context: &mut Context<'_>, forwards: &[Forward]) -> Vec<Pu
             "ports are shown from a ring's own network, in R1 and R2; in R0 it listens on the host itself".to_owned(),
         ),
         Ring::R3 => {
-            let problem = Problem::config("R3 has no network, so no port to show").label("not in R3");
+            let problem = Problem::config("R3 listens nowhere: it has no port to show").label("not in R3");
             context.problem(&list, problem.help("`ring: 2`, or leave this line out"));
             return Vec::new();
         }

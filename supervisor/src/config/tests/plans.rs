@@ -50,7 +50,11 @@ fn a_launch_spec_never_has_more_than_the_ceiling() {
     let spec = plan.launch_spec(Ring::R0).unwrap();
     assert_eq!((spec.ring, spec.listen.len()), (Ring::R2, 3), "its forward, the proxy, SOCKS5");
     let spec = plan.launch_spec(Ring::R3).unwrap();
-    assert!(spec.listen.is_empty() && spec.limits.tasks == Some(64));
+    assert_eq!(
+        (spec.listen.len(), spec.limits.tasks),
+        (1, Some(64)),
+        "the listener of the routes that are left to it in R3"
+    );
     assert!(spec.files.iter().all(|rule| rule.access == agt_rings::spec::Access::Read));
 }
 

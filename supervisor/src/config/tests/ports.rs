@@ -61,7 +61,7 @@ fn mistakes_are_told_with_their_place() {
         assert!(text.contains(says) && text.contains("agent.yaml:"), "{lines}: {text}");
     }
     let text = message(world.agent("ring: 3\nports: [8080]\n"), 64);
-    assert!(text.contains("R3 has no network") && text.contains("ring: 2"), "{text}");
+    assert!(text.contains("R3 listens nowhere") && text.contains("ring: 2"), "{text}");
 }
 
 #[test]
@@ -109,5 +109,5 @@ fn a_health_check_may_knock_at_a_port_of_the_agent() {
         assert!(text.contains(says), "{health}: {text}");
     }
     let text = message(world.agent("ring: 3\nhealth: {tcp: 80}\n"), 64);
-    assert!(text.contains("R3 has no network, so no port to knock at"), "{text}");
+    assert!(text.contains("R3 listens nowhere: it has no port to knock at"), "{text}");
 }

@@ -258,7 +258,7 @@ impl Supervisor {
             );
         }
         if none {
-            let instead = if ring == Ring::R0 { "it listens on the host itself" } else { "it has no network" };
+            let instead = if ring == Ring::R0 { "it listens on the host itself" } else { "it listens nowhere" };
             self.say(name, Line::Course, format!("note: {name}: its ports are not shown in {ring}: {instead}"));
         }
         Ok(())
