@@ -126,7 +126,8 @@ pub struct Driver<J, S> {
 /// A command on its way to a saga's loop.
 #[derive(Debug)]
 struct Ask {
-    command: Command,
+    /// Boxed, because a channel makes room for many of them at once.
+    command: Box<Command>,
     /// Told once the command is durable or refused.
     reply: oneshot::Sender<Result<(), SagaError>>,
 }
@@ -210,7 +211,7 @@ impl<J: Journal, S: Steps> Driver<J, S> {
             let live = self.live().get(id).cloned();
             if let Some(live) = live {
                 let (reply, answer) = oneshot::channel();
-                if live.send(Ask { command: command.clone(), reply }).await.is_ok()
+                if live.send(Ask { command: Box::new(command.clone()), reply }).await.is_ok()
                     && let Ok(answer) = answer.await
                 {
                     return answer;

@@ -154,7 +154,7 @@ impl<'a, J: Journal, S: Steps> Drive<'a, J, S> {
     }
 
     fn take_ask(&mut self, ask: Ask, moment: Moment) -> Result<Turn, SagaError> {
-        match machine::accept(&mut self.state, Input::Command(ask.command), moment) {
+        match machine::accept(&mut self.state, Input::Command(*ask.command), moment) {
             Ok(turn) => {
                 self.replies.push(ask.reply);
                 Ok(turn)

@@ -502,3 +502,37 @@ fn a_saga_of_commands_alone_is_written_as_the_first_version_wrote_it() {
     assert!(text.contains(r#"\"forward\":{\"command\":[\"x\"],\"timeout_ms\":300000,\"retry\":"#), "{text}");
     assert!(matches!(play.state.steps().next().unwrap().1.stage(), Stage::InFlight { .. }));
 }
+
+#[test]
+fn whatever_an_older_program_would_leave_out_makes_a_saga_one_that_it_refuses() {
+    let first = |more: Value| {
+        let mut step = json!({"name": "a", "command": ["x"]});
+        step.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        Play::new(steps(json!([step, {"name": "z", "command": ["x"], "needs": ["a"]}]))).records[0].v
+    };
+    assert_eq!(first(json!({"undo": undo(), "inputs": {"x": 1}, "retry": {"non_retryable": [1]}})), 1);
+    for more in [
+        json!({"undo": undo(), "each": {"items": [1]}}),
+        json!({"undo": undo(), "output_schema": {}}),
+        json!({"undo": undo(), "secrets": {"A": "b"}}),
+        json!({"undo": undo(), "retry": {"non_retryable": ["declined"]}}),
+        json!({"undo": {"mcp": {"server": ["s"], "tool": "t"}}}),
+        json!({"undo": undo(), "probe": {"http": {"url": "https://example.com/"}}}),
+        json!({"class": "irreversible", "probe": ["p"]}),
+        json!({"effects": "files"}),
+    ] {
+        assert_eq!(first(more.clone()), 2, "{more}");
+    }
+    let when = json!({"value": "steps.a.outputs.x", "exists": false});
+    let default = json!({"from": "steps.a.outputs.x", "default": 1});
+    for more in [json!({"when": when}), json!({"inputs": {"x": default}})] {
+        let mut last = json!({"name": "z", "command": ["x"], "needs": ["a"]});
+        last.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        assert_eq!(Play::new(steps(json!([with_undo("a", &[]), last]))).records[0].v, 2, "{more}");
+    }
+    for alone in [json!({"wait": "1s"}), json!({"approval": {}}), json!({"agent": {"file": "a.yaml"}})] {
+        let mut step = alone.clone();
+        step["name"] = json!("a");
+        assert_eq!(Play::new(steps(json!([step]))).records[0].v, 2, "{alone}");
+    }
+}
