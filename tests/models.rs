@@ -375,6 +375,28 @@ fn a_day_does_not_begin_anew_with_another_supervisor() {
 }
 
 #[test]
+fn a_day_does_not_begin_anew_for_an_agent_that_a_reload_gives_its_routes_back() {
+    let call = format!("{} >> answers", curl("gpt-4o", ""));
+    let script = format!("if [ -n \"$OPENAI_BASE_URL\" ]; then {call}; {call}; else touch idle; exec sleep 1000; fi");
+    // A port gives it a way into the gateway without any route.
+    let cap = "    model_limits: {spend: {day: \"0.025\"}}\n";
+    let bench = Bench::new(&shell(&script), "", cap, "ports: [0 -> 8080]\n");
+    bench.run();
+    let answers = bench.rig.work.join("answers");
+    let worked = || std::fs::read_to_string(&answers).unwrap().matches("it works").count();
+    assert_eq!(worked(), 2);
+    let text = std::fs::read_to_string(&bench.file).unwrap();
+    std::fs::write(&bench.file, text.replace("models: [openai, anthropic, gemini]\n", "")).unwrap();
+    let mut supervisor = Supervisor { child: Some(bench.rig.command(bench.args()).spawn().unwrap()) };
+    until("it runs without routes", || bench.rig.work.join("idle").exists());
+    std::fs::write(&bench.file, text).unwrap();
+    let reload = bench.rig.output(["reload", "caller", "--yes"]);
+    assert_eq!(reload.code, 0, "{} {}", reload.stdout, reload.stderr);
+    assert!(supervisor.child.take().unwrap().wait().unwrap().success());
+    assert_eq!((worked(), bench.provider.asked().len()), (2, 2), "{}", std::fs::read_to_string(&answers).unwrap());
+}
+
+#[test]
 fn a_cap_of_a_whole_ring_does_not_begin_anew_with_another_supervisor() {
     let bench = Bench::new(&shell(&format!("{0}; {0}", curl("gpt-4o", ""))), "", "", "");
     let text = std::fs::read_to_string(&bench.operator).unwrap();

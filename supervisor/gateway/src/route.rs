@@ -30,5 +30,5 @@ pub use key::{BadKey, Key};
 pub use problem::{Problem, Trouble};
 pub use redact::{Needles, Redactor};
 pub use spec::{KeySpec, Provider, RouteSpec};
-pub use table::{BadRoute, Context, PLACEHOLDER_KEY, Route, Routes, check, environment, upstream as upstream_of};
+pub use table::{BadRoute, Context, PLACEHOLDER_KEY, Room, Route, Routes, check, environment, upstream as upstream_of};
 pub use upstream::{Base, Client, SendError};

@@ -214,6 +214,8 @@ impl Supervisor {
         agent.definition = definition;
         // What is taken is taken at once, also from a process that is about to be stopped in order.
         ways::renew(agent);
+        // Routes may be new to it: what it spent before counts all the same.
+        self.recall_models(&name).await;
         self.renew_models(&name);
         let Some(agent) = self.agents.get_mut(&name) else { return };
         let runs = matches!(agent.life.state(), State::Running { .. } | State::Starting);

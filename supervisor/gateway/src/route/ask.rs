@@ -2,10 +2,10 @@
 //!
 //! The body goes on byte for byte as it came, because order and spelling of its fields can matter (schemas of structured output);
 //! only where a stream's usage has to be asked for, that is put in as text. So that the provider reads what was read here, fields
-//! given twice are refused. What the size of a request does not bound (files by name, images, earlier conversations) is bounded by
-//! what the model can take in at all.
+//! given twice are refused, and so are those that only some servers would read for what they look like (`MAX_TOKENS`). What the size of
+//! a request does not bound (files by name, images, earlier conversations) is bounded by what the model can take in at all.
 
-use super::brings::{Brings, Inside, Name, Prompts, canonical};
+use super::brings::{Brings, Inside, Name, Prompts, Tools, canonical};
 use super::endpoint::Endpoint;
 use super::spec::{AskUsage, Reach};
 use bytes::Bytes;
@@ -28,6 +28,8 @@ pub(super) enum BadAsk {
     NoObject(String),
     #[error("the field {0} stands there twice")]
     Twice(String),
+    #[error("the field {0} is one that some read as {1}: spell it so, or leave it out")]
+    Spelling(String, &'static str),
     #[error("the field {0} has no value that can be read")]
     Field(&'static str),
     #[error("the field model is missing")]
@@ -54,6 +56,8 @@ pub(super) struct Asked {
     pub(super) usage_is_ours: bool,
     /// Most tokens of input; none: as many as the model can take.
     pub(super) max_input: Option<u64>,
+    /// Whether there is input that is not in the body.
+    pub(super) hidden_input: bool,
     /// The body to send.
     pub(super) body: Bytes,
 }
@@ -66,7 +70,10 @@ pub(super) fn read(
     reach: Reach,
     ask_usage: AskUsage,
 ) -> Result<Asked, BadAsk> {
-    let mut fields = Fields::default();
+    // Gemini alone has the model in the path.
+    let tools = if path_model.is_some() { Tools::ByField } else { Tools::ByType };
+    let mut fields =
+        Fields { endpoint: Some(endpoint), brings: Brings { tools, ..Brings::default() }, ..Fields::default() };
     let mut json = serde_json::Deserializer::from_slice(&body);
     let read = (&mut json).deserialize_map(Top { fields: &mut fields, body: &body });
     if let Err(error) = read.and_then(|()| json.end()) {
@@ -89,7 +96,8 @@ pub(super) fn read(
     let max_input = (!fields.brings.more).then(|| (body.len() as u64).saturating_add(OVERHEAD_TOKENS));
     let choices =
         fields.choices.unwrap_or(1).max(fields.best_of.unwrap_or(1)).max(1).saturating_mul(fields.prompts.max(1));
-    Ok(Asked { model, max_output: fields.max_output, choices, stream, usage_is_ours, max_input, body })
+    let hidden_input = fields.brings.hidden;
+    Ok(Asked { model, max_output: fields.max_output, choices, stream, usage_is_ours, max_input, hidden_input, body })
 }
 
 /// The body with the stream's usage asked for: put in front, or in place of the options that are there.
@@ -116,6 +124,7 @@ fn with_usage(body: &Bytes, fields: &Fields) -> Bytes {
 
 #[derive(Debug, Default)]
 struct Fields {
+    endpoint: Option<Endpoint>,
     model: Option<String>,
     max_output: Option<u64>,
     choices: Option<u64>,
@@ -151,7 +160,8 @@ impl<'de> Visitor<'de> for Top<'_> {
                 return Err(serde::de::Error::custom("a field stands there twice"));
             }
             let raw: &RawValue = map.next_value()?;
-            if let Err(wrong) = self.fields.take(&plain, raw, self.body) {
+            let taken = spelled(&name, &plain).and_then(|()| self.fields.take(&plain, raw, self.body));
+            if let Err(wrong) = taken {
                 self.fields.wrong = Some(wrong);
                 return Err(serde::de::Error::custom("a field is wrong"));
             }
@@ -181,9 +191,12 @@ impl Fields {
             "stream" => self.stream = value(raw, "stream")?.unwrap_or(false),
             "maxtokens" | "maxcompletiontokens" | "maxoutputtokens" => {
                 let most: Option<u64> = value(raw, "max_tokens")?;
-                self.max_output = self.max_output.max(most);
+                // Nothing is no bound: some take it for none.
+                if self.bounds_output(name) {
+                    self.max_output = self.max_output.max(most.filter(|most| *most > 0));
+                }
             }
-            "n" => self.choices = value(raw, "n")?,
+            "n" => self.choices = self.choices.max(value(raw, "n")?),
             "bestof" => self.best_of = value(raw, "best_of")?,
             "background" if value(raw, "background")?.unwrap_or(false) => return Err(BadAsk::Background),
             "servicetier" => usual(raw, "service_tier", &["auto", "default", "standard", "standard_only", "flex"])?,
@@ -204,18 +217,20 @@ impl Fields {
                 }
                 let config: Option<GenerationConfig> = value(raw, "generationConfig")?;
                 let config = config.unwrap_or_default();
-                self.max_output = config.max_output_tokens;
-                self.choices = config.candidate_count;
+                if matches!(self.endpoint, Some(Endpoint::Generate | Endpoint::StreamGenerate)) {
+                    self.max_output = config.max_output_tokens.filter(|most| *most > 0);
+                }
+                self.choices = self.choices.max(config.candidate_count);
             }
             "prompt" if raw.get().starts_with('[') => {
                 self.prompts = value::<Prompts>(raw, "prompt")?.map_or(1, Prompts::count);
             }
             // A prompt that the provider keeps, an earlier conversation, what is in its cache.
-            "prompt" if raw.get().starts_with('{') => self.brings.more = true,
+            "prompt" if raw.get().starts_with('{') => (self.brings.more, self.brings.hidden) = (true, true),
             "previousresponseid" | "conversation" | "cachedcontent" | "container" if raw.get() != "null" => {
-                self.brings.more = true;
+                (self.brings.more, self.brings.hidden) = (true, true);
             }
-            "mcpservers" | "websearchoptions" if !matches!(raw.get(), "null" | "[]") => {
+            "mcpservers" | "websearchoptions" | "plugins" if !matches!(raw.get(), "null" | "[]") => {
                 self.brings.more = true;
                 self.brings.reach = Some(name.to_owned());
             }
@@ -229,8 +244,67 @@ impl Fields {
         Ok(())
     }
 
+    /// Whether this call's provider reads the field as a bound of its output. Others pass over it, and what they pass over bounds
+    /// nothing.
+    fn bounds_output(&self, name: &str) -> bool {
+        match self.endpoint {
+            Some(Endpoint::Chat) => matches!(name, "maxtokens" | "maxcompletiontokens"),
+            Some(Endpoint::Completions | Endpoint::Messages) => name == "maxtokens",
+            Some(Endpoint::Responses) => name == "maxoutputtokens",
+            _ => false,
+        }
+    }
+
     fn walk(&mut self, raw: &RawValue, inside: Inside) -> Result<(), BadAsk> {
         self.brings.walk(raw, inside).map_err(|error| BadAsk::NoObject(error.to_string()))
+    }
+}
+
+/// Fields that are read here, in the two spellings that providers have.
+const SPELLINGS: [(&str, &str); 30] = [
+    ("model", "model"),
+    ("stream", "stream"),
+    ("max_tokens", "maxTokens"),
+    ("max_completion_tokens", "maxCompletionTokens"),
+    ("max_output_tokens", "maxOutputTokens"),
+    ("n", "n"),
+    ("best_of", "bestOf"),
+    ("background", "background"),
+    ("service_tier", "serviceTier"),
+    ("speed", "speed"),
+    ("inference_geo", "inferenceGeo"),
+    ("stream_options", "streamOptions"),
+    ("generation_config", "generationConfig"),
+    ("prompt", "prompt"),
+    ("previous_response_id", "previousResponseId"),
+    ("conversation", "conversation"),
+    ("cached_content", "cachedContent"),
+    ("container", "container"),
+    ("mcp_servers", "mcpServers"),
+    ("web_search_options", "webSearchOptions"),
+    ("plugins", "plugins"),
+    ("tools", "tools"),
+    ("messages", "messages"),
+    ("input", "input"),
+    ("contents", "contents"),
+    ("system", "system"),
+    ("system_instruction", "systemInstruction"),
+    ("requests", "requests"),
+    ("content", "content"),
+    ("instructions", "instructions"),
+];
+/// Those of them that Gemini has, which reads both spellings; the others read the first.
+const IN_BOTH: [&str; 5] = ["generation_config", "cached_content", "system_instruction", "service_tier", "mcp_servers"];
+
+/// Whether a field that is read here is spelled as it is read: servers that do not mind case and those that pass over what they do not
+/// know would make two things of another spelling.
+fn spelled(name: &str, plain: &str) -> Result<(), BadAsk> {
+    // Most are spelled well.
+    let read = |(snake, camel): &&(&str, &str)| *snake == name || camel.eq_ignore_ascii_case(plain);
+    let Some((snake, camel)) = SPELLINGS.iter().find(read) else { return Ok(()) };
+    match *snake == name || *camel == name && IN_BOTH.contains(snake) {
+        true => Ok(()),
+        false => Err(BadAsk::Spelling(name.chars().take(40).collect(), *snake)),
     }
 }
 

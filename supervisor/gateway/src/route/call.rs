@@ -92,11 +92,25 @@ pub(super) struct Meter {
     /// When it left; none: it has not.
     left: Option<Instant>,
     most: (u64, u64),
+    /// Whether the request has input that is not in its body.
+    hidden_input: bool,
+    /// When the last bytes came, and how long there were none since the first: a model may think in the middle, too.
+    last: Option<Instant>,
+    silent: Duration,
 }
+
+/// Between two pieces of a stream: what takes longer is a model that works and shows nothing.
+const SILENCE: Duration = Duration::from_millis(500);
 
 impl Meter {
     pub(super) fn new(table: Arc<Table>, witness: Arc<dyn Witness>, held: Held, call: Call, most: (u64, u64)) -> Self {
-        Self { table, witness, held: Some(held), reader: None, call, left: None, most }
+        let (held, silent) = (Some(held), Duration::ZERO);
+        Self { table, witness, held, reader: None, call, left: None, most, hidden_input: false, last: None, silent }
+    }
+
+    /// The request has input that its size says nothing about.
+    pub(super) fn hides_input(&mut self) {
+        self.hidden_input = true;
     }
 
     /// The request is about to leave.
@@ -117,13 +131,23 @@ impl Meter {
 
     /// Bytes of the answer's body came.
     pub(super) fn feed(&mut self, bytes: &[u8]) {
+        let now = Instant::now();
         if self.call.first_byte.is_none() {
-            self.call.first_byte = self.left.map(|left| left.elapsed());
+            self.call.first_byte = self.left.map(|left| now.duration_since(left));
         }
+        self.pause(now);
         self.call.bytes.1 += bytes.len() as u64;
         if let Some(reader) = &mut self.reader {
             reader.feed(bytes);
         }
+    }
+
+    fn pause(&mut self, now: Instant) {
+        let pause = self.last.map_or(Duration::ZERO, |last| now.duration_since(last));
+        if pause >= SILENCE {
+            self.silent += pause;
+        }
+        self.last = Some(now);
     }
 
     /// The call is over. The first call of this counts.
@@ -135,6 +159,7 @@ impl Meter {
             held.release();
             return self.witness.ended(&self.call);
         }
+        self.pause(Instant::now());
         self.charge(outcome);
         let actual = Actual { tokens: self.call.usage.total(), cost: self.call.cost };
         self.call.overran = actual.cost > held.worst().cost;
@@ -157,8 +182,9 @@ impl Meter {
             // No model reads nothing: a count of nothing is none.
             Some(usage) if complete && usage.total() > 0 => (usage, Basis::Reported),
             _ => {
-                let unseen = self.call.first_byte.unwrap_or(self.call.total);
-                (estimate(told, &seen, self.call.bytes.0, unseen, self.most), Basis::Estimated)
+                let unseen = self.call.first_byte.unwrap_or(self.call.total) + self.silent;
+                let bytes = if self.hidden_input { u64::MAX } else { self.call.bytes.0 };
+                (estimate(told, &seen, bytes, unseen, self.most), Basis::Estimated)
             }
         };
         // The answer names the release that was used; a table that does not know it may know what was asked for.

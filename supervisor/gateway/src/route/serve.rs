@@ -145,10 +145,14 @@ impl Routes {
             limited(&refused, &worst, asked.as_ref(), known)
         })?;
         let stream = asked.as_ref().is_some_and(|asked| asked.stream);
+        let hides = asked.as_ref().is_some_and(|asked| asked.hidden_input);
         let filter = asked.as_ref().and_then(|asked| asked.usage_is_ours.then(EventFilter::default));
         let (model, body) = asked.map_or((String::new(), plain), |asked| (asked.model, asked.body));
         let call = new_call(route, found.endpoint, model, body.len());
         let mut meter = Meter::new(Arc::clone(&self.table), Arc::clone(&context.witness), held, call, most);
+        if hides {
+            meter.hides_input();
+        }
         let request = outgoing(route, method, target, headers, body);
         let patience = if stream { route.idle } else { route.answer }.min(route.total);
         let answer = match context.client.send(&route.base, request, patience, || meter.leaves()).await {

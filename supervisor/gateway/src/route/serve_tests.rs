@@ -22,6 +22,8 @@ const KEY: &str = "sk-secret/0123456789";
 #[derive(Clone)]
 enum Step {
     Send(String),
+    /// Says nothing for a while.
+    Wait(Duration),
     /// Says nothing more, and tells when the other side goes.
     Hang,
     Close,
@@ -158,6 +160,7 @@ async fn upstream(mut stream: TcpStream, steps: Vec<Step>, tell: mpsc::Unbounded
                         return;
                     }
                 }
+                Step::Wait(time) => tokio::time::sleep(*time).await,
                 Step::Hang => {
                     let mut rest = [0; 64];
                     while !matches!(stream.read(&mut rest).await, Ok(0) | Err(_)) {}
@@ -437,6 +440,54 @@ async fn hanging_up_cancels_the_upstream_and_is_charged_by_estimate() {
     assert_eq!((call.outcome, call.basis), (Outcome::HungUp, Basis::Estimated));
     assert!(!call.cost.is_zero() && call.usage.output >= 1);
     assert_eq!((rig.agent.standing().in_flight, rig.agent.standing().task), (0, call.cost));
+}
+
+#[tokio::test]
+async fn hanging_up_on_an_earlier_conversation_is_charged_all_that_it_can_hold() {
+    let cost = |body: Value| async move {
+        let rig = Rig::plain(vec![events_head(), chunk(DELTA), Step::Hang]).await;
+        let mut body = rig.post("/openai/v1/responses", body).await.into_body();
+        body.frame().await.unwrap().unwrap();
+        drop(body);
+        rig.told.only().usage
+    };
+    let short = cost(json!({"model": "gpt-4o", "input": "hi", "stream": true, "max_output_tokens": 50})).await;
+    assert!(short.input < 100, "{short:?}");
+    let long = json!({"model": "gpt-4o", "input": "hi", "stream": true, "max_output_tokens": 50, "previous_response_id": "resp_1"});
+    assert_eq!(cost(long).await.input, 128_000, "as much as the model takes in");
+}
+
+#[tokio::test]
+async fn a_model_that_worked_in_silence_after_its_first_word_is_paid_for_that() {
+    let mut rig =
+        Rig::plain(vec![events_head(), chunk(DELTA), Step::Wait(Duration::from_secs(1)), chunk(DELTA), Step::Hang])
+            .await;
+    let body = json!({"model": "gpt-4o", "input": "hi", "stream": true, "max_output_tokens": 5_000});
+    let mut body = rig.post("/openai/v1/responses", body).await.into_body();
+    for _ in 0..2 {
+        body.frame().await.unwrap().unwrap();
+    }
+    drop(body);
+    assert!(matches!(rig.saw.recv().await, Some(Saw::Request(_))));
+    let usage = rig.told.only().usage;
+    assert!(usage.output >= 200, "a second of work: {usage:?}");
+}
+
+#[tokio::test]
+async fn all_who_share_a_room_share_its_bytes() {
+    let rig = Rig::plain(vec![plain_answer(USED)]).await;
+    let room = super::super::Room::default();
+    let (one, other) = (rig.routes.clone().within(&room), rig.routes.clone().within(&room));
+    let free = u32::try_from(one.room.available_permits()).unwrap();
+    let taken = Arc::clone(&one.room).try_acquire_many_owned(free).unwrap();
+    let call = json!({"model": "gpt-4o", "max_tokens": 5});
+    let asked = |routes: Routes| {
+        let (call, context) = (call.clone(), rig.context.clone());
+        async move { routes.serve(post("/openai/v1/chat/completions", &call), &context).await.status() }
+    };
+    assert_eq!(asked(other.clone()).await, StatusCode::SERVICE_UNAVAILABLE);
+    drop(taken);
+    assert_eq!(asked(other).await, StatusCode::OK);
 }
 
 #[tokio::test]

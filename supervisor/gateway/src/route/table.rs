@@ -21,7 +21,7 @@ use tokio::sync::Semaphore;
 pub const PLACEHOLDER_KEY: &str = "agt-held-by-the-supervisor";
 /// Most routes.
 const ROUTES_MAX: usize = 64;
-/// Bytes of requests that are held at the same time, over all agents.
+/// Bytes of requests that are held at the same time, by all who share a [`Room`].
 const BUFFERED_BYTES_MAX: usize = 256 << 20;
 
 /// A route that can't be used.
@@ -199,6 +199,16 @@ fn passed(route: &str, header: &str) -> Result<HeaderName, BadRoute> {
     }
 }
 
+/// Room for the bytes of requests that are held at the same time, for all who share it.
+#[derive(Clone, Debug)]
+pub struct Room(Arc<Semaphore>);
+
+impl Default for Room {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(BUFFERED_BYTES_MAX)))
+    }
+}
+
 /// All routes, immutable: another configuration is another value.
 #[derive(Clone, Debug)]
 pub struct Routes {
@@ -220,8 +230,13 @@ impl Routes {
             let key = spec.key.as_ref().map(Key::read).transpose().map_err(bad)?;
             routes.insert(name.clone(), Route::new(name, spec, key.as_ref())?);
         }
-        let room = Arc::new(Semaphore::new(BUFFERED_BYTES_MAX));
-        Ok(Self { routes: Arc::new(routes), table, room })
+        Ok(Self { routes: Arc::new(routes), table, room: Room::default().0 })
+    }
+
+    /// The same routes, whose requests take their bytes from a room that others take from as well.
+    #[must_use]
+    pub fn within(self, room: &Room) -> Self {
+        Self { room: Arc::clone(&room.0), ..self }
     }
 
     /// The routes.

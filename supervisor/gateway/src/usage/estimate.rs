@@ -49,7 +49,8 @@ impl Seen {
 
 /// An estimate of what was used.
 ///
-/// `told` is what the answer said before it broke off; `request_bytes` the size of the request's body; `unseen` how long the model
+/// `told` is what the answer said before it broke off; `request_bytes` the size of the request's body, `u64::MAX` where it says
+/// nothing about the input; `unseen` how long the model
 /// may have worked without showing anything; `most_input` and `most_output` what was reserved.
 pub fn estimate(
     told: Option<Usage>,

@@ -20,7 +20,8 @@ use crate::govern::evidence::Weight;
 const HELP_IN_R3: &str = "R3 calls models and reaches nothing else: `ring: 2` has what `network` lists";
 /// How long happenings are gathered before the loop is told.
 const GATHER: Duration = Duration::from_millis(200);
-/// Kinds that one gathering keeps apart; of others only the number is told.
+/// Kinds that one gathering keeps apart; of others only the number is told. Beyond it each reason still has a place, for each agent: what
+/// is refused for a grave one must not be hidden by the noise of others.
 const KINDS_MAX: usize = 256;
 
 /// What was gathered.
@@ -93,7 +94,9 @@ impl Gathered {
             help: ask.and_then(|ask| denial.help(ask)),
         };
         let key = (agent.as_str().to_owned(), refused);
-        if self.denials.len() >= KINDS_MAX && !self.denials.contains_key(&key) {
+        let is_full = self.denials.len() >= KINDS_MAX && !self.denials.contains_key(&key);
+        let same = |(whose, other): &(String, Refused)| *whose == key.0 && other.reason == key.1.reason;
+        if is_full && self.denials.keys().any(same) {
             self.uncounted += 1;
             return;
         }
@@ -199,5 +202,37 @@ impl Supervisor {
         for name in heavy {
             self.evaluate(&name).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use agt_gateway::host::{Authority, Host};
+    use agt_gateway::policy::{Reason, RuleId, Via};
+
+    use super::*;
+
+    fn denied(gathered: &mut Gathered, agent: &str, address: [u8; 4], reason: Reason) {
+        let to = Authority { host: Host::from(std::net::IpAddr::from(address)), port: 80 };
+        let denial = Denial::new(RuleId::Default, reason);
+        gathered.denied(&Label::from(agent), Some(&Ask::new(to, Via::Connect)), &denial);
+    }
+
+    #[test]
+    fn a_flood_of_denials_hides_none_of_another_reason_and_none_of_a_neighbour() {
+        let mut gathered = Gathered::default();
+        for number in 0..2_000_u16 {
+            let [high, low] = number.to_be_bytes();
+            denied(&mut gathered, "a", [10, 0, high, low], Reason::NotListed);
+        }
+        assert_eq!((gathered.denials.len(), gathered.uncounted), (KINDS_MAX, 2_000 - KINDS_MAX as u64));
+        denied(&mut gathered, "a", [127, 0, 0, 1], Reason::SupervisorPort);
+        denied(&mut gathered, "b", [10, 0, 0, 1], Reason::NotListed);
+        for _ in 0..2 {
+            denied(&mut gathered, "a", [127, 0, 0, 2], Reason::SupervisorPort);
+        }
+        let kept: Vec<_> = gathered.denials.keys().map(|(agent, refused)| (agent.as_str(), refused.reason)).collect();
+        assert!(kept.contains(&("a", Reason::SupervisorPort)) && kept.contains(&("b", Reason::NotListed)), "{kept:?}");
+        assert_eq!(gathered.denials.len(), KINDS_MAX + 2);
     }
 }

@@ -12,7 +12,7 @@ use agt_gateway::limit::spec::LimitSpec;
 use agt_gateway::limit::{Account, Refused, Shared};
 use agt_gateway::live::Models;
 use agt_gateway::price::{BadTable, Known};
-use agt_gateway::route::{BadRoute, Call, Routes, Trouble, Witness};
+use agt_gateway::route::{BadRoute, Call, Room, Routes, Trouble, Witness};
 use agt_rings::Ring;
 
 use super::spent::{Purse, past};
@@ -51,6 +51,8 @@ pub(in crate::driver) enum BadModels {
 pub(in crate::driver) struct Accounts {
     agents: BTreeMap<String, Arc<Ledger>>,
     rings: [Option<Arc<Purse>>; 4],
+    /// For the requests of all of them.
+    room: Room,
 }
 
 /// One agent's account, and who is told of its calls.
@@ -195,7 +197,7 @@ impl Accounts {
         if routes.is_empty() {
             return Ok(None);
         }
-        let routes = Routes::new(&routes, Arc::new(plan.models.table()?))?;
+        let routes = Routes::new(&routes, Arc::new(plan.models.table()?))?.within(&self.room);
         let ledger = self.ledger(plan.name(), telemetry);
         ledger.purse.limits.set(&plan.models.limits);
         let ring_purse = self.ring(ring);
