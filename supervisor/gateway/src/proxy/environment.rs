@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-/// What is reached directly: the agent's own loopback, with its model routes and whatever it listens on itself.
-const DIRECT: &str = "localhost,127.0.0.1,::1,[::1]";
+/// What is reached directly: the agent's own loopback, with its model routes and whatever it listens on itself. No brackets around
+/// `::1`: httpx takes what it can't read as an address for a domain, finds `1]` to be no port, and doesn't start.
+const DIRECT: &str = "localhost,127.0.0.1,::1";
 
 /// Variables for programs that read them: curl, git, pip, npm, cargo, Go, Python's and Rust's HTTP libraries.
 ///
@@ -60,4 +61,24 @@ const ROOTS: [&str; 11] = [
 pub fn trust_environment(path: &Path) -> Vec<(String, String)> {
     let path = path.to_string_lossy();
     ROOTS.iter().map(|name| ((*name).to_owned(), path.clone().into_owned())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::net::IpAddr;
+
+    #[test]
+    fn what_is_reached_directly_are_names_and_bare_addresses_that_httpx_can_read() {
+        let listener = "127.0.0.1:20789".parse().unwrap();
+        for (name, value) in
+            environment(listener, None).iter().filter(|(name, _)| name.eq_ignore_ascii_case("no_proxy"))
+        {
+            for item in value.split(',') {
+                let is_name = item.bytes().all(|b| b.is_ascii_alphabetic());
+                assert!(is_name || item.parse::<IpAddr>().is_ok(), "{name}: {item}");
+            }
+        }
+    }
 }
