@@ -1,7 +1,7 @@
 //! Sagas on the SQLite journal against the floor of one append and fdatasync per step, and against DBOS on SQLite; the engine
 //! alone; the start with many unfinished sagas; lists over many events.
 //!
-//! `cargo bench -p agt-saga --bench saga [-- SECTION...]`; sections are `engine`, `steps`, `start`, `lists`, all by default. The
+//! `cargo bench -p agt-supervise --bench saga [-- SECTION...]`; sections are `engine`, `steps`, `start`, `lists`, all by default. The
 //! last lines of each are `RATIO name=value`.
 //!
 //! The modes of `steps` run by turns in one process, so that the disk's moods meet them alike; a round's ratio is taken against
@@ -10,7 +10,6 @@
 //! without it is printed as ambient. `SAGA_BENCH_DIR` names a folder on another disk. DBOS has a row where
 //! `$AGT_BENCH_PEERS/dbos/bin/python` has it (`python3 -m venv $AGT_BENCH_PEERS/dbos`, then its `pip install dbos`).
 
-#![expect(clippy::disallowed_methods, reason = "a bench reads the clock")]
 #![allow(missing_docs, clippy::unwrap_used, unreachable_pub)]
 
 mod dbos;
