@@ -519,6 +519,9 @@ fn status_ps_and_metrics_show_what_was_spent_against_its_caps_and_what_is_under_
     assert_eq!(models["spend"][0], json!({"period": "task", "spent_usd": spent, "cap_usd": 0.02}));
     assert_eq!((&models["throttled"], &models["in_flight"]), (&json!(refused), &json!(1)));
     assert_eq!((&agent["requests"]["made"], &agent["requests"]["per_minute"]), (&json!(6), &json!(100)));
+    // Counters follow in a moment, the last of them those of calls that are over.
+    let ended = "agt_network_duration_seconds_count{agent=\"caller\",kind=\"route\"}";
+    until("what is over is counted", || value(&scrape(&address(&rig.ps())), ended) == Some(5.0));
     let text = scrape(&address(&rig.ps()));
     let read = |series: &str| value(&text, series);
     assert_eq!(read("agt_model_spent_usd{agent=\"caller\",period=\"task\"}"), Some(spent), "{text}");
@@ -531,7 +534,6 @@ fn status_ps_and_metrics_show_what_was_spent_against_its_caps_and_what_is_under_
         Some(refused as f64),
         "{text}"
     );
-    assert_eq!(read("agt_network_duration_seconds_count{agent=\"caller\",kind=\"route\"}"), Some(5.0), "{text}");
 }
 
 #[test]

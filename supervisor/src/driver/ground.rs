@@ -124,6 +124,11 @@ impl Ground {
         self.launchers.present()
     }
 
+    /// How many launchers have died and were not told of yet: from now on they are.
+    pub(super) fn launchers_untold(&self) -> u64 {
+        self.launchers.untold()
+    }
+
     /// Sends [`Event::LauncherGone`] each time that a launcher was ended, from now on.
     pub(super) fn watch_launchers(&self, events: mpsc::UnboundedSender<Event>) {
         self.launchers.watch(events);

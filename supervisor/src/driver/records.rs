@@ -167,6 +167,10 @@ impl Supervisor {
             self.telemetry.restarts(name);
         }
         self.note_death(name, death);
+        if matches!(death, Death::Taken) {
+            // With its launcher, perhaps: the word of that may still be on its way, and this may be the last thing that is said.
+            self.launcher_gone();
+        }
         let Some(agent) = self.agents.get_mut(name) else { return };
         agent.last_death = Some(death.clone());
         let conclusion = agent.conclusion().unwrap_or(Conclusion { death: death.clone(), gave_up_after: None });

@@ -59,6 +59,9 @@ pub struct Succession(Mutex<Place>);
 struct Place {
     present: Arc<Launcher>,
     deaths: Deaths,
+    /// Launchers that were replaced, and how many deaths were told.
+    replaced: u64,
+    told: u64,
     events: Option<mpsc::UnboundedSender<Event>>,
 }
 
@@ -66,7 +69,13 @@ impl Succession {
     /// Begins with the first launcher.
     #[must_use]
     pub fn begin(first: Launcher) -> Succession {
-        Succession(Mutex::new(Place { present: Arc::new(first), deaths: Deaths::default(), events: None }))
+        Succession(Mutex::new(Place {
+            present: Arc::new(first),
+            deaths: Deaths::default(),
+            replaced: 0,
+            told: 0,
+            events: None,
+        }))
     }
 
     fn place(&self) -> MutexGuard<'_, Place> {
@@ -83,11 +92,21 @@ impl Succession {
             // Noted first: one that dies while it starts is one more.
             place.deaths.follow(Instant::now()).map_err(|wait| NoLauncher::KeepsDying { wait })?;
             let controllers = place.present.host().controllers.clone();
+            place.replaced += 1;
             // The last who holds the old one reaps it.
             place.present = Arc::new(Launcher::start(controllers).map_err(NoLauncher::NotStarted)?);
             place.tell();
         }
         Ok(Arc::clone(&place.present))
+    }
+
+    /// How many launchers have died and were not told of yet: from now on they are.
+    pub(super) fn untold(&self) -> u64 {
+        let mut place = self.place();
+        let died = place.replaced + u64::from(place.present.is_gone());
+        let untold = died.saturating_sub(place.told);
+        place.told = place.told.max(died);
+        untold
     }
 
     /// Has the death of the present launcher, and of each that follows, told to the loop.

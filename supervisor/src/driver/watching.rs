@@ -87,9 +87,15 @@ impl Supervisor {
     /// Has another launcher started beside the loop. If that fails, or has failed too often, it is said here, and each launch
     /// tries again.
     pub(super) fn launcher_gone(&self) {
-        eprintln!("warning: the launcher was ended from outside, and with it every agent; starting another");
         let record = |outcome| Record::new(wall_ms(), Actor::Supervisor, LAUNCHER, outcome);
-        self.note(record(Outcome::Noted).reason("ended from outside"));
+        let untold = self.ground.launchers_untold();
+        for _ in 0..untold {
+            eprintln!("warning: the launcher was ended from outside, and with it every agent; starting another");
+            self.note(record(Outcome::Noted).reason("ended from outside"));
+        }
+        if untold == 0 {
+            return;
+        }
         let (ground, handle, store) = (Arc::clone(&self.ground), self.reached_by(), self.store.clone());
         let hold = handle.hold();
         // What comes of it is said there.

@@ -96,7 +96,12 @@ impl Names {
         if !matches!(flags, 0 | libc::RENAME_NOREPLACE | libc::RENAME_EXCHANGE) {
             return Err(Errno::EINVAL);
         }
-        let (from, to) = (self.spot(turn, old)?, self.spot(turn, new)?);
+        let from = self.spot(turn, old)?;
+        let to = match self.spot(turn, new) {
+            // The kernel asks whether the old name's folder may be searched before it walks to the new one.
+            Err(_) if from.look().err() == Some(Errno::EACCES) => return Err(Errno::EACCES),
+            to => to?,
+        };
         let (leaves, comes) = (self.known(&from)?, self.known(&to)?);
         turn.still_waits()?;
         self.may_move(turn, (&from, &leaves), (&to, &comes))?;

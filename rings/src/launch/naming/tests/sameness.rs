@@ -109,6 +109,16 @@ proptest! {
     }
 }
 
+/// The old name's folder is asked for before the new one is looked for.
+#[test]
+fn a_rename_out_of_a_folder_that_may_not_be_searched_is_answered_as_the_kernel_does() {
+    if has_walls() {
+        let acts =
+            ["mkdir d 600", "rename d/x c/none/a 0", "rename d/x c/a 0", "rename c d/x/y 0", "rename none d/x 0"];
+        compare(&[beginning(), acts.map(str::to_owned).into()].concat());
+    }
+}
+
 fn same_by_shell(script: &str) -> Option<()> {
     let tops = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
     let command = |at: usize| {
