@@ -304,7 +304,7 @@ fn spelled(name: &str, plain: &str) -> Result<(), BadAsk> {
     let Some((snake, camel)) = SPELLINGS.iter().find(read) else { return Ok(()) };
     match *snake == name || *camel == name && IN_BOTH.contains(snake) {
         true => Ok(()),
-        false => Err(BadAsk::Spelling(name.chars().take(40).collect(), *snake)),
+        false => Err(BadAsk::Spelling(name.chars().take(40).collect(), snake)),
     }
 }
 

@@ -162,6 +162,7 @@ fn what_makes_the_provider_reach_out_is_refused_unless_it_is_open() {
         r#"{"model":"m","tools":[{"type":"mcp_toolset","mcp_server_name":"x"}]}"#,
         r#"{"model":"m","tools":[{"type":"of_tomorrow_20270101"}]}"#,
         r#"{"model":"m","tools":["web_search"]}"#,
+        r#"{"model":"m","tools":[{"mcpServers":[{"name":"x","streamableHttpTransport":{"url":"https://evil.example"}}]}]}"#,
         r#"{"model":"m","tools":[{"type":"namespace","name":"x","tools":[{"type":"mcp","server_url":"https://evil.example"}]}]}"#,
         r#"{"model":"m","input":[{"type":"tool_search_output","tools":[{"type":"mcp","server_url":"https://evil.example"}]}]}"#,
         r#"{"model":"m","plugins":[{"id":"web"}]}"#,

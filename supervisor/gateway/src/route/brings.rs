@@ -124,7 +124,7 @@ const MORE_TYPES: [&str; 9] = [
     "itemreference",
 ];
 /// Gemini's tools that the provider runs, by the field that declares them.
-const REACH_TOOLS: [&str; 7] = [
+const REACH_TOOLS: [&str; 8] = [
     "googlesearch",
     "googlesearchretrieval",
     "urlcontext",
@@ -132,6 +132,7 @@ const REACH_TOOLS: [&str; 7] = [
     "googlemaps",
     "filesearch",
     "enterprisewebsearch",
+    "mcpservers",
 ];
 /// Names and types of what is input and not in the body; a document's few bytes can be a thousand pages.
 const HIDDEN: [&str; 9] =

@@ -476,8 +476,10 @@ async fn a_model_that_worked_in_silence_after_its_first_word_is_paid_for_that() 
 #[tokio::test]
 async fn all_who_share_a_room_share_its_bytes() {
     let rig = Rig::plain(vec![plain_answer(USED)]).await;
+    // Two agents' routes are made apart, each time one of them is launched.
+    let made_apart = Rig::plain(vec![]).await.routes;
     let room = super::super::Room::default();
-    let (one, other) = (rig.routes.clone().within(&room), rig.routes.clone().within(&room));
+    let (one, other) = (made_apart.within(&room), rig.routes.clone().within(&room));
     let free = u32::try_from(one.room.available_permits()).unwrap();
     let taken = Arc::clone(&one.room).try_acquire_many_owned(free).unwrap();
     let call = json!({"model": "gpt-4o", "max_tokens": 5});
