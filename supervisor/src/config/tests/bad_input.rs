@@ -334,8 +334,6 @@ fn an_entry_with_a_mistake_is_told_of_once_and_of_nothing_that_mending_it_may_me
             assert!(!text.contains(follows), "{entry}: {text}");
         }
     }
-    let both = message(world.agent("ring: 2\nnetwork: [{hots: a.example}, {host: b.example}]\n"), 64);
-    assert!(both.contains("reaching b.example needs an operator's line"), "an entry beside it is judged: {both}");
 }
 
 #[test]
