@@ -442,7 +442,7 @@ fn a_key_that_others_can_read_is_used_for_nobody() {
     let bench = Bench::new(&shell(&curl("gpt-4o", "")), "", "", "");
     only_its_owner_writes(&bench.rig.work.join("the.key"));
     let outcome = bench.run();
-    assert_ne!(outcome.code, 0);
+    assert_eq!(outcome.code, 64);
     assert!(
         outcome.stderr.contains("can be read by others") && outcome.stderr.contains("chmod 600"),
         "{}",

@@ -1,8 +1,9 @@
 //! `check`: what files resolve to, and everything that is wrong with them. Starts nothing.
 
-use std::io::IsTerminal;
+use std::io::{ErrorKind, IsTerminal};
 use std::path::PathBuf;
 
+use agt_gateway::route::{BadKey, Key, KeySpec, RouteSpec};
 use agt_rings::builtin::{self, OWN_ID_BASE};
 use agt_rings::plan::{Ids, Plan, Refused};
 use agt_rings::probe::outlook::outlook;
@@ -151,7 +152,25 @@ pub fn check(global: &Global, args: &CheckArgs) -> Outcome {
         .zip(&prospects)
         .filter_map(|(plan, prospect)| prospect.warning(plan))
         .for_each(|text| eprint!("{text}"));
+    plans.iter().flat_map(bad_keys).for_each(|text| eprint!("{text}"));
     Ok(worst)
+}
+
+/// Keys of model routes that a launch would miss. They are read anew by each launch, in its own environment: variables, and files that
+/// only somebody else may read, can't be judged here.
+fn bad_keys(plan: &AgentPlan) -> Vec<String> {
+    let judged = |(route, spec): (&String, &RouteSpec)| {
+        let bad = match spec.key.as_ref()? {
+            KeySpec::Variable(_) => return None,
+            file @ KeySpec::File(_) => Key::read(file).err()?,
+        };
+        if matches!(&bad, BadKey::File { source, .. } if source.kind() == ErrorKind::PermissionDenied) {
+            return None;
+        }
+        let (name, why, help) = (&plan.identity.name, in_full(&bad), bad.help());
+        Some(format!("warning: {name}: `run` would not start it: model route {route}: {why}\nhelp: {help}\n"))
+    };
+    plan.models.routes.iter().filter_map(judged).collect()
 }
 
 /// A served file is resolved differently (its workdir, what it may write): said where a supervisor that is here serves it.

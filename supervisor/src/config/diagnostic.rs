@@ -282,6 +282,17 @@ impl ConfigError {
 }
 
 impl ConfigError {
+    /// The file that it is about.
+    pub(super) fn file(&self) -> &Path {
+        match self {
+            ConfigError::Unreadable { path, .. } => path,
+            ConfigError::Invalid(r)
+            | ConfigError::Refused(r)
+            | ConfigError::NotExecutable(r)
+            | ConfigError::NotFound(r) => &r.file,
+        }
+    }
+
     /// Names the file as the user named it.
     pub(super) fn shown_as(mut self, shown: &Path) -> ConfigError {
         match &mut self {

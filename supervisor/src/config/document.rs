@@ -135,8 +135,16 @@ impl<T> Partial<T> {
     /// The error with what a later judge found as well, without what merely follows from a value that is told already.
     #[must_use]
     pub fn error_with(self, later: Vec<Problem>) -> ConfigError {
+        // An item of a list is judged as a whole: what is said of one with a mistake in it may be untrue once that is mended.
+        let has_mistake = |item: &KeyPath| {
+            let told = |problem: &Problem| problem.path.as_ref().is_some_and(|path| path.0.starts_with(&item.0));
+            self.is_bad(item) || self.problems.iter().any(told)
+        };
         let follows = |problem: &Problem| {
-            problem.path.as_ref().is_some_and(|path| self.bad.iter().any(|bad| path.0.starts_with(&bad.0)))
+            problem.path.as_ref().is_some_and(|path| {
+                self.bad.iter().any(|bad| path.0.starts_with(&bad.0))
+                    || path.last_item().is_some_and(|item| has_mistake(&item))
+            })
         };
         let news: Vec<Problem> = later.into_iter().filter(|problem| !follows(problem)).collect();
         let mut problems = self.problems;
@@ -215,8 +223,7 @@ pub(super) fn parse_partial<T: DeserializeOwned + JsonSchema + 'static>(
                 let refusal = blame::refine::<T>(&document.root, refusal);
                 let demanded = demanded(&refusal, &bad);
                 if demanded.is_none() {
-                    let name = if refusal.path.is_root() { String::new() } else { format!("`{}`: ", refusal.path) };
-                    let problem = Problem::config(format!("{name}{}", refusal.message_alone()));
+                    let problem = refused(&refusal.path, refusal.message_alone());
                     problems.push(document.locate(problem.label("impossible value"), &refusal.path));
                 }
                 bad.push(refusal.path.clone());
@@ -228,6 +235,18 @@ pub(super) fn parse_partial<T: DeserializeOwned + JsonSchema + 'static>(
         }
     }
     fail(problems)
+}
+
+/// What a type says of a value, in the words of files: without the names and places that its reader puts around it.
+fn refused(path: &KeyPath, message: &str) -> Problem {
+    let name = if path.is_root() { String::new() } else { format!("`{path}`: ") };
+    let message = message.strip_prefix(&format!("{path}: ")).unwrap_or(message);
+    let message = match message.rsplit_once(" at line ") {
+        Some((text, place)) if place.bytes().all(|b| b.is_ascii_digit() || b" column".contains(&b)) => text,
+        _ => message,
+    };
+    let problem = Problem::config(format!("{name}{message}"));
+    if message.ends_with("expected a duration") { problem.help("for example `5s`, `90s` or `1h 30m`") } else { problem }
 }
 
 /// The key that the type misses only because its value was left out before.

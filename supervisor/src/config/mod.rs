@@ -268,7 +268,12 @@ fn never_writable_part(path: &Path) -> Option<String> {
 /// The operator's file that counts: the one that was named, else the default one if it is there.
 fn find_operator(named: Option<&Path>, around: &Surroundings) -> Result<Option<Operator>, ConfigError> {
     match named {
-        Some(path) => load_operator(&around.cwd.join(path), around).map(Some).map_err(|error| error.shown_as(path)),
+        Some(path) => {
+            let full = around.cwd.join(path);
+            // A file that it names, a price table, keeps its own name.
+            let shown = |error: ConfigError| if error.file() == full { error.shown_as(path) } else { error };
+            load_operator(&full, around).map(Some).map_err(shown)
+        }
         None if around.operator_file.symlink_metadata().is_ok() => {
             load_operator(&around.operator_file, around).map(Some)
         }

@@ -114,6 +114,13 @@ impl KeyPath {
         path
     }
 
+    /// The innermost item of a list that this is, or is in.
+    #[must_use]
+    pub fn last_item(&self) -> Option<KeyPath> {
+        let at = self.0.iter().rposition(|step| matches!(step, Step::Item(_)))?;
+        Some(KeyPath(self.0[..=at].to_vec()))
+    }
+
     /// Whether this is the whole document.
     #[must_use]
     pub fn is_root(&self) -> bool {

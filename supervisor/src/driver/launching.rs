@@ -68,7 +68,10 @@ impl Supervisor {
         };
         agent.models = match self.ways.accounts.models(&agent.definition.plan, agent.ring, &self.telemetry) {
             Ok(models) => models,
-            Err(e) => return failed(in_full(&e), exit::UNAVAILABLE),
+            Err(e) => {
+                let (error, code) = e.launch_failure();
+                return failed(error, code);
+            }
         };
         let roots = match agent.definition.plan.network.opens_tls_at(agent.ring) {
             true => match self.ways.roots(&self.events) {

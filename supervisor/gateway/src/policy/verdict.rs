@@ -289,7 +289,14 @@ impl Denial {
                 Some(format!("if {} may carry anything: `sni: any` in that entry", ask.authority()))
             }
             Reason::Opaque => Some("`intercept: on` in that entry lets methods and paths be seen".to_owned()),
-            Reason::Method | Reason::Path => Some(format!("`{}s` of that entry don't list it", self.reason)),
+            Reason::Method | Reason::Path => {
+                let asked = match (&ask.via, self.reason) {
+                    (Via::Http { method, .. }, Reason::Method) => format!(" {method}"),
+                    _ => " it".to_owned(),
+                };
+                let file = if by_agent { "agent.yaml" } else { "the operator's file" };
+                Some(format!("add{asked} to `{}s` of that entry in {file}, or leave them out for all", self.reason))
+            }
             Reason::NotHttp => Some("where `intercept: on` opens TLS, only HTTP/1.1 is carried".to_owned()),
             Reason::Denied
             | Reason::BadHost

@@ -71,7 +71,7 @@ pub(crate) enum BadHead {
     Alias,
     #[error("only `Expect: 100-continue` is understood")]
     Expect,
-    #[error("websockets are carried inside CONNECT only: use wss:, or a client that tunnels ws:")]
+    #[error("websockets are carried inside TLS only: use wss:, or list the destination as `tcp:` and reach it past the proxy")]
     Websocket,
     #[error("websockets are not carried where the gateway opens TLS (`intercept: on`)")]
     OpenedWebsocket,

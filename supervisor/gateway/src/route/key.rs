@@ -26,7 +26,7 @@ pub enum BadKey {
         source: std::io::Error,
     },
     /// Others may read the file.
-    #[error("the key file {path} can be read by others (mode {mode:04o}): `chmod 600 {path}` closes it", path = .path.display())]
+    #[error("the key file {path} can be read by others (mode {mode:04o})", path = .path.display())]
     Open {
         /// The file.
         path: PathBuf,
@@ -42,6 +42,22 @@ pub enum BadKey {
         /// Where it was looked for.
         place: String,
     },
+}
+
+impl BadKey {
+    /// What mends it.
+    #[must_use]
+    pub fn help(&self) -> String {
+        match self {
+            BadKey::Open { path, .. } => format!("chmod 600 {}", path.display()),
+            BadKey::File { .. } | BadKey::Form { .. } => {
+                "write the key alone into that file, of mode 600, or name another under `models.providers` in the operator's file".to_owned()
+            }
+            BadKey::Variable(name) => {
+                format!("set {name} where agt-supervise is started, or say `key: {{file: FILE}}` in the operator's file")
+            }
+        }
+    }
 }
 
 /// A key. It shows itself nowhere: `Debug` says only that it is one.

@@ -229,7 +229,13 @@ fn allowed(route: &Route, parts: &Parts, normal: &str) -> Result<Found, Problem>
     let listed = endpoint::find(route.provider, &parts.method, normal);
     let free = || Found { endpoint: Endpoint::Free, model: None };
     let extra = || route.extra.iter().any(|extra| extra.allows(&parts.method, normal)).then(free);
-    let not = || format!("{} {normal} is not a call that the route {} allows", parts.method, route.name);
+    let not = || {
+        let (method, name) = (&parts.method, &route.name);
+        format!(
+            "{method} {normal} is not a call that the route {name} allows: more than inference and model lists is opened by \
+             `allow: [\"{method} {normal}\"]` under the route in the operator's file"
+        )
+    };
     listed.or_else(extra).ok_or_else(|| Problem::lasting(Trouble::NotAllowed, not()))
 }
 

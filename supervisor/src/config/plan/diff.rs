@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use agt_gateway::policy::spec::EntrySpec;
 use agt_rings::Ring;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
-use super::{AgentPlan, EnvValue, HIDDEN_VALUE};
+use super::{AgentPlan, EnvValue, HIDDEN_VALUE, network};
 use crate::config::units::{ByteSize, Cpu};
 
 /// One thing that differs.
@@ -94,16 +95,35 @@ fn compare(path: &str, old: &Json, new: &Json, changes: &mut Vec<Change>) {
         // Lists of rules are sets to whoever reads the difference; `argv` is not, it is shown whole.
         (Json::Array(before), Json::Array(after)) if path != "argv" => {
             for gone in before.iter().filter(|item| !after.contains(item)) {
-                changes.push(Change { what: path.to_owned(), old: Some(brief(gone)), new: None });
+                let (what, text) = item(path, gone);
+                changes.push(Change { what, old: Some(text), new: None });
             }
             for added in after.iter().filter(|item| !before.contains(item)) {
-                changes.push(Change { what: path.to_owned(), old: None, new: Some(brief(added)) });
+                let (what, text) = item(path, added);
+                changes.push(Change { what, old: None, new: Some(text) });
             }
         }
         _ => {
             let shown = |value: &Json| (!value.is_null()).then(|| brief(value));
             changes.push(Change { what: path.to_owned(), old: shown(old), new: shown(new) });
         }
+    }
+}
+
+/// An item of a list and what it is one of: entries of the network in words, because one that denies must not read like one that
+/// allows.
+fn item(path: &str, item: &Json) -> (String, String) {
+    let what = match path {
+        "network.entries" => "network",
+        "network.ceiling.network" => "network of the operator's file",
+        _ => return (path.to_owned(), brief(item)),
+    };
+    match serde_json::from_value::<EntrySpec>(item.clone()) {
+        Ok(entry) => {
+            let (row, text) = network::in_full(&entry);
+            (what.to_owned(), format!("{row} {text}"))
+        }
+        Err(_) => (what.to_owned(), brief(item)),
     }
 }
 

@@ -87,7 +87,7 @@ impl AgentPlan {
                 Way::Socks => page.row("network", format!("SOCKS5 at {} inside", way.listen)),
             }
         }
-        self.destinations_at(self.ceiling).iter().for_each(|to| page.row("reaches", to));
+        self.ways_at(self.ceiling).iter().for_each(|(row, to)| page.row(row, to));
         for port in self.ports_at(self.ceiling) {
             page.row("shows", format!("its port {} at {}", port.port, port.listen));
         }

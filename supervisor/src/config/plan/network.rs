@@ -202,14 +202,48 @@ impl AgentPlan {
     }
 }
 
+/// An entry as `check` and `reload` show it: a row's name, and what it is about with all that narrows or widens it.
+#[must_use]
+pub(super) fn in_full(entry: &EntrySpec) -> (&'static str, String) {
+    let (row, mut text) = match (&entry.deny, in_words(entry)) {
+        (Some(host), _) => ("denies", with_ports(&host.to_string(), entry)),
+        (None, words) => ("reaches", words.unwrap_or_default()),
+    };
+    let methods: Vec<String> = entry.methods.iter().map(|method| method.as_str().to_owned()).collect();
+    let paths: Vec<String> = entry.paths.iter().map(ToString::to_string).collect();
+    for list in [methods, paths].into_iter().filter(|list| !list.is_empty()) {
+        text.push_str(&format!("  {}", list.join(" ")));
+    }
+    if entry.intercept == Some(InterceptSpec::On) {
+        text.push_str("  TLS is opened");
+    }
+    if entry.sni.is_some() {
+        text.push_str("  whatever its tunnel carries");
+    }
+    (row, text)
+}
+
+impl AgentPlan {
+    /// The destinations of a ring for `check`: rows with their names.
+    #[must_use]
+    pub(super) fn ways_at(&self, ring: Ring) -> Vec<(&'static str, String)> {
+        if matches!(ring, Ring::R0 | Ring::R3) {
+            return Vec::new();
+        }
+        let open =
+            (self.network.reach_at(ring) == Reach::Open).then(|| ("reaches", "any public destination".to_owned()));
+        open.into_iter().chain(self.network.entries.iter().map(in_full)).collect()
+    }
+}
+
 fn in_words(entry: &EntrySpec) -> Option<String> {
     if let Some(to) = &entry.tcp {
         return Some(to.0.to_string());
     }
-    let host = entry.host.as_ref()?;
+    Some(with_ports(&entry.host.as_ref()?.to_string(), entry))
+}
+
+fn with_ports(host: &str, entry: &EntrySpec) -> String {
     let ports: Vec<String> = entry.port.iter().chain(&entry.ports).map(|port| port.number().to_string()).collect();
-    Some(match ports.is_empty() {
-        true => host.to_string(),
-        false => format!("{host}:{}", ports.join(",")),
-    })
+    if ports.is_empty() { host.to_owned() } else { format!("{host}:{}", ports.join(",")) }
 }

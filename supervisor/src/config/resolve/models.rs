@@ -41,7 +41,10 @@ pub(super) fn resolve(context: &mut Context<'_>) -> ModelPlan {
             continue;
         }
         match context.rights.providers.get(name) {
-            Some(spec) => drop(routes.insert(name.clone(), spec.clone())),
+            Some(spec) => {
+                context.notes.extend(without_key(name, spec));
+                routes.insert(name.clone(), spec.clone());
+            }
             None => context.problem(&path, Problem::config(undeclared(name)).label("no such provider")),
         }
     }
@@ -59,6 +62,13 @@ pub(super) fn resolve(context: &mut Context<'_>) -> ModelPlan {
         rings: rights.model_rings.clone(),
         prices: rights.prices.clone(),
     }
+}
+
+/// A provider that wants a key, and gets none.
+fn without_key(name: &str, spec: &RouteSpec) -> Option<String> {
+    (spec.key.is_none() && spec.upstream.is_none()).then(|| {
+        format!("model route {name}: its provider gets no key: say `key: {{file: FILE}}` in the operator's file")
+    })
 }
 
 fn undeclared(name: &str) -> String {

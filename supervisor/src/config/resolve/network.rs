@@ -1,6 +1,6 @@
 //! The `network` entries: each must be covered by the operator's, and those that name an address of loopback are listened at inside.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use agt_gateway::host::Host;
 use agt_gateway::policy::spec::{CeilingSpec, EntrySpec};
@@ -35,6 +35,7 @@ pub(super) fn resolve(context: &mut Context<'_>) -> (Vec<Forward>, NetworkPlan) 
         }
     }
     let forwards = forwards(context, &entries);
+    context.notes.extend(entries.iter().filter_map(past_the_proxy));
     if context.ceiling == Ring::R3 {
         return (Vec::new(), NetworkPlan::default());
     }
@@ -44,6 +45,21 @@ pub(super) fn resolve(context: &mut Context<'_>) -> (Vec<Forward>, NetworkPlan) 
         Openness::Listed
     };
     (forwards, NetworkPlan { entries, ceiling, openness })
+}
+
+/// An entry for this host's loopback by `host`: programs ask their own loopback for it, because NO_PROXY says so.
+fn past_the_proxy(entry: &EntrySpec) -> Option<String> {
+    let host = entry.host.as_ref()?.to_string();
+    let address = match host.parse::<IpAddr>() {
+        Ok(address) if address.is_loopback() => address,
+        Err(_) if host == "localhost" => Ipv4Addr::LOCALHOST.into(),
+        _ => return None,
+    };
+    let port = entry.port.or(entry.ports.first().copied()).map_or(443, |port| port.number());
+    let to = SocketAddr::new(address, port);
+    Some(format!(
+        "programs reach {host} past the proxy, on the agent's own loopback (NO_PROXY): `tcp: {to}` brings this host's port there"
+    ))
 }
 
 /// Where in a file the entry stands that makes no policy.

@@ -70,7 +70,7 @@ fn listen_at(text: &str, whole: &str) -> Result<SocketAddr, BadText> {
         return Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, number(text, whole)?)));
     }
     if text.parse::<IpAddr>().is_ok() {
-        return bad(format!("`{text}` has no port (`{whole}`)"), FORM);
+        return bad(format!("`{text}` has no port{}", within(text, whole)), FORM);
     }
     let (before, last) = text.rsplit_once(':').unwrap_or((text, ""));
     if last.parse::<u16>().is_ok() && (before.parse::<SocketAddr>().is_ok() || before.parse::<u16>().is_ok()) {
@@ -79,14 +79,19 @@ fn listen_at(text: &str, whole: &str) -> Result<SocketAddr, BadText> {
             format!("write `{before} -> {last}`: outside first, then the agent's"),
         );
     }
-    bad(format!("`{text}` is no address with a port (`{whole}`)"), format!("addresses are numbers: {FORM}"))
+    bad(format!("`{text}` is no address with a port{}", within(text, whole)), format!("addresses are numbers: {FORM}"))
 }
 
 fn number(text: &str, whole: &str) -> Result<u16, BadText> {
     match text.parse() {
         Ok(number) if text.starts_with(|c: char| c.is_ascii_digit()) => Ok(number),
-        _ => bad(format!("`{text}` is not a port (`{whole}`)"), format!("ports are 1 to 65535: {FORM}")),
+        _ => bad(format!("`{text}` is not a port{}", within(text, whole)), format!("ports are 1 to 65535: {FORM}")),
     }
+}
+
+/// What it is a part of, where it is one.
+fn within(text: &str, whole: &str) -> String {
+    if text == whole { String::new() } else { format!(" (`{whole}`)") }
 }
 
 impl fmt::Display for Publish {

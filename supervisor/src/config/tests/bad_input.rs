@@ -57,6 +57,7 @@ fn wrong_types_are_named_in_words() {
         ("labels: {a: {b: c}}", "`labels.a` must be text"),
         ("network: [{udp: 127.0.0.1:1}]", "unknown key `network[0].udp`"),
         ("network: [127.0.0.1:1]", "`network[0]` must be a group of keys"),
+        ("network: [a.example]", "with one or more of these keys: deny, host,"),
         ("env: {pass: [A-B]}", "can't be the name of a variable"),
         ("env: {set: {1A: x}}", "can't be the name of a variable"),
         ("labels: {a-b: x}", "can't be the name of a label"),
@@ -316,4 +317,35 @@ fn what_is_near_is_named_by_the_key_that_is_meant() {
     assert!(text.contains("write `{file: ...}`"), "{text}");
     let text = message(world.agent("restart: {policy: always, max: 3}\n"), 64);
     assert!(text.contains("did you mean `attempts`?"), "{text}");
+}
+
+#[test]
+fn an_entry_with_a_mistake_is_told_of_once_and_of_nothing_that_mending_it_may_mend() {
+    let world = World::new();
+    for (entry, says) in [
+        ("{host: \"https://a.example/v1\"}", "a host alone stands here"),
+        ("{hots: a.example}", "did you mean `host`?"),
+        ("{tcp: db.internal}", "has no port"),
+        ("{host: a.example, port: http}", "must be a whole number"),
+    ] {
+        let text = message(world.agent(&format!("ring: 2\nnetwork: [{entry}]\n")), 64);
+        assert!(text.contains(says), "{entry}: {text}");
+        for follows in ["exactly one of", "needs an operator"] {
+            assert!(!text.contains(follows), "{entry}: {text}");
+        }
+    }
+}
+
+#[test]
+fn amounts_and_durations_of_models_are_told_without_places_of_another_text() {
+    let world = World::new();
+    let text = message(world.agent("ring: 2\nmodel_limits: {spend: {day: \"-1\"}}\n"), 64);
+    let once = text.contains("error: `model_limits.spend.day`: \"-1\" is no amount of dollars: write \"2.50\"\n");
+    assert!(once, "{text}");
+    let whole = "version: 1\nkind: operator\nmodels: {providers: {openai: {idle: 5}}}\n";
+    world.operator(whole);
+    let text = message(world.agent("ring: 2\n"), 64);
+    assert!(text.contains("expected a duration") && text.contains("for example `5s`"), "{text}");
+    let text = message(World::new().agent("ring: 2\nports: [\"1 > 2\"]\n"), 64);
+    assert!(text.contains("`1 > 2` is not a port (`ports[0]`)"), "{text}");
 }

@@ -105,3 +105,27 @@ fn models_in_r3_need_a_line_of_their_own_and_are_all_that_it_has() {
     assert!(!plan.models.has_routes_at(Ring::R3) && plan.openings_at(Ring::R3).is_empty());
     assert!(plan.page(None).contains("none, without `models_in_r3` in the operator's file"), "{}", plan.page(None));
 }
+
+#[test]
+fn a_price_table_with_a_mistake_is_named_also_beside_a_named_operators_file() {
+    let world = world("{key: {env: K}}", "");
+    let around = &world.around;
+    for (text, says) in
+        [("version: 1\nkind: prices\nmodels: {m: {inptu: \"1\", output: \"1\"}}\n", "did you mean `input`?")]
+    {
+        world.write("etc/prices.yaml", text);
+        let operator = world.root.join("etc/operator.yaml");
+        let file = world.write("homes/alice/project/agent.yaml", &minimal("ring: 2\nmodels: [openai]\n"));
+        let told = message(crate::config::load_agent(&file, around, Some(&operator), &Overrides::default()), 64);
+        assert!(told.contains(says) && told.contains("prices.yaml:3:") && !told.contains("operator.yaml"), "{told}");
+    }
+}
+
+#[test]
+fn a_provider_that_would_get_no_key_is_told_of() {
+    let notes = |provider: &str| world(provider, "").agent("ring: 2\nmodels: [openai]\n").unwrap().notes;
+    assert!(notes("{}").iter().any(|note| note.contains("gets no key")), "{:?}", notes("{}"));
+    for fine in ["{key: {env: K}}", "{upstream: \"http://127.0.0.1:8000/v1\"}"] {
+        assert!(notes(fine).is_empty(), "{fine}");
+    }
+}

@@ -191,3 +191,26 @@ fn defaults_are_the_narrowest() {
     assert_eq!(plan.env.keys().collect::<Vec<_>>(), ["LANG", "PATH"]);
     assert_eq!(plan.environment, spec::Environment::Production);
 }
+
+#[test]
+fn entries_of_the_network_are_shown_with_what_they_let_pass() {
+    let world = World::new();
+    world.operator(&format!(
+        "version: 1\nkind: operator\nagents:\n  a:\n    file: {}/agent.yaml\n    network: [{{host: \"*\", ports: [80, 443]}}, {{host: localhost, port: 80}}]\n",
+        world.project.display()
+    ));
+    let old = world.agent("ring: 2\nnetwork: [{host: localhost, port: 80}]\n").unwrap();
+    assert!(old.notes.iter().any(|note| note.contains("`tcp: 127.0.0.1:80`")), "{:?}", old.notes);
+    let new = world
+        .agent("ring: 2\nnetwork: [{host: b.example, methods: [GET, HEAD], paths: [/v1/**], intercept: on}, {deny: c.example}]\n")
+        .unwrap();
+    let page = new.page(None);
+    for row in ["reaches      b.example  GET HEAD  /v1/**  TLS is opened\n", "denies       c.example\n"] {
+        assert!(page.contains(row), "{row} in {page}");
+    }
+    assert!(new.notes.is_empty(), "{:?}", new.notes);
+    let lines: Vec<String> = diff(&old, &new).iter().map(ToString::to_string).collect();
+    for line in ["- network: reaches localhost:80", "+ network: denies c.example"] {
+        assert!(lines.iter().any(|told| told == line), "{line} in {lines:#?}");
+    }
+}

@@ -83,7 +83,7 @@ pub(super) fn wrong_type(node: &Node, rules: &Map<String, Json>, path: &KeyPath)
         (Value::Float(_), types) if types.contains(&"integer") && node.source.contains('.') => {
             problem.help("write it without a point")
         }
-        _ => match examples(rules).or_else(|| only_key(node, rules)) {
+        _ => match examples(rules).or_else(|| only_key(node, rules)).or_else(|| keys(rules)) {
             Some(examples) => problem.help(examples),
             None => problem,
         },
@@ -100,6 +100,13 @@ fn only_key(node: &Node, rules: &Map<String, Json>) -> Option<String> {
     let keys = rules.get("properties")?.as_object().filter(|_| matches!(node.value, Value::Text(_)))?;
     let key = keys.keys().next().filter(|_| keys.len() == 1)?;
     Some(format!("the value stands under `{key}`: write `{{{key}: ...}}`"))
+}
+
+/// What stands in a group, where something else was written.
+fn keys(rules: &Map<String, Json>) -> Option<String> {
+    let keys = rules.get("properties")?.as_object().filter(|keys| !keys.is_empty())?;
+    let names: Vec<&str> = keys.keys().map(String::as_str).collect();
+    Some(format!("write `{{KEY: ...}}`, with one or more of these keys: {}", names.join(", ")))
 }
 
 /// A JSON value as one would write it in YAML.

@@ -24,6 +24,7 @@ use crate::driver::launching::in_full;
 use crate::driver::records::wall_ms;
 use crate::driver::status::metered::{ModelsStatus, Tally};
 use crate::driver::streams::escaped;
+use crate::exit;
 use crate::telemetry::Telemetry;
 
 const MET: Action = Action::new("limit.met");
@@ -44,6 +45,17 @@ pub(in crate::driver) enum BadModels {
     Route(#[from] BadRoute),
     #[error("the price table")]
     Table(#[from] BadTable),
+}
+
+impl BadModels {
+    /// The exit code, and what mends it.
+    pub(in crate::driver) fn launch_failure(&self) -> (String, u8) {
+        let text = in_full(self);
+        match self {
+            BadModels::Route(BadRoute::Key { source, .. }) => (format!("{text}\nhelp: {}", source.help()), exit::USAGE),
+            BadModels::Route(_) | BadModels::Table(_) => (text, exit::UNAVAILABLE),
+        }
+    }
 }
 
 /// All accounts.
@@ -297,7 +309,11 @@ impl Supervisor {
                             .detail("times", times)
                             .detail("says", says.as_str()),
                     );
-                    self.say(name, Line::Course, format!("limit: {name}: a model call was refused: {says}"));
+                    let text = format!(
+                        "limit: {name}: a model call was refused: {says}\n\
+                         help: `model_limits` in its file and the operator's set it; once it is raised: agt-supervise reload"
+                    );
+                    self.say(name, Line::Course, text);
                 }
                 News::Refused { word, says } => {
                     let record = record(REFUSED, Outcome::Denied).detail("reason", word);
