@@ -71,7 +71,9 @@ pub(crate) enum BadHead {
     Alias,
     #[error("only `Expect: 100-continue` is understood")]
     Expect,
-    #[error("websockets are carried inside TLS only: use wss:, or list the destination as `tcp:` and reach it past the proxy")]
+    #[error(
+        "websockets are carried inside TLS only: use wss:, or list the destination as `tcp:` and reach it past the proxy"
+    )]
     Websocket,
     #[error("websockets are not carried where the gateway opens TLS (`intercept: on`)")]
     OpenedWebsocket,
