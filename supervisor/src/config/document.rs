@@ -119,6 +119,9 @@ pub struct Partial<T> {
     bad: Vec<KeyPath>,
 }
 
+/// The list whose items are judged as a whole.
+const NETWORK: &str = "network";
+
 impl<T> Partial<T> {
     /// Whether something is wrong so far.
     #[must_use]
@@ -135,7 +138,7 @@ impl<T> Partial<T> {
     /// The error with what a later judge found as well, without what merely follows from a value that is told already.
     #[must_use]
     pub fn error_with(self, later: Vec<Problem>) -> ConfigError {
-        // An item of a list is judged as a whole: what is said of one with a mistake in it may be untrue once that is mended.
+        // An entry of `network` is judged as a whole: what is said of one with a mistake in it may be untrue once that is mended.
         let has_mistake = |item: &KeyPath| {
             let told = |problem: &Problem| problem.path.as_ref().is_some_and(|path| path.0.starts_with(&item.0));
             self.is_bad(item) || self.problems.iter().any(told)
@@ -143,7 +146,7 @@ impl<T> Partial<T> {
         let follows = |problem: &Problem| {
             problem.path.as_ref().is_some_and(|path| {
                 self.bad.iter().any(|bad| path.0.starts_with(&bad.0))
-                    || path.last_item().is_some_and(|item| has_mistake(&item))
+                    || path.last_item_of(NETWORK).is_some_and(|entry| has_mistake(&entry))
             })
         };
         let news: Vec<Problem> = later.into_iter().filter(|problem| !follows(problem)).collect();

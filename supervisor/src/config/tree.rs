@@ -114,11 +114,12 @@ impl KeyPath {
         path
     }
 
-    /// The innermost item of a list that this is, or is in.
+    /// The innermost item of a list that this is, or is in, if the list is called so.
     #[must_use]
-    pub fn last_item(&self) -> Option<KeyPath> {
+    pub fn last_item_of(&self, list: &str) -> Option<KeyPath> {
         let at = self.0.iter().rposition(|step| matches!(step, Step::Item(_)))?;
-        Some(KeyPath(self.0[..=at].to_vec()))
+        let called = matches!(self.0[..at].last(), Some(Step::Key(name)) if name == list);
+        called.then(|| KeyPath(self.0[..=at].to_vec()))
     }
 
     /// Whether this is the whole document.
