@@ -21,7 +21,8 @@ impl Dbos {
         if !python.exists() {
             return None;
         }
-        let program = folder.join("dbos.py");
+        // Not `dbos.py`: it would import itself.
+        let program = folder.join("peer.py");
         std::fs::write(&program, PROGRAM).expect("the folder is writable");
         let database = folder.join(format!("dbos-{at_once}.sqlite"));
         let mut command = Command::new(python);
